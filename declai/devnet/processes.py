@@ -130,7 +130,7 @@ def _rpc_answers(url: str) -> Callable[[], bool]:
 
 
 def launch_chain(kind: ChainKind, log_dir: Path, chain_id: int = 31337) -> tuple[Child, str]:
-    """A development chain (Anvil, or the Hardhat node) with the well-known funded accounts; returns it and its RPC URL."""
+    """A development chain (Anvil, or the Hardhat node) with the well-known funded accounts, and its RPC URL."""
     port = free_port()
     if kind == "anvil":
         options = ["--host", "127.0.0.1", "--port", str(port), "--chain-id", str(chain_id), "--accounts", "20"]
@@ -174,7 +174,7 @@ class RedisAddress:
 
 
 def launch_redis(directory: Path, address: RedisAddress | None = None) -> tuple[Child, RedisAddress]:
-    """A Redis on loopback, no persistence (it may be lost at any time), ACL on; restart with the same address to keep clients."""
+    """A Redis on loopback without persistence, ACL on; start it again with the same address and clients come back."""
     address = address or RedisAddress(free_port(), secrets.token_urlsafe(24))
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "redis.conf"

@@ -1,0 +1,5 @@
+"""`python -m declai` is the `declai` command."""
+
+from declai.cli import main
+
+main()
