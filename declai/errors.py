@@ -30,7 +30,13 @@ class ApiError(DeclaiError):
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, type: str = "api_error", param: str | None = None, code: str | None = None
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        type: str = "api_error",
+        param: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -1,7 +1,7 @@
 """The network file: where a network's chain, contracts and gateway are, and which wallets this machine has for it.
 
-`declai devnet up` writes one (`devnet.json`); the operator of any other network hands out one of the same shape, without
-wallets, nodes and api_key.
+`declai devnet up` writes one (`devnet.json`); the operator of any other network hands out one of the same shape,
+without wallets, nodes and api_key.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def load(path: Path | None = None) -> Network:
         return Network.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise NetworkNotFound(
-            f"no network file at {path}: start one with `declai devnet up`, or name yours with --network FILE or {ENV_VAR}"
+            f"no network file at {path}: start a network with `declai devnet up`, "
+            f"or name yours with --network FILE or {ENV_VAR}"
         ) from None
     except ValidationError as error:
         raise NetworkNotFound(f"{path} is not a network file: {error}") from None
