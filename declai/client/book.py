@@ -171,7 +171,7 @@ class SessionBook:
             db.execute("UPDATE requests SET request = ? WHERE session = ? AND nonce = ?", (request, session, nonce))
 
     def close_request(self, session: str, nonce: int, state: RequestState, cost: int) -> None:
-        """Record how a request ended, and acknowledge as far as all ends are known. The first end of a request stays."""
+        """Record how a request ended and acknowledge as far as all ends are known; its first end stays."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE requests SET state = ?, cost = ? WHERE session = ? AND nonce = ? AND state = ?",

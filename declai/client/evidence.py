@@ -1,0 +1,39 @@
+"""What a requester saw of an answer: the facts against which receipts are checked before they are acknowledged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from declai.client.types import Usage
+
+
+@dataclass
+class Evidence:
+    """Collected from one answer, whole or chunk by chunk. `complete` once the answer's end was seen."""
+
+    request: str | None = None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.finish_reason is not None
+
+    def see(self, payload: dict[str, Any]) -> str:
+        """Take in one chunk or one whole answer (chat or plain completion); returns the text that it adds."""
+        added = ""
+        if payload.get("prompt_token_ids") is not None:
+            self.prompt_token_ids = list(payload["prompt_token_ids"])
+        for choice in payload.get("choices", ()):
+            part = choice.get("delta") or choice.get("message") or {}
+            added += choice.get("text") or part.get("content") or ""
+            self.token_ids.extend(choice.get("token_ids") or ())
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        if payload.get("usage"):
+            self.usage = Usage.model_validate(payload["usage"])
+        self.text += added
+        return added
