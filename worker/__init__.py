@@ -1,1 +1,1 @@
-"""The contributor's side: stage models and engine, links between stages, commitments, receipts, tasks, the node process."""
+"""The contributor's side: stage models, engine, links, commitments, receipts, tasks, the node process."""
