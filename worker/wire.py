@@ -83,7 +83,7 @@ class Hidden:
 
 @dataclass(frozen=True, config=_STRICT)
 class Token:
-    """Last stage to stage 0 and to the gateway: output token `index`, standing at `position` = prompt length + index."""
+    """Last stage to stage 0 and to the gateway: output token `index`, at `position` = prompt length + index."""
 
     kind: ClassVar[str] = "token"
     job: JobId

@@ -42,12 +42,8 @@ tokens = st.builds(
     wire.Token, job_ids, u32, u32, u32, st.none() | reasons, st.none() | st.floats(max_value=0, allow_infinity=False)
 )
 finishes = st.builds(wire.Finish, job_ids, reasons, st.integers(0, wire.MAX_TOKENS))
-failures = st.builds(
-    wire.Failed,
-    job_ids,
-    st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z"),
-    st.text(st.characters(codec="utf-8"), max_size=400),
-)
+texts = st.text(st.characters(codec="utf-8"), max_size=400)
+failures = st.builds(wire.Failed, job_ids, st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z"), texts)
 receipts = st.builds(
     wire.Receipt,
     job_ids,
