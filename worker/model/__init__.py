@@ -1,0 +1,1 @@
+"""The model side of a stage: what an architecture is made of, and the slice of it that runs here."""
