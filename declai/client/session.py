@@ -1,0 +1,94 @@
+"""A requester's session wallet: signs requests with the session key and acknowledges only what it has checked.
+
+The session key can spend one session's budget and nothing else (protocol section 4), so it may be unlocked for as long
+as a program runs; the wallet's own key is needed only to open, top up and close sessions.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from chain.messages import Domain, InferenceRequest, digest, sign
+from chain.pricing import Tier
+from declai.client.book import RequestState, SessionBook, SessionRecord
+
+DEADLINE_S = 600
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """A request ready to send: its digest (0x-hex), nonce, and the `Authorization` header that carries it."""
+
+    request: str
+    nonce: int
+    header: str
+    message: InferenceRequest
+
+
+def body_commitment(salt: bytes, body: dict[str, Any]) -> bytes:
+    """keccak256(salt || RFC 8785 canonical JSON of the HTTP body): what `InferenceRequest.body` holds."""
+    return keccak(salt + rfc8785.dumps(body))
+
+
+class SessionWallet:
+    """Signs requests of one session; every nonce and every cost is in the book before it matters."""
+
+    def __init__(self, book: SessionBook, record: SessionRecord, key: LocalAccount) -> None:
+        self.book = book
+        self.record = record
+        self.domain = Domain(chain_id=record.chain_id, ledger=record.ledger)
+        self._key = key
+
+    def sign(self, body: dict[str, Any], *, max_tokens: int, max_cost: int, tier: Tier) -> SignedRequest:
+        """Sign an HTTP body for at most `max_cost` base units.
+
+        Raises:
+            SessionError: the session's budget does not cover it.
+        """
+        deadline = int(time.time()) + DEADLINE_S
+        ticket = self.book.issue(self.record.id, max_cost, deadline)
+        salt = secrets.token_bytes(SALT_BYTES)
+        message = InferenceRequest(
+            session=bytes.fromhex(self.record.id.removeprefix("0x")),
+            nonce=ticket.nonce,
+            model=keccak(text=body["model"]),
+            body=body_commitment(salt, body),
+            max_tokens=max_tokens,
+            tier=tier.value,
+            max_cost=max_cost,
+            acked_below=ticket.acked_below,
+            spent=ticket.spent,
+            deadline=deadline,
+        )
+        request = "0x" + digest(message, self.domain).hex()
+        self.book.name(self.record.id, ticket.nonce, request)
+        signature = sign(message, self.domain, self._key)
+        envelope = {
+            "request": message.model_dump(mode="json"),
+            "salt": "0x" + salt.hex(),
+            "signature": "0x" + signature.hex(),
+        }
+        encoded = base64.urlsafe_b64encode(json.dumps(envelope, separators=(",", ":")).encode()).decode()
+        return SignedRequest(request, ticket.nonce, f"DeCLAI {encoded}", message)
+
+    def accept(self, nonce: int, cost: int) -> None:
+        """The receipts of `nonce` were checked: it cost `cost` and may be acknowledged."""
+        self.book.close_request(self.record.id, nonce, RequestState.ACCEPTED, cost)
+
+    def void(self, nonce: int) -> None:
+        """`nonce` was refused or failed: it costs nothing."""
+        self.book.close_request(self.record.id, nonce, RequestState.VOID, 0)
+
+    def dispute(self, nonce: int) -> None:
+        """The receipts of `nonce` do not check: it and what follows is never acknowledged."""
+        self.book.close_request(self.record.id, nonce, RequestState.DISPUTED, 0)
