@@ -1,0 +1,144 @@
+"""The engine of one stage. `step()` shows the whole: schedule, run, hand out."""
+
+from tokenizers import Tokenizer
+
+from worker.engine.cache import CacheManager
+from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
+from worker.engine.generation import Generation
+from worker.engine.runner import Payload, Runner
+from worker.engine.scheduler import Chunk, Scheduler
+from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
+from worker.model.stage import Stage
+
+
+class Engine:
+    """Runs all sessions of one stage, one forward a step. To be used from one thread.
+
+    An error about one session closes that session and leaves the others as they were.
+    """
+
+    def __init__(self, stage: Stage, limits: EngineLimits, tokenizer: Tokenizer | None = None) -> None:
+        """`tokenizer` is needed at the last stage for sessions with stop strings."""
+        self.limits = limits
+        self._stage = stage
+        self._tokenizer = tokenizer
+        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes)
+        self._scheduler = Scheduler(limits.prefill_chunk_tokens, samples=stage.is_last)
+        self._runner = Runner(stage, limits.prefill_chunk_tokens)
+        self._sessions: dict[bytes, SessionSpec] = {}
+        self._generations: dict[bytes, Generation] = {}
+
+    @property
+    def num_sessions(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def used_cache_bytes(self) -> int:
+        return self._cache.used_bytes
+
+    @property
+    def max_context_tokens(self) -> int:
+        """The longest prompt and output together: the engine's bound or the model's, whichever is lower."""
+        bounds = (self.limits.max_context_tokens, self._stage.architecture.max_positions)
+        return min(bound for bound in bounds if bound is not None)
+
+    def __contains__(self, session_id: bytes) -> bool:
+        return session_id in self._sessions
+
+    def add(self, session_id: bytes, spec: SessionSpec) -> None:
+        """Open a session and reserve the most memory it can need.
+
+        Raises:
+            InvalidSession: this stage can never run it.
+            AtCapacity: there is no room now.
+        """
+        if session_id in self._sessions:
+            raise InvalidSession(f"session {session_id.hex()} is already open")
+        self._check_spec(spec)
+        self._cache.allocate(session_id, self._runner.session_bytes(spec.num_prompt_tokens, spec.max_positions))
+        self._sessions[session_id] = spec
+        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions)
+        self._runner.open(session_id, spec.max_positions)
+        if spec.sampling is not None:
+            self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)
+
+    def feed(self, session_id: bytes, first_position: int, payload: Payload) -> None:
+        """Give a session its next input: token ids at the first stage, hidden states at the others (see Runner.parse).
+
+        Raises:
+            UnknownSession: no such session is open.
+            PositionMismatch, InvalidInput: the input is wrong; the session is closed.
+        """
+        if session_id not in self._sessions:
+            raise UnknownSession(f"session {session_id.hex()} is not open")
+        try:
+            inputs = self._runner.parse(payload)
+            self._scheduler.check_feed(session_id, first_position, len(inputs))
+        except EngineError:
+            self.remove(session_id)
+            raise
+        self._runner.put(session_id, inputs)
+        self._scheduler.feed(session_id, len(inputs))
+
+    def step(self) -> list[StageOutput]:
+        """Run the next forward, if any input waits, and return what it made (a prompt's early chunks make no token)."""
+        chunk = self._scheduler.schedule()
+        if chunk is None:
+            self.check_integrity()
+            return []
+        try:
+            output = self._run(chunk)
+        except Exception as error:  # whatever a model's own code raises: one request must not end the others
+            self.remove(chunk.session_id)
+            failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
+            return [SessionFailed(chunk.session_id, failure)]
+        if isinstance(output, SampledToken) and output.finish_reason is not None:
+            self.remove(chunk.session_id)
+        return [] if output is None else [output]
+
+    def remove(self, session_id: bytes) -> None:
+        """Close a session and free all it held; does nothing when it is not open."""
+        self._sessions.pop(session_id, None)
+        self._generations.pop(session_id, None)
+        self._scheduler.remove(session_id)
+        self._runner.close(session_id)
+        self._cache.free(session_id)
+
+    def check_integrity(self) -> None:
+        """Hold the owners' books against each other; run whenever the engine is idle."""
+        session_ids = set(self._sessions)
+        self._cache.check_integrity(session_ids)
+        self._scheduler.check_integrity()
+        self._runner.check_integrity(session_ids)
+
+    def _run(self, chunk: Chunk) -> HiddenRows | SampledToken | None:
+        if not self._stage.is_last:
+            rows = self._runner.run(chunk)
+            return HiddenRows(chunk.session_id, chunk.first_position, chunk.num_tokens, rows)
+        if chunk.first_position + chunk.num_tokens < self._sessions[chunk.session_id].num_prompt_tokens:
+            self._runner.run(chunk)
+            return None
+        return self._generations[chunk.session_id].draw(self._runner.run_logits(chunk))
+
+    def _check_spec(self, spec: SessionSpec) -> None:
+        if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:
+            raise InvalidSession(
+                f"{spec.num_prompt_tokens} prompt and {spec.max_tokens} output tokens; both must be >= 1"
+            )
+        if spec.num_prompt_tokens + spec.max_tokens > self.max_context_tokens:
+            raise InvalidSession(
+                f"{spec.num_prompt_tokens} prompt and {spec.max_tokens} output tokens; "
+                f"the context holds {self.max_context_tokens}"
+            )
+        if self._stage.is_last != (spec.sampling is not None):
+            raise InvalidSession("the last stage needs sampling parameters, and no other takes them")
+        if spec.sampling is None:
+            return
+        vocab_size = self._stage.architecture.vocab_size
+        token_ids = (*spec.prompt_token_ids, *spec.sampling.logit_bias)
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+            raise InvalidSession(f"a prompt token or logit bias is outside the vocabulary of {vocab_size}")
+        if spec.sampling.needs_prompt and len(spec.prompt_token_ids) != spec.num_prompt_tokens:
+            raise InvalidSession("a repetition penalty needs the token ids of the whole prompt at the last stage")
+        if spec.stop and self._tokenizer is None:
+            raise InvalidSession("stop strings need the model's tokenizer, which this engine was not given")

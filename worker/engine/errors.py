@@ -1,0 +1,45 @@
+"""What an engine refuses. Each error ends at most the session it is about; `code` is what other machines are told."""
+
+from typing import ClassVar
+
+from worker.errors import WorkerError
+
+
+class EngineError(WorkerError):
+    code: ClassVar[str] = "engine_error"
+
+
+class AtCapacity(EngineError):
+    """No room for one more session now; another node or a later time may do."""
+
+    code = "at_capacity"
+
+
+class InvalidSession(EngineError):
+    """A session that this stage can never run, whatever its load."""
+
+    code = "invalid_session"
+
+
+class UnknownSession(EngineError):
+    """No session of this id is open: never added, finished, removed or failed."""
+
+    code = "unknown_session"
+
+
+class InvalidInput(EngineError):
+    """Token ids or hidden states that are not what the stage takes."""
+
+    code = "invalid_input"
+
+
+class PositionMismatch(EngineError):
+    """Input that does not continue where the session stands, or goes past its end."""
+
+    code = "position_mismatch"
+
+
+class ForwardFailed(EngineError):
+    """The model could not compute this session's next tokens."""
+
+    code = "forward_failed"

@@ -1,0 +1,46 @@
+"""One session's output at the last stage: draws its tokens and decides when it ends. Pure Python and numpy."""
+
+from tokenizers import Tokenizer
+
+from worker.engine.session import FinishReason, SampledToken, SessionSpec
+from worker.sampling import Logits, SamplingParameters, log_probability, sample
+from worker.text import IncrementalDetokenizer, StopMatcher
+
+
+class Generation:
+    """The tokens drawn so far. Mutated by each `draw`."""
+
+    def __init__(
+        self, session_id: bytes, spec: SessionSpec, sampling: SamplingParameters, tokenizer: Tokenizer | None
+    ) -> None:
+        self._session_id = session_id
+        self._spec = spec
+        self._sampling = sampling
+        self._output_token_ids: list[int] = []
+        self._eos_token_ids = frozenset() if spec.ignore_eos else frozenset(spec.eos_token_ids)
+        self._detokenizer = IncrementalDetokenizer(tokenizer) if spec.stop and tokenizer is not None else None
+        self._matcher = StopMatcher(spec.stop)
+
+    def draw(self, logits: Logits) -> SampledToken:
+        """The next output token from the logits, float32 [vocab_size], after the last one. Raises NonFiniteLogits."""
+        index = len(self._output_token_ids)
+        position = self._spec.num_prompt_tokens + index
+        token_id = sample(logits, self._sampling, position, self._spec.prompt_token_ids, self._output_token_ids)
+        self._output_token_ids.append(token_id)
+        return SampledToken(
+            session_id=self._session_id,
+            index=index,
+            position=position,
+            token_id=token_id,
+            finish_reason=self._finish_reason(token_id),
+            logprob=log_probability(logits, token_id) if self._spec.logprobs else None,
+        )
+
+    def _finish_reason(self, token_id: int) -> FinishReason | None:
+        if token_id in self._eos_token_ids:
+            return "stop"
+        if self._detokenizer is not None and self._matcher.push(self._detokenizer.push(token_id)).stop is not None:
+            return "stop"
+        if len(self._output_token_ids) >= self._spec.max_tokens:
+            return "length"
+        return None

@@ -1,0 +1,119 @@
+"""Owner of every tensor: the stage's weights, the sessions' caches, and the input that waits to be computed."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worker.engine.errors import InvalidInput
+from worker.engine.scheduler import Chunk
+from worker.model.cache import StageCache, cache_bytes
+from worker.model.stage import Stage
+from worker.sampling import Logits
+
+Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
+TOKEN_ID_BYTES = 4
+
+
+class Runner:
+    """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
+
+    def __init__(self, stage: Stage, max_chunk_tokens: int) -> None:
+        self.stage = stage
+        self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
+        self._max_chunk_tokens = max_chunk_tokens
+        self._caches: dict[bytes, StageCache] = {}
+        self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
+
+    def session_bytes(self, num_prompt_tokens: int, max_positions: int) -> int:
+        """The most memory a session takes: its keys and values, and a whole prompt waiting in its inbox."""
+        stage = self.stage
+        return num_prompt_tokens * self.row_bytes + cache_bytes(
+            stage.architecture,
+            stage.first_layer,
+            stage.end_layer,
+            max_positions,
+            self._max_chunk_tokens,
+            stage.dtype.itemsize,
+        )
+
+    def open(self, session_id: bytes, max_positions: int) -> None:
+        self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
+        self._inboxes[session_id] = deque()
+
+    def close(self, session_id: bytes) -> None:
+        self._caches.pop(session_id, None)
+        self._inboxes.pop(session_id, None)
+
+    def parse(self, payload: Payload) -> torch.Tensor:
+        """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on its device.
+
+        Raw bytes are u32 little-endian ids or row-major hidden states in the stage's dtype. Raises InvalidInput.
+        """
+        return self._parse_token_ids(payload) if self.stage.is_first else self._parse_hidden(payload)
+
+    def put(self, session_id: bytes, inputs: torch.Tensor) -> None:
+        self._inboxes[session_id].append(inputs)
+
+    def run(self, chunk: Chunk) -> NDArray[np.uint8]:
+        """Compute a chunk; returns its hidden states as bytes, uint8 [num_tokens, bytes per row] on the CPU."""
+        hidden = self.stage.forward(self._take(chunk), self._caches[chunk.session_id])
+        rows: NDArray[np.uint8] = hidden.cpu().contiguous().view(torch.uint8).numpy()
+        return rows
+
+    def run_logits(self, chunk: Chunk) -> Logits:
+        """Compute a chunk at the last stage; returns the logits, float32 [vocab_size], after its last position."""
+        logits: Logits = self.stage.forward_logits(self._take(chunk), self._caches[chunk.session_id]).cpu().numpy()
+        return logits
+
+    def check_integrity(self, session_ids: set[bytes]) -> None:
+        assert set(self._caches) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
+
+    def _take(self, chunk: Chunk) -> torch.Tensor:
+        """The chunk's inputs off the front of the inbox, whatever the pieces they came in."""
+        inbox, missing, taken = self._inboxes[chunk.session_id], chunk.num_tokens, []
+        while missing:
+            piece = inbox.popleft()
+            if len(piece) > missing:
+                inbox.appendleft(piece[missing:])
+                piece = piece[:missing]
+            taken.append(piece)
+            missing -= len(piece)
+        return taken[0] if len(taken) == 1 else torch.cat(taken)
+
+    def _parse_token_ids(self, payload: Payload) -> torch.Tensor:
+        try:
+            if isinstance(payload, bytes | bytearray | memoryview):
+                token_ids = np.frombuffer(payload, dtype="<u4").astype(np.int64)
+            else:
+                token_ids = np.asarray(payload)
+                if not np.issubdtype(token_ids.dtype, np.integer) or token_ids.ndim != 1:
+                    raise InvalidInput(f"token ids must be a list of integers, not {token_ids.dtype} {token_ids.shape}")
+                token_ids = token_ids.astype(np.int64)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidInput(f"token ids must be u32 little-endian: {error}") from error
+        vocab_size = self.stage.architecture.vocab_size
+        if len(token_ids) and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < vocab_size:
+            raise InvalidInput(f"token ids from {token_ids.min()} to {token_ids.max()}, the model has {vocab_size}")
+        return torch.from_numpy(token_ids).to(self.stage.device)
+
+    def _parse_hidden(self, payload: Payload) -> torch.Tensor:
+        hidden_size, dtype = self.stage.architecture.hidden_size, self.stage.dtype
+        if isinstance(payload, bytes | bytearray | memoryview):
+            num_bytes = memoryview(payload).nbytes
+            if num_bytes % self.row_bytes:
+                raise InvalidInput(f"{num_bytes} bytes are no whole rows of {self.row_bytes} ({hidden_size} x {dtype})")
+            # Copied: a received frame is read-only and may lie at any address.
+            rows = torch.frombuffer(bytearray(payload), dtype=dtype) if num_bytes else torch.empty(0, dtype=dtype)
+            rows = rows.view(-1, hidden_size)
+        elif isinstance(payload, torch.Tensor | np.ndarray):
+            rows = torch.as_tensor(payload)
+        else:
+            raise InvalidInput(f"hidden states must be bytes, a tensor or an array, not {type(payload).__name__}")
+        if rows.ndim != 2 or rows.shape[1] != hidden_size or rows.dtype != dtype:
+            raise InvalidInput(f"hidden states {rows.dtype} {tuple(rows.shape)}, expected {dtype} [n, {hidden_size}]")
+        if not bool(torch.isfinite(rows).all()):
+            raise InvalidInput("hidden states are not finite; the stage before is broken or hostile")
+        return rows.to(self.stage.device)

@@ -1,0 +1,88 @@
+"""What goes into an engine and what comes out: one small frozen dataclass each."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engine.errors import EngineError
+from worker.sampling import SamplingParameters
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """The bounds of one engine.
+
+    Attributes:
+        max_sessions: sessions open at once.
+        max_context_tokens: prompt and output of one session together.
+        max_cache_bytes: what all open sessions may take for keys, values and input not yet computed.
+        prefill_chunk_tokens: the most tokens in one forward; few, so that stages overlap and no session waits long.
+    """
+
+    max_sessions: int
+    max_context_tokens: int
+    max_cache_bytes: int
+    prefill_chunk_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """One request as one stage sees it. All but the first two fields matter at the last stage alone.
+
+    Attributes:
+        sampling: required at the last stage, absent elsewhere.
+        stop: strings that end the output; need the engine's tokenizer.
+        prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
+        logprobs: whether each token comes with the logarithm of its probability.
+    """
+
+    num_prompt_tokens: int
+    max_tokens: int
+    sampling: SamplingParameters | None = None
+    stop: tuple[str, ...] = ()
+    eos_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    prompt_token_ids: tuple[int, ...] = ()
+    logprobs: bool = False
+
+    @property
+    def max_positions(self) -> int:
+        """The most positions that are ever computed: the last token sampled is fed to no one."""
+        return self.num_prompt_tokens + self.max_tokens - 1
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenRows:
+    """Hidden states for the next stage: uint8 [num_tokens, bytes per row], contiguous, never written to again."""
+
+    session_id: bytes
+    first_position: int
+    num_tokens: int
+    rows: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """Output token number `index` (from 0), which takes `position` in the sequence. With a finish reason, the last."""
+
+    session_id: bytes
+    index: int
+    position: int
+    token_id: int
+    finish_reason: FinishReason | None
+    logprob: float | None
+
+
+@dataclass(frozen=True)
+class SessionFailed:
+    """The session is closed; the others go on."""
+
+    session_id: bytes
+    error: EngineError
+
+
+StageOutput: TypeAlias = HiddenRows | SampledToken | SessionFailed
