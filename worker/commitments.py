@@ -1,0 +1,242 @@
+"""Byte commitments of a stage: what it received and sent, one leaf per token, one tree per 32 tokens. Torch-free.
+
+PROTOCOL section 6. Everything is sha256: fast in C where the bytes lie, and a precompile on the EVM.
+
+- leaf of position p: sha256(0x00 || p as u32 big-endian || wire bytes)
+- inner node: sha256(0x01 || left || right); an odd node is promoted
+- a record of 254 bytes binds both roots of a chunk (`RECORD`)
+- link chain: g_-1 = sha256("DeCLAI link" || job id || link), g_i = sha256(g_i-1 || root_i); link k leads into stage k
+- record chain: h_-1 = assignment digest, h_i = sha256(h_i-1 || record_i); the last stage appends `output_record`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from worker.errors import CommitmentError
+from worker.wire import RECORD_BYTES, Buffer
+
+CHUNK_TOKENS = 32
+RECORD_VERSION = 1
+NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
+RECORD = struct.Struct(">BBBBIIH16s32s32s32s128s")
+assert RECORD.size == RECORD_BYTES
+
+_LEAF_PREFIX = struct.Struct(">BI")
+_NO_SKETCH = bytes(128)
+
+
+def _sha256(*parts: Buffer) -> bytes:
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part)
+    return h.digest()
+
+
+def leaf(position: int, wire_bytes: Buffer) -> bytes:
+    """The hash of one token's wire bytes at its position."""
+    h = hashlib.sha256(_LEAF_PREFIX.pack(0, position))
+    h.update(wire_bytes)
+    return h.digest()
+
+
+def tree_root(leaves: Sequence[bytes]) -> bytes:
+    """Root over a chunk's leaves; raises CommitmentError for none."""
+    if not leaves:
+        raise CommitmentError("a chunk has at least one token")
+    level = list(leaves)
+    while len(level) > 1:
+        paired = [_sha256(b"\x01", level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        level = paired + level[len(paired) * 2 :]
+    return level[0]
+
+
+def link_chain(job_id: bytes, link: int, roots: Iterable[bytes]) -> bytes:
+    """Head of the chain over one link's chunk roots; link k leads into stage k, link 0 is the gateway's."""
+    head = _sha256(b"DeCLAI link", job_id, bytes([link]))
+    for root in roots:
+        head = _sha256(head, root)
+    return head
+
+
+def record_chain(assignment_digest: bytes, records: Iterable[Buffer]) -> bytes:
+    """Head of the chain over a stage's records."""
+    head = assignment_digest
+    for record in records:
+        head = _sha256(head, record)
+    return head
+
+
+def output_record(token_ids: Sequence[int], seed: int, sampling: bytes) -> bytes:
+    """What the last stage appends to its record chain: the tokens and how they were drawn (`Sampling.canonical()`)."""
+    tokens = struct.pack(f"<{len(token_ids)}I", *token_ids)
+    return _sha256(b"DeCLAI tokens", struct.pack(">I", len(token_ids)), tokens, struct.pack(">Q", seed), sampling)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One chunk's record, parsed."""
+
+    version: int
+    numeric_profile: int
+    stage: int
+    chunk_index: int
+    first_position: int
+    num_tokens: int
+    job_prefix: bytes
+    shard_root: bytes
+    in_root: bytes
+    out_root: bytes
+
+    def pack(self) -> bytes:
+        """The 254 bytes; the sketch's place is zeros in version 1."""
+        return RECORD.pack(
+            self.version,
+            self.numeric_profile,
+            self.stage,
+            0,
+            self.chunk_index,
+            self.first_position,
+            self.num_tokens,
+            self.job_prefix,
+            self.shard_root,
+            self.in_root,
+            self.out_root,
+            _NO_SKETCH,
+        )
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> Record:
+        """Raises CommitmentError on any byte that version 1 does not allow."""
+        if memoryview(data).nbytes != RECORD.size:
+            raise CommitmentError(f"a record is {RECORD.size} bytes")
+        version, profile, stage, reserved, chunk, first, count, *hashes, sketch = RECORD.unpack(data)
+        if version != RECORD_VERSION or reserved or sketch != _NO_SKETCH or profile not in NUMERIC_PROFILES.values():
+            raise CommitmentError(f"chunk {chunk} is no record of version {RECORD_VERSION}")
+        if first != chunk * CHUNK_TOKENS or not 1 <= count <= CHUNK_TOKENS:
+            raise CommitmentError(f"chunk {chunk} cannot hold {count} positions from {first}")
+        return cls(version, profile, stage, chunk, first, count, *hashes)
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """What a stage signs: head of its input link's chain, head of its record chain, and the records themselves."""
+
+    inputs: bytes
+    outputs: bytes
+    records: bytes
+
+
+class _Side:
+    """The chunk roots of one side of a stage, built as rows come in any number at a time.
+
+    A full chunk is hashed into its root only when a row after it arrives, so that `roots` can still leave out the
+    newest row: a stage may have seen one token more than the last stage counts when a job is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._roots: list[bytes] = []
+        self._open: list[bytes] = []
+        self.num_tokens = 0
+
+    def append(self, position: int, wire_bytes: Buffer) -> None:
+        if len(self._open) == CHUNK_TOKENS:
+            self._roots.append(tree_root(self._open))
+            self._open = []
+        self._open.append(leaf(position, wire_bytes))
+        self.num_tokens += 1
+
+    def roots(self, num_tokens: int) -> list[bytes]:
+        kept = num_tokens - len(self._roots) * CHUNK_TOKENS
+        if num_tokens < 1 or not 0 <= kept <= len(self._open):
+            raise CommitmentError(f"{self.num_tokens} tokens cannot be sealed as {num_tokens}")
+        return self._roots + ([tree_root(self._open[:kept])] if kept else [])
+
+
+class StageCommitment:
+    """Collects one stage's rows and seals them. Rows of a side must continue without a gap; sides may run apart."""
+
+    def __init__(self, job_id: bytes, assignment_digest: bytes, stage: int, profile: str, shard_root: bytes) -> None:
+        self._job_id = job_id
+        self._assignment_digest = assignment_digest
+        self._stage = stage
+        self._profile = NUMERIC_PROFILES[profile]
+        self._shard_root = shard_root
+        self._in = _Side()
+        self._out = _Side()
+
+    def received(self, first_position: int, rows: Buffer, num_tokens: int) -> None:
+        """`rows`: `num_tokens` rows of equal size, as they came over the link. Raises CommitmentError on a gap."""
+        _extend(self._in, first_position, rows, num_tokens)
+
+    def sent(self, first_position: int, rows: Buffer, num_tokens: int) -> None:
+        """`rows` as they went over the link; the last stage's are token ids, or empty before the first output token."""
+        _extend(self._out, first_position, rows, num_tokens)
+
+    def seal(self, num_positions: int, output: bytes | None = None) -> Commitment:
+        """Commit to the first `num_positions` positions; `output`: the last stage's `output_record`.
+
+        Raises CommitmentError when a side has fewer rows, or more than a cancelled job can leave over (one).
+        """
+        in_roots, out_roots = self._in.roots(num_positions), self._out.roots(num_positions)
+        records = [
+            self._record(chunk, num_positions, in_root, out_root).pack()
+            for chunk, (in_root, out_root) in enumerate(zip(in_roots, out_roots, strict=True))
+        ]
+        head = record_chain(self._assignment_digest, records + ([output] if output is not None else []))
+        return Commitment(link_chain(self._job_id, self._stage, in_roots), head, b"".join(records))
+
+    def _record(self, chunk: int, num_positions: int, in_root: bytes, out_root: bytes) -> Record:
+        first = chunk * CHUNK_TOKENS
+        count = min(CHUNK_TOKENS, num_positions - first)
+        prefix = self._job_id[:16]
+        shard = self._shard_root
+        return Record(RECORD_VERSION, self._profile, self._stage, chunk, first, count, prefix, shard, in_root, out_root)
+
+
+def _extend(side: _Side, first_position: int, rows: Buffer, num_tokens: int) -> None:
+    view = memoryview(rows).cast("B") if rows else memoryview(b"")
+    if first_position != side.num_tokens or num_tokens < 1 or view.nbytes % num_tokens:
+        given = f"{view.nbytes} bytes for {num_tokens} tokens at {first_position}"
+        raise CommitmentError(f"{given} do not follow {side.num_tokens} tokens")
+    width = view.nbytes // num_tokens
+    for row in range(num_tokens):
+        side.append(first_position + row, view[row * width : (row + 1) * width])
+
+
+def parse_records(data: Buffer, job_id: bytes, stage: int, num_positions: int) -> list[Record]:
+    """The records of one stage of one job, checked to cover `num_positions` without gap or overlap.
+
+    Raises CommitmentError.
+    """
+    view = memoryview(data).cast("B") if data else memoryview(b"")
+    expected = -(-num_positions // CHUNK_TOKENS)
+    if view.nbytes != expected * RECORD_BYTES:
+        raise CommitmentError(f"{view.nbytes} bytes are not {expected} records")
+    records = [Record.unpack(view[i : i + RECORD_BYTES]) for i in range(0, view.nbytes, RECORD_BYTES)]
+    for chunk, record in enumerate(records):
+        count = min(CHUNK_TOKENS, num_positions - chunk * CHUNK_TOKENS)
+        if (record.chunk_index, record.num_tokens, record.stage) != (chunk, count, stage):
+            raise CommitmentError(f"record {chunk} of stage {stage} is out of place")
+        if record.job_prefix != job_id[:16]:
+            raise CommitmentError(f"record {chunk} belongs to another job")
+        if (record.shard_root, record.numeric_profile) != (records[0].shard_root, records[0].numeric_profile):
+            raise CommitmentError(f"record {chunk} changes weights or numeric profile")
+    return records
+
+
+def heads(
+    records: Sequence[Record], job_id: bytes, assignment_digest: bytes, output: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """(inputs, outputs) that a stage with these records must have signed."""
+    packed = [record.pack() for record in records] + ([output] if output is not None else [])
+    stage = records[0].stage if records else 0
+    return link_chain(job_id, stage, (r.in_root for r in records)), record_chain(assignment_digest, packed)
+
+
+def neighbours_match(upstream: Sequence[Record], downstream: Sequence[Record]) -> bool:
+    """Whether what a stage says it sent is what the next says it received, chunk by chunk."""
+    return [record.out_root for record in upstream] == [record.in_root for record in downstream]

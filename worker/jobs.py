@@ -1,0 +1,163 @@
+"""A job as one stage sees it, and the signed envelope in which a gateway hands it over. Torch-free.
+
+The stages of a job form a ring: the `upstream` of stage 0 is the last stage (whose tokens are fed back), the
+`downstream` of the last stage is stage 0. A job of one stage has neither. The gateway stands beside the ring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+import rfc8785
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
+from worker.wire import MAX_TOKENS
+
+MAX_ENVELOPE_BYTES = 64 * 1024
+MAX_STAGES = 255
+
+
+def _from_hex(value: object) -> object:
+    return bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else value
+
+
+def _to_hex(value: bytes) -> str:
+    return "0x" + value.hex()
+
+
+_Hex = (BeforeValidator(_from_hex), PlainSerializer(_to_hex, when_used="json"))
+Signature = Annotated[bytes, Field(min_length=65, max_length=65), *_Hex]
+LinkKey = Annotated[bytes, Field(min_length=32, max_length=32), *_Hex]
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$"), AfterValidator(to_checksum_address)]
+_ENDPOINT = r"^tcp://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$"
+Endpoint = Annotated[str, Field(max_length=268, pattern=_ENDPOINT)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Peer(_Message):
+    """Who speaks for a role: operator's address, public link key (32 bytes), and where its link listens."""
+
+    address: Address
+    link_key: LinkKey
+    endpoint: Endpoint
+
+
+class Sampling(_Message):
+    """How the next token is drawn; 0 switches `temperature` (greedy), `top_k` and `min_p` off. `seed` is a u64."""
+
+    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, when_used="json")] = 0
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0, lt=2**32)], Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)
+    ] = {}
+
+    def canonical(self) -> bytes:
+        """RFC 8785 JSON: the form that goes into the last stage's commitment (the seed is a decimal string)."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+
+class StageJob(_Message):
+    """Everything one stage needs to know of a job. Only the last stage gets `sampling`, `stop`, `eos_token_ids`."""
+
+    version: Literal[1] = 1
+    chain_id: Annotated[int, Field(ge=1, lt=2**53)]
+    ledger: Address
+    request: InferenceRequest
+    request_signature: Signature
+    assignment: Assignment
+    assignment_signature: Signature
+    model_name: Annotated[str, Field(min_length=1, max_length=200)]
+    manifest_cid: Annotated[str, Field(min_length=1, max_length=128)]
+    num_stages: Annotated[int, Field(ge=1, le=MAX_STAGES)]
+    attempt: Annotated[int, Field(ge=0, lt=2**32)]
+    gateway: Peer
+    upstream: Peer | None = None
+    downstream: Peer | None = None
+    num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    sampling: Sampling | None = None
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
+    eos_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(max_length=64)] = ()
+    ignore_eos: bool = False
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> StageJob:
+        if self.assignment.stage >= self.num_stages:
+            raise ValueError(f"stage {self.assignment.stage} of {self.num_stages}")
+        if (self.num_stages == 1) != (self.upstream is None) or (self.num_stages == 1) != (self.downstream is None):
+            raise ValueError("a stage has both neighbours in the ring, or is the only stage")
+        if self.is_last != (self.sampling is not None):
+            raise ValueError("the last stage, and no other, gets the sampling parameters")
+        if not self.is_last and (self.stop or self.eos_token_ids or self.ignore_eos):
+            raise ValueError("only the last stage decides when to stop")
+        return self
+
+    @property
+    def stage(self) -> int:
+        return self.assignment.stage
+
+    @property
+    def is_first(self) -> bool:
+        return self.assignment.stage == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.assignment.stage == self.num_stages - 1
+
+    @property
+    def num_layers(self) -> int:
+        return self.assignment.end_layer - self.assignment.first_layer
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that are ever fed: the last output token is not."""
+        return self.num_prompt_tokens + self.max_tokens - 1
+
+    @cached_property
+    def domain(self) -> Domain:
+        return Domain(chain_id=self.chain_id, ledger=self.ledger)
+
+    @cached_property
+    def request_digest(self) -> bytes:
+        return digest(self.request, self.domain)
+
+    @cached_property
+    def assignment_digest(self) -> bytes:
+        return digest(self.assignment, self.domain)
+
+    @cached_property
+    def job_id(self) -> bytes:
+        return job_id(self.request_digest, self.attempt)
+
+
+class Envelope(_Message):
+    """A job's JSON text and the EIP-191 signature of the gateway's signer over that text."""
+
+    job: Annotated[str, Field(max_length=MAX_ENVELOPE_BYTES)]
+    signature: Signature
+
+
+def job_id(request_digest: bytes, attempt: int) -> bytes:
+    """The 32 bytes that name one attempt at a request on links."""
+    return hashlib.sha256(request_digest + attempt.to_bytes(4, "big")).digest()
+
+
+def seal(job: StageJob, account: LocalAccount) -> Envelope:
+    """Sign a job with the gateway's signer key."""
+    text = json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return Envelope(job=text, signature=sign_text(text, account))
