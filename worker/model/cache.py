@@ -115,6 +115,21 @@ class StageCache(Cache):
         self.max_tokens = max_tokens
         self.max_chunk_tokens = max_chunk_tokens
         self._outside = layers[:first_layer] + layers[end_layer:]
+        self._is_sliding = [layer.is_sliding for layer in layers]
+        self._never = [False] * len(layers)
+
+    # transformers asks these of all layers several times in each forward; they never change.
+    @property
+    def is_sliding(self) -> list[bool]:
+        return self._is_sliding
+
+    @property
+    def is_linear(self) -> list[bool]:
+        return self._never
+
+    @property
+    def is_dummy(self) -> list[bool]:
+        return self._never
 
     def advance(self, num_new_tokens: int) -> None:
         """To be called once after each forward, so that all layers agree on the length again."""
