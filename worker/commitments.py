@@ -54,6 +54,12 @@ def tree_root(leaves: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+def token_roots(token_ids: Sequence[int | None]) -> list[bytes]:
+    """Chunk roots of one side that carries token ids; None stands for a position without one (empty bytes)."""
+    leaves = [leaf(position, b"" if t is None else struct.pack("<I", t)) for position, t in enumerate(token_ids)]
+    return [tree_root(leaves[i : i + CHUNK_TOKENS]) for i in range(0, len(leaves), CHUNK_TOKENS)]
+
+
 def link_chain(job_id: bytes, link: int, roots: Iterable[bytes]) -> bytes:
     """Head of the chain over one link's chunk roots; link k leads into stage k, link 0 is the gateway's."""
     head = _sha256(b"DeCLAI link", job_id, bytes([link]))

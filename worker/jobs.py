@@ -13,30 +13,19 @@ from typing import Annotated, Literal
 
 import rfc8785
 from eth_account.signers.local import LocalAccount
-from eth_utils.address import to_checksum_address
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
+from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
+from chain.pricing import Tier
 from worker.wire import MAX_TOKENS
 
-MAX_ENVELOPE_BYTES = 64 * 1024
+MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
 
-
-def _from_hex(value: object) -> object:
-    return bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else value
-
-
-def _to_hex(value: bytes) -> str:
-    return "0x" + value.hex()
-
-
-_Hex = (BeforeValidator(_from_hex), PlainSerializer(_to_hex, when_used="json"))
-Signature = Annotated[bytes, Field(min_length=65, max_length=65), *_Hex]
-LinkKey = Annotated[bytes, Field(min_length=32, max_length=32), *_Hex]
-Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$"), AfterValidator(to_checksum_address)]
 _ENDPOINT = r"^tcp://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$"
 Endpoint = Annotated[str, Field(max_length=268, pattern=_ENDPOINT)]
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class _Message(BaseModel):
@@ -47,7 +36,7 @@ class Peer(_Message):
     """Who speaks for a role: operator's address, public link key (32 bytes), and where its link listens."""
 
     address: Address
-    link_key: LinkKey
+    link_key: Bytes32
     endpoint: Endpoint
 
 
@@ -63,7 +52,7 @@ class Sampling(_Message):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, when_used="json")] = 0
     logit_bias: Annotated[
-        dict[Annotated[int, Field(ge=0, lt=2**32)], Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)
+        dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], Field(max_length=1024)
     ] = {}
 
     def canonical(self) -> bytes:
@@ -72,7 +61,10 @@ class Sampling(_Message):
 
 
 class StageJob(_Message):
-    """Everything one stage needs to know of a job. Only the last stage gets `sampling`, `stop`, `eos_token_ids`."""
+    """Everything one stage needs to know of a job. What follows `max_tokens` is for the last stage alone.
+
+    `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
+    """
 
     version: Literal[1] = 1
     chain_id: Annotated[int, Field(ge=1, lt=2**53)]
@@ -92,8 +84,10 @@ class StageJob(_Message):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     sampling: Sampling | None = None
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
-    eos_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(max_length=64)] = ()
+    eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
     ignore_eos: bool = False
+    logprobs: bool = False
+    prompt_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS)] = ()
 
     @model_validator(mode="after")
     def _check_shape(self) -> StageJob:
@@ -103,8 +97,12 @@ class StageJob(_Message):
             raise ValueError("a stage has both neighbours in the ring, or is the only stage")
         if self.is_last != (self.sampling is not None):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
-        if not self.is_last and (self.stop or self.eos_token_ids or self.ignore_eos):
+        if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
             raise ValueError("only the last stage decides when to stop")
+        if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
+            raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
+        if self.request.tier not in list(Tier):
+            raise ValueError(f"tier {self.request.tier} is none of {[int(tier) for tier in Tier]}")
         return self
 
     @property
