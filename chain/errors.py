@@ -17,3 +17,29 @@ class KeystoreError(ChainError):
 
 class InvalidAmount(ChainError):
     """Text that is no amount of credits, or has more than 18 decimals."""
+
+
+class ChainUnreachable(ChainError):
+    """The RPC endpoint does not answer, or is another chain than the deployment's."""
+
+
+class ContractRevert(ChainError):
+    """A contract refused a call with one of its custom errors: `name` and `values` say which and why."""
+
+    def __init__(self, name: str, values: dict[str, object]) -> None:
+        details = ", ".join(f"{key}={value}" for key, value in values.items())
+        super().__init__(f"{name}({details})")
+        self.name = name
+        self.values = values
+
+
+class TransactionFailed(ChainError):
+    """A mined transaction reverted."""
+
+
+class TransactionUnconfirmed(ChainError):
+    """A transaction did not reach its depth in time. It may still be mined: its hash is in the text."""
+
+
+class DeploymentError(ChainError):
+    """A deployment file is missing or wrong, or parameters are out of bounds."""

@@ -1,0 +1,88 @@
+"""A deployment as Python sees it: where the contracts are, and typed access to each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from requests.exceptions import RequestException
+from web3 import HTTPProvider, Web3
+
+from chain.contracts.binding import Event, typed_errors
+from chain.contracts.ledger import InferenceLedger
+from chain.contracts.models import ModelRegistry
+from chain.contracts.nodes import NodeRegistry
+from chain.contracts.token import CreditToken
+from chain.errors import ChainUnreachable, DeploymentError
+from chain.fields import Address
+from chain.messages import Domain
+
+ContractName = Literal["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger"]
+RPC_TIMEOUT_S = 20
+
+
+class Deployment(BaseModel):
+    """Addresses of one deployment and the block it began in."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    chain_id: int = Field(ge=1, lt=2**53)
+    contracts: dict[ContractName, Address]
+    block: int = Field(default=0, ge=0)
+
+    @property
+    def domain(self) -> Domain:
+        """The EIP-712 domain of the messages for this deployment."""
+        return Domain(chain_id=self.chain_id, ledger=self.contracts["InferenceLedger"])
+
+    @classmethod
+    def load(cls, path: Path) -> Deployment:
+        """Read a deployment file. Raises DeploymentError."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise DeploymentError(f"{path} is no deployment file: {error}") from None
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+class Chain:
+    """web3 and the contracts' bindings. Not to be called from an event loop's thread: calls block."""
+
+    def __init__(self, rpc_url: str, deployment: Deployment) -> None:
+        self.rpc_url = rpc_url
+        self.deployment = deployment
+        self.w3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
+        at = deployment.contracts
+        self.token = CreditToken(self.w3, at["CreditToken"])
+        self.nodes = NodeRegistry(self.w3, at["NodeRegistry"])
+        self.models = ModelRegistry(self.w3, at["ModelRegistry"])
+        self.ledger = InferenceLedger(self.w3, at["InferenceLedger"])
+
+    @property
+    def domain(self) -> Domain:
+        return self.deployment.domain
+
+    def check(self) -> None:
+        """Raises ChainUnreachable when nobody answers or the chain is another one than the deployment's."""
+        try:
+            chain_id = self.w3.eth.chain_id
+        except RequestException as error:
+            raise ChainUnreachable(f"no chain at {self.rpc_url}: {error}") from None
+        if chain_id != self.deployment.chain_id:
+            raise ChainUnreachable(f"{self.rpc_url} is chain {chain_id}, the deployment is {self.deployment.chain_id}")
+
+    def block_number(self) -> int:
+        with typed_errors():
+            return int(self.w3.eth.block_number)
+
+    def events(self, from_block: int, to_block: int) -> list[Event]:
+        """Every event of the contracts in a range of blocks (inclusive), in the chain's order."""
+        bindings = {b.address: b for b in (self.token, self.nodes, self.models, self.ledger)}
+        filters: Any = {"fromBlock": from_block, "toBlock": to_block, "address": list(bindings)}
+        with typed_errors():
+            logs = self.w3.eth.get_logs(filters)
+        events = (bindings[log["address"]].decode(log) for log in logs)
+        return [event for event in events if event is not None]

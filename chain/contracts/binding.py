@@ -1,0 +1,126 @@
+"""What all bindings share: reading a view, describing a write, and naming the error of a contract that refuses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_typing import ChecksumAddress
+from eth_utils.abi import function_abi_to_4byte_selector
+from hexbytes import HexBytes
+from requests.exceptions import ConnectionError as RpcConnectionError
+from web3 import Web3
+from web3.contract import Contract
+from web3.exceptions import ContractLogicError
+from web3.types import LogReceipt
+
+from chain.compile import Artifact, artifacts
+from chain.errors import ChainUnreachable, ContractRevert
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A state change that `TransactionSender` can sign and send."""
+
+    to: ChecksumAddress
+    data: bytes
+    label: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decoded event of a contract and where it stands in the chain."""
+
+    contract: str
+    name: str
+    values: dict[str, Any]
+    block: int
+    log_index: int
+
+
+@functools.cache
+def artifact(name: str) -> Artifact:
+    """A compiled contract; compiled once a process."""
+    return artifacts()[name]
+
+
+@functools.cache
+def custom_errors() -> dict[bytes, tuple[str, list[tuple[str, str]]]]:
+    """Selector -> (error name, [(argument, type)]) of every custom error of the compiled contracts."""
+    found = {}
+    for artifact in artifacts().values():
+        for entry in artifact.abi:
+            if entry["type"] == "error":
+                arguments = [(item["name"], item["type"]) for item in entry["inputs"]]
+                found[function_abi_to_4byte_selector(entry)] = (entry["name"], arguments)  # type: ignore[arg-type]
+    return found
+
+
+def decode_revert(data: bytes) -> ContractRevert | None:
+    """The custom error in a call's return data, if it is one of ours or OpenZeppelin's."""
+    known = custom_errors().get(data[:4])
+    if known is None:
+        return None
+    name, arguments = known
+    try:
+        values = decode([kind for _, kind in arguments], data[4:])
+    except DecodingError:
+        return ContractRevert(name, {})
+    named = {argument: value for (argument, _), value in zip(arguments, values, strict=True)}
+    return ContractRevert(name, {key: "0x" + v.hex() if isinstance(v, bytes) else v for key, v in named.items()})
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Turn web3's errors into this room's.
+
+    Raises:
+        ContractRevert: the contract refused.
+        ChainUnreachable: nobody answers at the RPC URL.
+    """
+    try:
+        yield
+    except ContractLogicError as error:
+        data = error.data if isinstance(error.data, str) else None
+        revert = decode_revert(bytes(HexBytes(data))) if data else None
+        raise revert or ContractRevert(str(error.message or error), {}) from error
+    except RpcConnectionError as error:
+        raise ChainUnreachable(f"the chain does not answer: {error}. Is the RPC URL right and the node up?") from error
+
+
+class Binding:
+    """A deployed contract. Subclasses add a method per function."""
+
+    name: str
+
+    def __init__(self, w3: Web3, address: str) -> None:
+        self.address = Web3.to_checksum_address(address)
+        self._contract: Contract = w3.eth.contract(address=self.address, abi=artifact(self.name).abi)
+        names = [entry["name"] for entry in artifact(self.name).abi if entry["type"] == "event"]
+        self._events = {name: self._contract.events[name]() for name in names}
+
+    def _read(self, function: str, *arguments: Any) -> Any:
+        with typed_errors():
+            return self._contract.get_function_by_name(function)(*arguments).call()
+
+    def _read_row(self, row: Callable[..., Row], function: str, *arguments: Any) -> Row:
+        return row(*self._read(function, *arguments))
+
+    def _call(self, function: str, *arguments: Any) -> Call:
+        data = self._contract.encode_abi(function, args=list(arguments))
+        return Call(self.address, bytes(HexBytes(data)), f"{self.name}.{function}")
+
+    def decode(self, log: LogReceipt) -> Event | None:
+        """The event in a log of this contract, or None when the ABI has none like it."""
+        for name, event in self._events.items():
+            if HexBytes(event.topic) == log["topics"][0]:
+                values = dict(event.process_log(log)["args"])
+                return Event(self.name, name, values, log["blockNumber"], log["logIndex"])
+        return None

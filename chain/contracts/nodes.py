@@ -1,0 +1,115 @@
+"""NodeRegistry: who may serve, with what stake, where, and at which price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from chain.contracts.binding import Binding, Call
+
+
+class Role(IntFlag):
+    """What a node stakes for."""
+
+    WORKER = 1
+    GATEWAY = 2
+    AUDITOR = 4
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as the registry has it. Stakes in base units; `link_key` is the 32-byte public CURVE key."""
+
+    signer: str
+    roles: int
+    term: int
+    thaw_ends_at: int
+    stake: int
+    thawing: int
+    link_key: bytes
+    endpoint: str
+    url: str
+    region: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker serves of a model: layers [first_layer, end_layer), prices per million token-layers."""
+
+    first_layer: int
+    end_layer: int
+    numeric_profile: int
+    term: int
+    prompt_price: int
+    output_price: int
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What an operator says about a node when it registers; gateways need a url."""
+
+    signer: str
+    roles: int
+    link_key: bytes
+    endpoint: str
+    url: str = ""
+    region: str = ""
+    profile: str = ""
+
+
+class NodeRegistry(Binding):
+    """Reads by operator address."""
+
+    name = "NodeRegistry"
+
+    def node(self, operator: str) -> Node:
+        return self._read_row(Node, "node", operator)
+
+    def offer(self, operator: str, model: bytes) -> Offer:
+        return self._read_row(Offer, "offer", operator, model)
+
+    def operator_of(self, account: str) -> str:
+        return str(self._read("operatorOf", account))
+
+    def operator_of_link_key(self, link_key: bytes) -> str:
+        return str(self._read("operatorOfLinkKey", link_key))
+
+    def is_active(self, operator: str, role: Role) -> bool:
+        return bool(self._read("isActive", operator, int(role)))
+
+    def minimum_stake(self, roles: int) -> int:
+        return int(self._read("minimumStake", roles))
+
+    def thaw_period_s(self) -> int:
+        return int(self._read("thawPeriod"))
+
+    def register(self, registration: Registration, stake: int) -> Call:
+        r = registration
+        params = (r.signer, r.roles, r.link_key, r.endpoint, r.url, r.region, r.profile)
+        return self._call("register", params, stake)
+
+    def deregister(self) -> Call:
+        return self._call("deregister")
+
+    def set_signer(self, signer: str) -> Call:
+        return self._call("setSigner", signer)
+
+    def set_endpoint(self, endpoint: str, url: str, link_key: bytes) -> Call:
+        return self._call("setEndpoint", endpoint, url, link_key)
+
+    def add_stake(self, amount: int) -> Call:
+        return self._call("addStake", amount)
+
+    def begin_unstake(self, amount: int) -> Call:
+        return self._call("beginUnstake", amount)
+
+    def withdraw(self) -> Call:
+        return self._call("withdraw")
+
+    def set_offer(self, model: bytes, offer: Offer) -> Call:
+        layers = (offer.first_layer, offer.end_layer)
+        return self._call("setOffer", model, *layers, offer.numeric_profile, offer.prompt_price, offer.output_price)
+
+    def remove_offer(self, model: bytes) -> Call:
+        return self._call("removeOffer", model)
