@@ -1,0 +1,119 @@
+"""Parties and jobs for the tests of the network half: keys, signed requests, assignments, one job per stage."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import zmq
+import zmq.utils.z85 as z85
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from chain.messages import Assignment, Domain, InferenceRequest, digest, new_account, sign
+from worker.jobs import Peer, Sampling, StageJob
+
+DOMAIN = Domain(chain_id=31337, ledger="0x" + "11" * 20)
+MODEL_NAME, MANIFEST = "test/model", "bafytest"
+PROMPT_PRICE, OUTPUT_PRICE = 10**15, 3 * 10**15
+
+
+def curve_pair() -> tuple[bytes, bytes]:
+    public, secret = zmq.curve_keypair()
+    return z85.decode(public), z85.decode(secret)
+
+
+@dataclass
+class Party:
+    """A node or a gateway: operator and signer accounts, link key pair, where its link listens."""
+
+    operator: LocalAccount = field(default_factory=new_account)
+    signer: LocalAccount = field(default_factory=new_account)
+    link: tuple[bytes, bytes] = field(default_factory=curve_pair)
+    endpoint: str = "tcp://127.0.0.1:1"
+
+    @property
+    def address(self) -> str:
+        return str(self.operator.address)
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(address=self.address, link_key=self.link[0], endpoint=self.endpoint)
+
+
+def layer_cuts(num_stages: int, layers_per_stage: int = 2) -> list[tuple[int, int]]:
+    return [(k * layers_per_stage, (k + 1) * layers_per_stage) for k in range(num_stages)]
+
+
+def make_jobs(
+    gateway: Party,
+    nodes: Sequence[Party],
+    *,
+    num_prompt_tokens: int = 3,
+    max_tokens: int = 8,
+    sampling: Sampling | None = None,
+    attempt: int = 0,
+    lifetime_s: int = 120,
+    salt: bytes = b"",
+    session: LocalAccount | None = None,
+    layers: Sequence[tuple[int, int]] | None = None,
+    **extra: object,
+) -> list[StageJob]:
+    """One job per stage, every signature in place."""
+    deadline = int(time.time()) + lifetime_s
+    session = session or SESSION
+    request = InferenceRequest(
+        session=keccak(text="session"),
+        nonce=1,
+        model=keccak(text=MODEL_NAME),
+        body=hashlib.sha256(salt).digest(),
+        max_tokens=max_tokens,
+        tier=0,
+        max_cost=10**20,
+        acked_below=1,
+        spent=0,
+        deadline=deadline,
+    )
+    jobs = []
+    cuts = layers or layer_cuts(len(nodes))
+    for stage, node in enumerate(nodes):
+        last = stage == len(nodes) - 1
+        assignment = Assignment(
+            request=digest(request, DOMAIN),
+            stage=stage,
+            first_layer=cuts[stage][0],
+            end_layer=cuts[stage][1],
+            node=node.address,
+            prompt_price=PROMPT_PRICE,
+            output_price=OUTPUT_PRICE,
+            attempt=attempt,
+            deadline=deadline,
+        )
+        ring = len(nodes) > 1
+        jobs.append(
+            StageJob(
+                chain_id=DOMAIN.chain_id,
+                ledger=DOMAIN.ledger,
+                request=request,
+                request_signature=sign(request, DOMAIN, session),
+                assignment=assignment,
+                assignment_signature=sign(assignment, DOMAIN, gateway.signer),
+                model_name=MODEL_NAME,
+                manifest_cid=MANIFEST,
+                num_stages=len(nodes),
+                attempt=attempt,
+                gateway=gateway.peer,
+                upstream=nodes[stage - 1].peer if ring else None,
+                downstream=nodes[(stage + 1) % len(nodes)].peer if ring else None,
+                num_prompt_tokens=num_prompt_tokens,
+                max_tokens=max_tokens,
+                sampling=(sampling or Sampling()) if last else None,
+                **(extra if last else {}),
+            )
+        )
+    return jobs
+
+
+SESSION = new_account()
