@@ -72,17 +72,7 @@ interface INodeRegistry {
     }
 
     /// @notice An operator registered; its stake follows as `StakeAdded`.
-    event NodeRegistered(
-        address indexed operator,
-        address indexed signer,
-        uint32 term,
-        uint8 roles,
-        bytes32 linkKey,
-        string endpoint,
-        string url,
-        string region,
-        string profile
-    );
+    event NodeRegistered(address indexed operator, address indexed signer, uint32 term, RegisterParams params);
     /// @notice An operator left: its signer is retired, its offers are void, all its stake thaws (see `UnstakeBegun`).
     event NodeDeregistered(address indexed operator);
     event SignerChanged(address indexed operator, address indexed oldSigner, address indexed newSigner);

@@ -43,10 +43,10 @@ library SumTree {
         return keccak256(abi.encodePacked(bytes1(0x02), top, total, numLeaves));
     }
 
-    /// @notice Whether a receipt is leaf `index` of the tree with this subroot.
+    /// @notice Whether a receipt is leaf `index` of the tree with this top hash, total and number of leaves.
     /// @param proof Siblings from the leaf to the top, without the levels on which the node moves up alone.
     function verify(
-        bytes32 subroot,
+        bytes32 top,
         uint128 total,
         uint32 numLeaves,
         bytes32 receipt,
@@ -68,7 +68,7 @@ library SumTree {
             }
             position /= 2;
         }
-        return used == proof.length && node.sum == total && seal(node.hash, node.sum, numLeaves) == subroot;
+        return used == proof.length && node.hash == top && node.sum == total;
     }
 
     function payoutLeaf(address node, bytes32 subroot, uint32 faults) internal pure returns (bytes32) {
