@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from requests.exceptions import RequestException
 from web3 import HTTPProvider, Web3
 
 from chain.contracts.binding import Event, typed_errors
@@ -48,13 +48,29 @@ class Deployment(BaseModel):
         path.write_text(self.model_dump_json(indent=2) + "\n")
 
 
-class Chain:
-    """web3 and the contracts' bindings. Not to be called from an event loop's thread: calls block."""
+class Rpc:
+    """A chain's JSON-RPC endpoint. Not to be called from an event loop's thread: calls block."""
+
+    def __init__(self, rpc_url: str) -> None:
+        self.rpc_url = rpc_url
+        self.w3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
+
+    @functools.cached_property
+    def chain_id(self) -> int:
+        with typed_errors():
+            return int(self.w3.eth.chain_id)
+
+    def block_number(self) -> int:
+        with typed_errors():
+            return int(self.w3.eth.block_number)
+
+
+class Chain(Rpc):
+    """A deployment: the endpoint and the contracts' bindings."""
 
     def __init__(self, rpc_url: str, deployment: Deployment) -> None:
-        self.rpc_url = rpc_url
+        super().__init__(rpc_url)
         self.deployment = deployment
-        self.w3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
         at = deployment.contracts
         self.token = CreditToken(self.w3, at["CreditToken"])
         self.nodes = NodeRegistry(self.w3, at["NodeRegistry"])
@@ -67,16 +83,10 @@ class Chain:
 
     def check(self) -> None:
         """Raises ChainUnreachable when nobody answers or the chain is another one than the deployment's."""
-        try:
-            chain_id = self.w3.eth.chain_id
-        except RequestException as error:
-            raise ChainUnreachable(f"no chain at {self.rpc_url}: {error}") from None
-        if chain_id != self.deployment.chain_id:
-            raise ChainUnreachable(f"{self.rpc_url} is chain {chain_id}, the deployment is {self.deployment.chain_id}")
-
-    def block_number(self) -> int:
-        with typed_errors():
-            return int(self.w3.eth.block_number)
+        if self.chain_id != self.deployment.chain_id:
+            raise ChainUnreachable(
+                f"{self.rpc_url} is chain {self.chain_id}, the deployment is on {self.deployment.chain_id}"
+            )
 
     def events(self, from_block: int, to_block: int) -> list[Event]:
         """Every event of the contracts in a range of blocks (inclusive), in the chain's order."""

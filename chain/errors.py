@@ -43,3 +43,7 @@ class TransactionUnconfirmed(ChainError):
 
 class DeploymentError(ChainError):
     """A deployment file is missing or wrong, or parameters are out of bounds."""
+
+
+class NonceTaken(ChainError):
+    """Another transaction of the account was mined in this one's place: prepare it anew."""

@@ -27,9 +27,9 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Call:
-    """A state change that `TransactionSender` can sign and send."""
+    """A state change that `TransactionSender` can sign and send; without `to` it creates a contract."""
 
-    to: ChecksumAddress
+    to: ChecksumAddress | None
     data: bytes
     label: str
 
