@@ -4,25 +4,20 @@ One tiny forward over meta tensors shows the order in which modules are called: 
 layer is the embedding side, what runs after the last one is the head side. No architecture is known by name.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from worker.model.config import UnsupportedArchitecture, read_config
+from worker.model.trace import NUM_PROBE_TOKENS, Side, Trace
 
-Side = Literal["embedding", "head"]
 Shard = Side | int
-
-_NUM_PROBE_TOKENS = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Architecture:
         layers_path: dotted name of the ModuleList of decoder layers inside the causal language model.
         layer_output_length: length of the tuple a layer returns, or None when it returns a tensor.
         sides: which side each module that owns weights outside the layers runs on; modules never run are absent.
+        unused: the outermost parts with weights of which nothing runs on text alone (a vision tower, say).
         owners: the shards that need each parameter or persistent buffer, under transformers' own names.
         max_positions: the longest context for which positions are defined, or None when any length is.
     """
@@ -55,9 +51,15 @@ class Architecture:
     layer_output_length: int | None
     layer_caches: tuple[LayerCache, ...]
     sides: dict[str, Side]
+    unused: tuple[str, ...]
     owners: dict[str, tuple[Shard, ...]]
     _renamings: list[WeightRenaming] = field(repr=False)
     _converters: list[WeightConverter] = field(repr=False)
+
+    @property
+    def base_model_path(self) -> str:
+        """Dotted name of the model without its head: the part of the causal language model that holds the layers."""
+        return self.layers_path.split(".")[0]
 
     def shard_of(self, tensor_name: str) -> list[Shard]:
         """The shards that need a checkpoint's tensor, by the name it has in the file; [] when the model never uses it.
@@ -81,7 +83,7 @@ def inspect_architecture(source: PreTrainedConfig | Path) -> Architecture:
     config = read_config(source) if isinstance(source, Path) else source
     model = _build_on_meta(config)
     text_config = config.get_text_config()
-    trace = _Trace(model, text_config.num_hidden_layers)
+    trace = Trace(model, text_config.num_hidden_layers)
     cache = _run_tiny_forward(model, trace)
     layers_path = trace.layers_path()
     sides = trace.sides(layers_path)
@@ -96,6 +98,7 @@ def inspect_architecture(source: PreTrainedConfig | Path) -> Architecture:
         layer_output_length=trace.output_length(layers_path),
         layer_caches=_layer_caches(cache, text_config.num_hidden_layers),
         sides=sides,
+        unused=trace.unused(),
         owners=_owners(model, layers_path, sides),
         **_conversions(model),
     )
@@ -115,15 +118,13 @@ def _build_on_meta(config: PreTrainedConfig) -> PreTrainedModel:
         raise UnsupportedArchitecture(
             f"{config.model_type} cannot be built as a causal language model: {error}"
         ) from error
-    if model.base_model is model:
-        raise UnsupportedArchitecture(f"{type(model).__name__} has no base model apart from its head")
     model.train(False)
     return model
 
 
-def _run_tiny_forward(model: PreTrainedModel, trace: "_Trace") -> DynamicCache:
+def _run_tiny_forward(model: PreTrainedModel, trace: Trace) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    token_ids = torch.zeros(1, _NUM_PROBE_TOKENS, dtype=torch.long, device="meta")
+    token_ids = torch.zeros(1, NUM_PROBE_TOKENS, dtype=torch.long, device="meta")
     try:
         with torch.inference_mode(), trace.recording():
             model(input_ids=token_ids, past_key_values=cache, use_cache=True)
@@ -132,99 +133,6 @@ def _run_tiny_forward(model: PreTrainedModel, trace: "_Trace") -> DynamicCache:
             f"{type(model).__name__} does not run from its config alone: {type(error).__name__}: {error}"
         ) from error
     return cache
-
-
-class _Trace:
-    """Records, during one forward, the order in which candidate layers and the owners of weights are called."""
-
-    def __init__(self, model: nn.Module, num_layers: int) -> None:
-        self._model = model
-        self._num_layers = num_layers
-        self._candidates = {
-            path: module
-            for path, module in model.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == num_layers
-        }
-        self._events: list[tuple[str, str]] = []
-        self._outputs: dict[str, Any] = {}
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        handles = []
-        for path, module in self._model.named_modules():
-            handles.append(module.register_forward_pre_hook(self._on_enter(path)))
-            handles.append(module.register_forward_hook(self._on_leave(path)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _on_enter(self, path: str) -> Any:
-        return lambda module, args: self._events.append(("enter", path))
-
-    def _on_leave(self, path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self._events.append(("leave", path))
-            self._outputs[path] = output
-
-        return hook
-
-    def layers_path(self) -> str:
-        """The outermost list whose modules ran once each, in order."""
-        entered = [path for kind, path in self._events if kind == "enter"]
-        in_order: list[str] = []
-        for path in self._candidates:
-            expected = [f"{path}.{index}" for index in range(self._num_layers)]
-            members = set(expected)
-            if [name for name in entered if name in members] == expected:
-                in_order.append(path)
-        outermost = [path for path in in_order if not any(path.startswith(f"{other}.") for other in in_order)]
-        if len(outermost) != 1:
-            raise UnsupportedArchitecture(
-                f"{type(self._model).__name__}: expected one list of {self._num_layers} decoder layers that run once "
-                f"each in order, found {outermost or 'none'}"
-            )
-        return outermost[0]
-
-    def sides(self, layers_path: str) -> dict[str, Side]:
-        first, last = f"{layers_path}.0", f"{layers_path}.{self._num_layers - 1}"
-        begin = self._events.index(("enter", first))
-        end = self._events.index(("leave", last))
-        sides: dict[str, Side] = {}
-        for path, module in self._model.named_modules():
-            if path.startswith(f"{layers_path}.") or not _owns_weights(module):
-                continue
-            times = [time for time, event in enumerate(self._events) if event == ("enter", path)]
-            if f"{layers_path}.".startswith(f"{path}.") or path == "":
-                raise UnsupportedArchitecture(
-                    f"{type(module).__name__} holds weights of its own beside its layers; they belong to no stage"
-                )
-            if any(begin < time < end for time in times) or (times and times[0] < begin and times[-1] > end):
-                raise UnsupportedArchitecture(
-                    f"{path} runs between or on both sides of the decoder layers; stages would have to share it"
-                )
-            if times:
-                sides[path] = "embedding" if times[0] < begin else "head"
-        return sides
-
-    def output_length(self, layers_path: str) -> int | None:
-        outputs = [self._outputs[f"{layers_path}.{index}"] for index in range(self._num_layers)]
-        lengths = {len(output) if isinstance(output, tuple) else None for output in outputs}
-        if len(lengths) != 1:
-            raise UnsupportedArchitecture(f"the decoder layers return different things: {lengths}")
-        return lengths.pop()
-
-    def hidden_size(self, layers_path: str) -> int:
-        output = self._outputs[f"{layers_path}.{self._num_layers - 1}"]
-        hidden = output[0] if isinstance(output, tuple) else output
-        if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3 or hidden.shape[:2] != (1, _NUM_PROBE_TOKENS):
-            raise UnsupportedArchitecture("a decoder layer must return hidden states [batch, tokens, hidden]")
-        return int(hidden.shape[-1])
-
-
-def _owns_weights(module: nn.Module) -> bool:
-    return any("." not in name for name in module.state_dict(keep_vars=True))
 
 
 def _layer_caches(cache: DynamicCache, num_layers: int) -> tuple[LayerCache, ...]:
