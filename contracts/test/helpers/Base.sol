@@ -160,6 +160,15 @@ abstract contract Base {
         claims[0] = claim;
     }
 
+    function _two(IInferenceLedger.Claim memory first, IInferenceLedger.Claim memory second)
+        internal
+        pure
+        returns (IInferenceLedger.Claim[] memory claims)
+    {
+        claims = new IInferenceLedger.Claim[](2);
+        (claims[0], claims[1]) = (first, second);
+    }
+
     function _payout(address node, uint128 amount) internal pure returns (IInferenceLedger.Payout memory) {
         return IInferenceLedger.Payout({
             node: node, amount: amount, receipts: 1, faults: 0, top: keccak256(abi.encode(node, amount))
@@ -173,6 +182,15 @@ abstract contract Base {
     {
         payouts = new IInferenceLedger.Payout[](1);
         payouts[0] = payout;
+    }
+
+    /// @dev Settles as the gateway's signer.
+    function _settle(IInferenceLedger.Claim[] memory claims, IInferenceLedger.Payout[] memory payouts)
+        internal
+        returns (bytes32 root)
+    {
+        vm.prank(gatewaySigner);
+        root = ledger.settle(claims, payouts, "bafyreceipts");
     }
 
     // Numbers

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {InferenceLedger} from "../../src/InferenceLedger.sol";
+import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
+import {ExactTransfer} from "../../src/libraries/ExactTransfer.sol";
+import {Base} from "../helpers/Base.sol";
+import {FeeToken, OpenToken, ReentrantToken, RefusingToken} from "../helpers/Mocks.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+
+contract LedgerHostileTest is Base {
+    InferenceLedger internal target;
+
+    function _with(OpenToken hostile) internal {
+        target = new InferenceLedger(hostile, nodes, SESSION_THAW, MAX_FEE_BPS);
+        hostile.mint(payer, 1_000);
+        vm.prank(payer);
+        hostile.approve(address(target), 1_000);
+    }
+
+    function test_RevertWhen_TheTokenKeepsAFee() public {
+        FeeToken hostile = new FeeToken();
+        _with(hostile);
+        vm.expectRevert(
+            abi.encodeWithSelector(ExactTransfer.ExactTransferFellShort.selector, address(hostile), 99, 100)
+        );
+        vm.prank(payer);
+        target.deposit(100);
+    }
+
+    function test_RevertWhen_TheTokenRefuses() public {
+        RefusingToken hostile = new RefusingToken();
+        _with(hostile);
+        vm.expectRevert(abi.encodeWithSelector(SafeERC20.SafeERC20FailedOperation.selector, address(hostile)));
+        vm.prank(payer);
+        target.deposit(100);
+    }
+
+    function test_RevertWhen_TheTokenReenters() public {
+        ReentrantToken hostile = new ReentrantToken();
+        _with(hostile);
+        bytes memory again = abi.encodeCall(IInferenceLedger.withdraw, (1));
+        vm.startPrank(payer);
+        hostile.arm(address(target), abi.encodeCall(IInferenceLedger.deposit, (1)));
+        vm.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
+        target.deposit(100);
+        hostile.arm(address(target), again);
+        vm.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
+        target.depositWithPermit(100, 0, 27, 0, 0);
+        hostile.arm(address(0), "");
+        target.deposit(100);
+        hostile.arm(address(target), again);
+        vm.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
+        target.withdraw(100);
+        vm.stopPrank();
+    }
+
+    function test_AWithdrawalHasLeftTheBalanceBeforeTheTokenIsInControl() public {
+        ReentrantToken hostile = new ReentrantToken();
+        _with(hostile);
+        vm.prank(payer);
+        target.deposit(100);
+        // The token holds a balance of its own and tries to move the payer's in the middle of his withdrawal.
+        hostile.arm(address(target), abi.encodeCall(IInferenceLedger.transfer, (stranger, 1)));
+        vm.expectRevert(
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerInsufficientBalance.selector, address(hostile), 0, 1)
+        );
+        vm.prank(payer);
+        target.withdraw(100);
+    }
+}

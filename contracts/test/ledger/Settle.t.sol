@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
+import {INodeRegistry} from "../../src/interfaces/INodeRegistry.sol";
+import {InferenceRequest} from "../../src/libraries/Messages.sol";
+import {SumTree} from "../../src/libraries/SumTree.sol";
+import {Base} from "../helpers/Base.sol";
+
+contract SettleTest is Base {
+    uint96 internal constant BUDGET = 100e18;
+    uint128 internal constant COST = 10e18;
+    bytes32 internal id;
+
+    function setUp() public override {
+        super.setUp();
+        _registerGateway();
+        id = _open(BUDGET);
+    }
+
+    // What it does
+
+    function test_DebitsThePayerPaysTheNodesAndKeepsTheFee() public {
+        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](2);
+        payouts[0] = _payout(address(0x11), 6e18);
+        payouts[1] = _payout(address(0x22), 3.5e18);
+        IInferenceLedger.Debit[] memory debits = new IInferenceLedger.Debit[](1);
+        debits[0] = IInferenceLedger.Debit(id, COST);
+        bytes32 expected = SumTree.payoutInner(_leaf(payouts[0]), _leaf(payouts[1]));
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+
+        vm.expectEmit();
+        emit IInferenceLedger.BatchSettled(expected, gateway, 0.5e18, debits, payouts, "bafyreceipts");
+        bytes32 root = _settle(claims, payouts);
+
+        vm.assertEq(root, expected);
+        vm.assertEq(ledger.balanceOf(address(0x11)), 6e18);
+        vm.assertEq(ledger.balanceOf(address(0x22)), 3.5e18);
+        vm.assertEq(ledger.balanceOf(gateway), 0.5e18);
+        vm.assertEq(ledger.session(id).settled, COST);
+        vm.assertEq(ledger.settledAt(gateway, root), block.timestamp);
+    }
+
+    function test_TheOperatorSettlesToo() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        vm.prank(gateway);
+        ledger.settle(claims, _one(_payout(worker, COST)), "");
+        vm.assertEq(ledger.balanceOf(worker), COST);
+    }
+
+    function test_EarningsCanOpenASessionAtOnce() public {
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        vm.prank(worker);
+        bytes32 opened = ledger.openSession(gateway, sessionKey, uint96(COST), HOUR);
+        vm.assertEq(ledger.session(opened).budget, COST);
+    }
+
+    function test_SeveralClaimsOfASessionAddUp() public {
+        IInferenceLedger.Claim[] memory claims = _two(_claim(id, 3, 2e18, 1, 1e18), _claim(id, 9, 4e18, 2, 1.5e18));
+        _settle(claims, _one(_payout(worker, 7.5e18)));
+        vm.assertEq(ledger.session(id).settled, 7.5e18);
+    }
+
+    function test_AcknowledgedTotalsCarryOn() public {
+        _settle(_two(_claim(id, 0, 2e18, 0, 0), _claim(id, 1, 3e18, 0, 0)), _one(_payout(worker, 5e18)));
+        // The next request acknowledges both; only what is new is debited.
+        _settle(_one(_claim(id, 2, 4e18, 2, 5e18)), _one(_payout(worker, 4e18)));
+        vm.assertEq(ledger.session(id).settled, 9e18);
+        vm.assertEq(ledger.balanceOf(worker), 9e18);
+    }
+
+    function test_AnAcknowledgementAloneIsAClaim() public {
+        IInferenceLedger.Claim memory newest = _claim(SESSION_KEY, _request(id, 5, COST, 5, 8e18), 0);
+        _settle(_one(newest), _one(_payout(worker, 8e18)));
+        vm.assertEq(ledger.session(id).settled, 8e18);
+    }
+
+    function test_SeveralSessionsInOneBatch() public {
+        bytes32 other = _open(BUDGET);
+        IInferenceLedger.Claim[] memory claims = new IInferenceLedger.Claim[](3);
+        claims[0] = _claim(id, 0, 1e18, 0, 0);
+        claims[1] = _claim(id, 1, 2e18, 0, 0);
+        claims[2] = _claim(other, 0, 4e18, 0, 0);
+        _settle(claims, _one(_payout(worker, 7e18)));
+        vm.assertEq(ledger.session(id).settled, 3e18);
+        vm.assertEq(ledger.session(other).settled, 4e18);
+    }
+
+    function test_SettlesDuringTheThawAndAfterTheEnd() public {
+        vm.prank(payer);
+        ledger.closeSession(id);
+        vm.warp(block.timestamp + SESSION_THAW + 1 days);
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        ledger.finalizeClose(id);
+        vm.assertEq(ledger.balanceOf(payer), BUDGET - COST);
+    }
+
+    function test_RevertWhen_TheSessionIsClosedForGood() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        vm.warp(block.timestamp + HOUR + SESSION_THAW);
+        ledger.finalizeClose(id);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotGatewayOfSession.selector, id, gateway));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    // Nobody is charged twice, or more than he signed for
+
+    function test_AReplayPaysNothing() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        _settle(claims, _one(_payout(worker, COST)));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerPayoutsExceedDebits.selector, COST, 0));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    function test_ASessionListedTwiceInABatchPaysOnce() public {
+        bytes32 other = _open(BUDGET);
+        IInferenceLedger.Claim[] memory claims = new IInferenceLedger.Claim[](3);
+        claims[0] = _claim(id, 0, COST, 0, 0);
+        claims[1] = _claim(other, 0, COST, 0, 0);
+        claims[2] = claims[0];
+        _settle(claims, _one(_payout(worker, 2 * COST)));
+        vm.assertEq(ledger.session(id).settled, COST);
+    }
+
+    function test_RevertWhen_OlderClaimsFallBelowWhatIsSettled() public {
+        IInferenceLedger.Claim[] memory older = _one(_claim(id, 0, 1e18, 0, 0));
+        _settle(_two(older[0], _claim(id, 1, COST, 0, 0)), _one(_payout(worker, 11e18)));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerBelowSettled.selector, id, 1e18, 11e18));
+        _settle(older, _one(_payout(worker, 1)));
+    }
+
+    function test_RevertWhen_CostIsAboveTheCap() public {
+        IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, _request(id, 4, COST, 0, 0), COST + 1);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCostAboveCap.selector, id, 4, COST + 1, COST));
+        _settle(_one(claim), _one(_payout(worker, COST + 1)));
+    }
+
+    function test_RevertWhen_TheBudgetIsExceeded(uint128 spent, uint128 cost) public {
+        vm.assume(uint256(spent) + cost > BUDGET);
+        IInferenceLedger.Claim memory claim = _claim(id, 4, cost, 4, spent);
+        _expect(
+            abi.encodeWithSelector(
+                IInferenceLedger.InferenceLedgerBudgetExceeded.selector, id, uint256(spent) + cost, BUDGET
+            )
+        );
+        _settle(_one(claim), _one(_payout(worker, 1)));
+    }
+
+    function test_TheWholeBudgetCanBeSpent() public {
+        _settle(_one(_claim(id, 0, BUDGET, 0, 0)), _one(_payout(worker, BUDGET)));
+        vm.assertEq(ledger.session(id).settled, BUDGET);
+    }
+
+    function test_RevertWhen_NoncesDoNotRise() public {
+        IInferenceLedger.Claim memory seventh = _claim(id, 7, COST, 0, 0);
+        bytes memory error_ = abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNonceNotRising.selector, id, 7);
+        _expect(error_);
+        _settle(_two(seventh, seventh), _one(_payout(worker, COST)));
+        IInferenceLedger.Claim memory eighth = _claim(id, 8, COST, 0, 0);
+        _expect(error_);
+        _settle(_two(eighth, seventh), _one(_payout(worker, COST)));
+    }
+
+    function test_RevertWhen_AnAcknowledgedRequestIsListed() public {
+        IInferenceLedger.Claim[] memory claims = _two(_claim(id, 1, COST, 0, 0), _claim(id, 2, COST, 2, COST));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyAcknowledged.selector, id, 1, 2));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    function test_RevertWhen_ARequestAcknowledgesItself() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 2, COST, 3, COST));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyAcknowledged.selector, id, 2, 3));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    // Signatures
+
+    function test_RevertWhen_SignedByAnother() public {
+        IInferenceLedger.Claim memory claim = _claim(PAYER_KEY, _request(id, 0, COST, 0, 0), COST);
+        _expect(_invalidSignature(0));
+        _settle(_one(claim), _one(_payout(worker, COST)));
+    }
+
+    function test_RevertWhen_AnyFieldWasChanged(uint8 field) public {
+        IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, _request(id, 1, COST, 1, 1), 1);
+        InferenceRequest memory request = claim.request;
+        bytes32 other = _open(BUDGET);
+        field = uint8(_bound(field, 0, 9));
+        if (field == 0) request.session = other;
+        if (field == 1) request.nonce += 1;
+        if (field == 2) request.model = 0;
+        if (field == 3) request.body = 0;
+        if (field == 4) request.maxTokens += 1;
+        if (field == 5) request.tier += 1;
+        if (field == 6) request.maxCost += 1;
+        if (field == 7) request.ackedBelow -= 1;
+        if (field == 8) request.spent += 1;
+        if (field == 9) request.deadline += 1;
+        _expect(
+            abi.encodeWithSelector(
+                IInferenceLedger.InferenceLedgerInvalidSignature.selector, request.session, request.nonce
+            )
+        );
+        _settle(_one(claim), _one(_payout(worker, 1)));
+    }
+
+    function test_RevertWhen_SignedForAnotherChain() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        vm.chainId(block.chainid + 1);
+        _expect(_invalidSignature(0));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    function test_RevertWhen_TheSignatureIsMalleableOrEmpty() public {
+        IInferenceLedger.Claim memory claim = _claim(id, 0, COST, 0, 0);
+        uint256 order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
+        bytes32 lowS = claim.vs & bytes32(uint256(type(int256).max));
+        // The twin (n - s, other parity) does not fit the compact form; what is left of it is another signature.
+        claim.vs = bytes32(order - uint256(lowS));
+        _expect(_invalidSignature(0));
+        _settle(_one(claim), _one(_payout(worker, COST)));
+        (claim.r, claim.vs) = (0, 0);
+        _expect(_invalidSignature(0));
+        _settle(_one(claim), _one(_payout(worker, COST)));
+    }
+
+    // Who may settle
+
+    function test_RevertWhen_NotAnActiveGateway() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNotActive.selector, stranger, GATEWAY));
+        vm.prank(stranger);
+        ledger.settle(claims, _one(_payout(worker, COST)), "");
+        vm.prank(gateway);
+        nodes.beginUnstake(1);
+        _expect(abi.encodeWithSelector(INodeRegistry.NodeRegistryNotActive.selector, gatewaySigner, GATEWAY));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    function test_RevertWhen_AnotherGatewaySettles() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        _register(stranger, stranger, GATEWAY, MIN_GATEWAY);
+        vm.expectRevert(
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotGatewayOfSession.selector, id, stranger)
+        );
+        vm.prank(stranger);
+        ledger.settle(claims, _one(_payout(worker, COST)), "");
+    }
+
+    // Payouts
+
+    function test_TheFeeIsBounded(uint128 paid) public {
+        paid = uint128(_bound(paid, 1, COST));
+        uint256 fee = COST - paid;
+        uint256 maximum = uint256(paid) * MAX_FEE_BPS / 10_000;
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        bool tooHigh = fee > maximum;
+        if (tooHigh) {
+            _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFeeTooHigh.selector, fee, maximum));
+        }
+        _settle(claims, _one(_payout(worker, paid)));
+        vm.assertEq(ledger.balanceOf(gateway), tooHigh ? 0 : fee);
+    }
+
+    function test_RevertWhen_PayoutsExceedDebits(uint128 extra) public {
+        extra = uint128(_bound(extra, 1, type(uint128).max - COST));
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        _expect(
+            abi.encodeWithSelector(
+                IInferenceLedger.InferenceLedgerPayoutsExceedDebits.selector, uint256(COST) + extra, COST
+            )
+        );
+        _settle(claims, _one(_payout(worker, COST + extra)));
+    }
+
+    function test_RevertWhen_ThereAreNoPayouts() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoPayouts.selector));
+        _settle(claims, new IInferenceLedger.Payout[](0));
+    }
+
+    function test_RevertWhen_PayoutsDoNotRise() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        bytes4 selector = IInferenceLedger.InferenceLedgerPayoutsNotRising.selector;
+        _expect(abi.encodeWithSelector(selector, address(0)));
+        _settle(claims, _one(_payout(address(0), COST)));
+        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](2);
+        (payouts[0], payouts[1]) = (_payout(address(0x22), 1e18), _payout(address(0x22), 1e18));
+        _expect(abi.encodeWithSelector(selector, address(0x22)));
+        _settle(claims, payouts);
+        payouts[1].node = address(0x11);
+        _expect(abi.encodeWithSelector(selector, address(0x11)));
+        _settle(claims, payouts);
+    }
+
+    function test_RevertWhen_ASumTreeHasNoShape() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        IInferenceLedger.Payout memory payout = _payout(worker, COST);
+        payout.receipts = 0;
+        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, payout.top, COST, 0));
+        _settle(claims, _one(payout));
+        (payout.top, payout.receipts) = (0, 1);
+        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, 0, COST, 1));
+        _settle(claims, _one(payout));
+        payout.receipts = 0;
+        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, 0, COST, 0));
+        _settle(claims, _one(payout));
+    }
+
+    function test_ANodeCanBeListedForFaultsAlone() public {
+        IInferenceLedger.Payout memory payout =
+            IInferenceLedger.Payout({node: worker, amount: 0, receipts: 0, faults: 2, top: 0});
+        bytes32 root = _settle(new IInferenceLedger.Claim[](0), _one(payout));
+        vm.assertEq(root, _leaf(payout));
+    }
+
+    function test_RevertWhen_ARootIsAnchoredTwice() public {
+        bytes32 other = _open(BUDGET);
+        bytes32 root = _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        IInferenceLedger.Claim[] memory claims = _one(_claim(other, 0, COST, 0, 0));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerBatchAnchored.selector, gateway, root));
+        _settle(claims, _one(_payout(worker, COST)));
+    }
+
+    function test_NobodyCanAnchorAnothersRootFirst() public {
+        IInferenceLedger.Payout[] memory payouts = _one(_payout(worker, COST));
+        _register(stranger, stranger, GATEWAY, MIN_GATEWAY);
+        _deposit(payer, BUDGET);
+        vm.prank(payer);
+        bytes32 strangers = ledger.openSession(stranger, sessionKey, BUDGET, HOUR);
+        IInferenceLedger.Claim[] memory claims = _one(_claim(strangers, 0, COST, 0, 0));
+        vm.prank(stranger);
+        ledger.settle(claims, payouts, "");
+        _settle(_one(_claim(id, 0, COST, 0, 0)), payouts);
+        vm.assertEq(ledger.balanceOf(worker), 2 * COST);
+    }
+
+    // Whatever is claimed, money is conserved
+
+    function test_MoneyIsConserved(uint96[4] memory costs, uint96 acked, uint16 feeBps, uint8 numNodes) public {
+        uint256 total = _bound(acked, 0, BUDGET / 5);
+        IInferenceLedger.Claim[] memory claims = new IInferenceLedger.Claim[](costs.length);
+        uint128 spent = uint128(total);
+        for (uint64 i = 0; i < costs.length; ++i) {
+            uint128 cost = uint128(_bound(costs[i], 0, BUDGET / 5));
+            total += cost;
+            claims[i] = _claim(id, 10 + i, cost, 10, spent);
+        }
+        feeBps = uint16(_bound(feeBps, 0, MAX_FEE_BPS));
+        uint256 paid = (total * 10_000 + 9_999 + feeBps) / (10_000 + uint256(feeBps));
+        if (paid > total) paid = total;
+        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](_bound(numNodes, 1, 5));
+        uint256 left = paid;
+        for (uint160 i = 0; i < payouts.length; ++i) {
+            uint256 amount = i == payouts.length - 1 ? left : left / 2;
+            payouts[i] = _payout(address(0x100 + i), uint128(amount));
+            left -= amount;
+        }
+        _settle(claims, payouts);
+        uint256 sum = ledger.balanceOf(gateway);
+        for (uint160 i = 0; i < payouts.length; ++i) {
+            sum += ledger.balanceOf(address(0x100 + i));
+        }
+        vm.assertEq(sum, total);
+        vm.assertEq(ledger.session(id).settled, total);
+        vm.assertEq(token.balanceOf(address(ledger)), sum + BUDGET - total);
+    }
+
+    function _leaf(IInferenceLedger.Payout memory payout) internal pure returns (bytes32) {
+        bytes32 subroot = keccak256(abi.encodePacked(bytes1(0x02), payout.top, payout.amount, payout.receipts));
+        return keccak256(abi.encodePacked(bytes1(0x03), payout.node, subroot, payout.faults));
+    }
+
+    function _invalidSignature(uint64 nonce) internal view returns (bytes memory) {
+        return abi.encodeWithSelector(IInferenceLedger.InferenceLedgerInvalidSignature.selector, id, nonce);
+    }
+
+    function _expect(bytes memory error_) internal {
+        vm.expectRevert(error_);
+    }
+}
