@@ -73,6 +73,8 @@ class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         num_past = min(self.num_tokens, self._max_past)
         if self._num_held + num_new > self.capacity:
             self._keep_only(num_past)
+        if self._num_held + num_new > self.capacity:
+            raise ValueError(f"{num_new} more tokens after {self.num_tokens}; the layer was made for {self.capacity}")
         begin, end = self._num_held - num_past, self._num_held + num_new
         self.keys[:, :, self._num_held : end] = key_states
         self.values[:, :, self._num_held : end] = value_states

@@ -9,7 +9,8 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from worker.errors import WorkerError
 
 MAX_CONFIG_BYTES = 1 << 20
-_LIMITS = {"num_hidden_layers": 1024, "hidden_size": 1 << 17, "vocab_size": 1 << 22}
+MAX_LAYERS = 1024
+_LIMITS = {"num_hidden_layers": MAX_LAYERS, "hidden_size": 1 << 17, "vocab_size": 1 << 22}
 # Keys by which a config could name code, kernels or files to fetch: those are chosen here, never by the publisher.
 _UNTRUSTED_KEYS = frozenset(
     {"auto_map", "custom_pipelines", "transformers_weights", "fusion_config", "distributed_config", "name_or_path"}
@@ -47,6 +48,7 @@ def parse_config(values: Any) -> PreTrainedConfig:
         raise UnsupportedArchitecture(f"model_type {model_type!r} is unknown to the transformers installed here")
     if values.get("quantization_config") is not None:
         raise UnsupportedArchitecture("quantised checkpoints are not served; publish fp32, bf16 or fp16 safetensors")
+    _check_layer_counts(values)
     try:
         config = CONFIG_MAPPING[model_type].from_dict(_without_untrusted_keys(values))
     except Exception as error:  # whatever a config class raises on values it does not expect
@@ -58,6 +60,15 @@ def parse_config(values: Any) -> PreTrainedConfig:
         if not isinstance(value, int) or not 0 < value <= limit:
             raise UnsupportedArchitecture(f"config.json: {name} is {value!r}, expected an integer in [1, {limit}]")
     return config
+
+
+def _check_layer_counts(values: dict[str, Any]) -> None:
+    """Config classes build lists as long as these numbers say, whatever their names, so they are bounded first."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _check_layer_counts(value)
+        elif key.endswith(("layers", "n_layer")) and isinstance(value, int | float) and value > MAX_LAYERS:
+            raise UnsupportedArchitecture(f"config.json: {key} is {value}, at most {MAX_LAYERS} is served")
 
 
 def _without_untrusted_keys(values: dict[str, Any]) -> dict[str, Any]:
