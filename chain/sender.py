@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound, Web3RPCError
@@ -37,12 +38,11 @@ POLL_S = 0.05
 
 @dataclass(frozen=True)
 class SignedTransaction:
-    """A transaction as it goes over the wire, and what it was made of."""
+    """A transaction as it goes over the wire."""
 
     raw: bytes
     hash: bytes
     nonce: int
-    params: TxParams
 
 
 class TransactionSender:
@@ -80,7 +80,7 @@ class TransactionSender:
         try:
             return self.confirm(transactions, timeout_s=self.timeout_s / 2)
         except TransactionUnconfirmed:
-            transactions.append(self.bump(transactions[0]))
+            transactions.append(self.bump(transactions[0].raw))
             self.broadcast(transactions[1])
             return self.confirm(transactions, timeout_s=self.timeout_s / 2)
 
@@ -115,19 +115,29 @@ class TransactionSender:
             nonce = w3.eth.get_transaction_count(self.account.address, "pending")
         return self._sign(params, int(nonce), min(2 * base_fee + tip, self.max_fee_wei), min(tip, self.max_fee_wei))
 
-    def bump(self, transaction: SignedTransaction) -> SignedTransaction:
-        """The same transaction, same nonce, with fees that make nodes take it in the old one's place."""
-        params = transaction.params
-        fee, tip = int(params["maxFeePerGas"]), int(params["maxPriorityFeePerGas"])
-        if int(fee * BUMP) > self.max_fee_wei:
+    def bump(self, raw: bytes) -> SignedTransaction:
+        """The same transaction, same nonce, with fees that make nodes take it in the old one's place.
+
+        Raises:
+            ChainError: that would cost more than `max_fee_wei`.
+        """
+        old: Any = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+        fee, tip = int(old["maxFeePerGas"] * BUMP), int(old["maxPriorityFeePerGas"] * BUMP)
+        if fee > self.max_fee_wei:
             raise ChainError(f"a fee above {self.max_fee_wei} wei a gas would be needed: raise max_fee_wei or wait")
-        return self._sign(params, transaction.nonce, int(fee * BUMP), int(tip * BUMP))
+        params: Any = {name: old[name] for name in ("type", "chainId", "data", "value", "gas", "to") if old.get(name)}
+        return self._sign(params, int(old["nonce"]), fee, tip)
+
+    @staticmethod
+    def hash_of(raw: bytes) -> bytes:
+        """The hash of a signed transaction."""
+        return keccak(raw)
 
     def _sign(self, params: TxParams, nonce: int, max_fee: int, tip: int) -> SignedTransaction:
         fields: Any = {**params, "nonce": nonce, "maxFeePerGas": max_fee, "maxPriorityFeePerGas": tip}
         signed = self.account.sign_transaction({k: v for k, v in fields.items() if k != "from"})
         raw = bytes(signed.raw_transaction)
-        return SignedTransaction(raw, keccak(raw), nonce, fields)
+        return SignedTransaction(raw, keccak(raw), nonce)
 
     def broadcast(self, transaction: SignedTransaction | bytes) -> None:
         """Give a transaction, or its stored raw bytes, to the node. Repeating it is harmless.

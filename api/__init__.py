@@ -1,0 +1,1 @@
+"""The gateway: HTTP surface, wallet auth, credits and sessions, scheduling, serving, settlement."""

@@ -1,0 +1,112 @@
+"""Requests signed by a session key: the `Authorization: DeCLAI ...` header, parsed and held to body, time and books."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+from eth_utils.crypto import keccak
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from api.errors import AcknowledgementMismatch, DeadlineExpired, InvalidSignature, Overloaded
+from api.store.store import Store
+from chain.errors import BadSignature
+from chain.fields import Bytes32, Signature
+from chain.messages import Domain, InferenceRequest, digest, recover
+
+SCHEME = "DeCLAI "
+MAX_HEADER_CHARS = 8192
+MAX_AHEAD_S = 3600
+
+
+class SignedHeader(BaseModel):
+    """The JSON inside the header."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: InferenceRequest
+    salt: Bytes32
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """A request that a session key signed, and its digest as 0x-hex."""
+
+    message: InferenceRequest
+    signature: bytes
+    request: str
+
+    @property
+    def session(self) -> str:
+        return "0x" + self.message.session.hex()
+
+
+def parse_header(value: str) -> SignedHeader:
+    """Read the header. Raises InvalidSignature."""
+    if len(value) > MAX_HEADER_CHARS:
+        raise InvalidSignature(f"the Authorization header is over {MAX_HEADER_CHARS} characters")
+    try:
+        text = base64.urlsafe_b64decode(value.removeprefix(SCHEME).strip().encode("ascii"))
+        return SignedHeader.model_validate(json.loads(text))
+    except (binascii.Error, UnicodeError, ValueError, RecursionError, ValidationError):
+        raise InvalidSignature(
+            "the Authorization header is not base64url JSON with request, salt and signature (see docs/requesters.md)"
+        ) from None
+
+
+def check_signed(
+    header: SignedHeader, body: dict[str, Any], *, key: str, domain: Domain, model: bytes
+) -> SignedRequest:
+    """Hold a signed request to its body, its model, its key and the clock.
+
+    Raises:
+        InvalidSignature: another body or model was signed, or another key signed.
+        DeadlineExpired: too late, or too far ahead.
+    """
+    message = header.request
+    try:
+        committed = keccak(header.salt + rfc8785.dumps(body))
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise InvalidSignature(f"the body has no canonical JSON: {error}") from None
+    if committed != message.body:
+        raise InvalidSignature("the signature is for another body")
+    if message.model != model:
+        raise InvalidSignature("the signature is for another model")
+    try:
+        signer = recover(message, domain, header.signature)
+    except BadSignature as error:
+        raise InvalidSignature(str(error)) from None
+    if signer != key:
+        raise InvalidSignature(f"signed by {signer}, the session's key is {key}")
+    now = time.time()
+    if message.deadline <= now:
+        raise DeadlineExpired(f"the request's deadline passed {now - message.deadline:.0f} s ago: sign a new one")
+    if message.deadline > now + MAX_AHEAD_S:
+        raise DeadlineExpired(f"a deadline lies at most {MAX_AHEAD_S} s ahead")
+    return SignedRequest(message, header.signature, "0x" + digest(message, domain).hex())
+
+
+def check_acknowledgement(store: Store, signed: SignedRequest, max_unacknowledged: int) -> None:
+    """Hold `ackedBelow` and `spent` to the gateway's books (protocol section 4).
+
+    Raises:
+        AcknowledgementMismatch: the books say otherwise; the details let the payer reconcile.
+        Overloaded: too many finished requests are not acknowledged yet.
+    """
+    message = signed.message
+    spent, num_running, num_unacknowledged = store.spent_below(signed.session, message.acked_below)
+    details = {"acked_below": message.acked_below, "spent": str(spent), "running_below": num_running}
+    if message.acked_below > message.nonce or num_running or spent != message.spent:
+        raise AcknowledgementMismatch(
+            f"requests with nonce below {message.acked_below} cost {spent} base units here, {message.spent} is "
+            "acknowledged: fetch their receipts and sign again",
+            details=details,
+        )
+    if num_unacknowledged > max_unacknowledged:
+        raise Overloaded(f"{num_unacknowledged} finished requests are unacknowledged: acknowledge them first")

@@ -1,0 +1,152 @@
+"""Sign-In with Ethereum messages (EIP-4361): a strict parser and the checks that make one signature one sign-in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from api.errors import InvalidRequest, InvalidSignature
+
+MAX_MESSAGE_CHARS = 4096
+CLOCK_SKEW_S = 60
+_HEADER = re.compile(
+    r"^(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<domain>[^\s/?#]{1,255})"
+    r" wants you to sign in with your Ethereum account:$"
+)
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$")
+_FIELDS = (
+    ("URI", True),
+    ("Version", True),
+    ("Chain ID", True),
+    ("Nonce", True),
+    ("Issued At", True),
+    ("Expiration Time", False),
+    ("Not Before", False),
+    ("Request ID", False),
+)
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A parsed message. `address` as written; times are aware datetimes."""
+
+    domain: str
+    address: str
+    uri: str
+    chain_id: int
+    nonce: str
+    issued_at: datetime
+    expires_at: datetime | None
+    not_before: datetime | None
+    statement: str | None
+    resources: tuple[str, ...]
+
+
+def parse(message: str) -> SignIn:
+    """Parse a message by EIP-4361's grammar.
+
+    Raises:
+        InvalidRequest: any deviation; the text says where.
+    """
+    if len(message) > MAX_MESSAGE_CHARS:
+        raise InvalidRequest(f"a sign-in message has at most {MAX_MESSAGE_CHARS} characters", param="message")
+    lines = message.split("\n")
+    header = _HEADER.match(lines[0])
+    if header is None or len(lines) < 4:
+        raise InvalidRequest("the first line is not that of an EIP-4361 message", param="message")
+    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", lines[1]) or lines[2] != "":
+        raise InvalidRequest("the second line must be an address, the third one empty", param="message")
+    at, statement = 3, None
+    if not lines[3].startswith("URI: "):
+        # One statement line, or an empty one in its place, then an empty line.
+        statement, at = lines[3] or None, 4 if lines[3] == "" else 5
+        if lines[3] != "" and (len(lines) < 5 or lines[4] != ""):
+            raise InvalidRequest("an empty line must follow the statement", param="message")
+    values: dict[str, str] = {}
+    for name, required in _FIELDS:
+        if at < len(lines) and lines[at].startswith(f"{name}: "):
+            values[name] = lines[at][len(name) + 2 :]
+            at += 1
+        elif required:
+            raise InvalidRequest(f"the line '{name}: ...' is missing or out of place", param="message")
+    resources: list[str] = []
+    if at < len(lines) and lines[at] == "Resources:":
+        resources = lines[at + 1 :]
+        at = len(lines)
+    if at != len(lines) or not all(line.startswith("- ") for line in resources):
+        raise InvalidRequest("the message goes on after its last field", param="message")
+    return _checked(header["domain"], lines[1], statement, values, tuple(line[2:] for line in resources))
+
+
+def _checked(
+    domain: str, address: str, statement: str | None, values: dict[str, str], resources: tuple[str, ...]
+) -> SignIn:
+    if values["Version"] != "1" or not re.fullmatch(r"[1-9]\d{0,15}", values["Chain ID"]):
+        raise InvalidRequest("version 1 and a decimal chain id are needed", param="message")
+    if not re.fullmatch(r"[A-Za-z0-9]{8,64}", values["Nonce"]):
+        raise InvalidRequest("the nonce has 8 to 64 letters and digits", param="message")
+    return SignIn(
+        domain=domain,
+        address=address,
+        uri=values["URI"],
+        chain_id=int(values["Chain ID"]),
+        nonce=values["Nonce"],
+        issued_at=_time(values["Issued At"]),
+        expires_at=_time(values["Expiration Time"]) if "Expiration Time" in values else None,
+        not_before=_time(values["Not Before"]) if "Not Before" in values else None,
+        statement=statement,
+        resources=resources,
+    )
+
+
+def _time(text: str) -> datetime:
+    try:
+        if _TIME.match(text):
+            return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    raise InvalidRequest(f"{text[:40]!r} is not an RFC 3339 time", param="message")
+
+
+def check(signin: SignIn, *, domain: str, chain_id: int, max_age_s: int) -> None:
+    """Hold a message to this gateway, this chain and this moment.
+
+    Raises:
+        InvalidSignature: it was signed for somewhere else, or its time is not now.
+    """
+    now = datetime.now(UTC)
+    if signin.domain != domain or urlsplit(signin.uri).netloc != domain:
+        raise InvalidSignature(f"the message is for {signin.domain} ({signin.uri}), this gateway is {domain}")
+    if signin.chain_id != chain_id:
+        raise InvalidSignature(f"the message is for chain {signin.chain_id}, this gateway's is {chain_id}")
+    age_s = (now - signin.issued_at).total_seconds()
+    if age_s > max_age_s or age_s < -CLOCK_SKEW_S:
+        raise InvalidSignature(f"the message was issued {age_s:.0f} s ago: ask for a fresh nonce and sign again")
+    if signin.expires_at is not None and signin.expires_at <= now:
+        raise InvalidSignature("the message has expired: sign a new one")
+    if signin.not_before is not None and signin.not_before > now:
+        raise InvalidSignature("the message is not valid yet")
+
+
+def compose(
+    *, domain: str, uri: str, address: str, chain_id: int, nonce: str, statement: str, resources: tuple[str, ...]
+) -> str:
+    """The message that a wallet signs; `parse` reads it back."""
+    issued_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    lines = [
+        f"{domain} wants you to sign in with your Ethereum account:",
+        address,
+        "",
+        statement,
+        "",
+        f"URI: {uri}",
+        "Version: 1",
+        f"Chain ID: {chain_id}",
+        f"Nonce: {nonce}",
+        f"Issued At: {issued_at}",
+    ]
+    if resources:
+        lines += ["Resources:", *(f"- {resource}" for resource in resources)]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Who may spend how much: admission and reservations against the budget of a session."""

@@ -1,0 +1,161 @@
+"""Admission: a request enters when its signature, nonce, books and budget hold; it leaves finished or failed.
+
+The order makes every crash harmless: the store records a request before Redis holds its cap, and its end before Redis
+lets go. Methods block: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eth_account.signers.local import LocalAccount
+
+from api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
+from api.auth.signin import check_session
+from api.credits.reservations import Reservations
+from api.errors import BudgetExhausted, CapTooLow, InvalidSignature, NonceReplayed
+from api.store.store import Store, StoredStage
+from chain.client import Chain
+from chain.contracts.ledger import SessionState
+from chain.contracts.models import model_id
+from chain.index import EventIndex
+from chain.messages import InferenceRequest, digest, sign
+from chain.pricing import Tier, format_credits
+
+REQUEST_TTL_S = 600
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request wants, priced: `max_cost` is the most that the chosen plan may cost, in base units."""
+
+    model: str
+    body: dict[str, object]
+    max_tokens: int
+    tier: Tier
+    max_cost: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that may run: recorded, and its cap reserved."""
+
+    request: str
+    session: str
+    message: InferenceRequest
+    signature: bytes
+
+
+class Admission:
+    """Lets requests in and out for one gateway."""
+
+    def __init__(
+        self,
+        store: Store,
+        reservations: Reservations,
+        chain: Chain,
+        index: EventIndex,
+        *,
+        gateway: str,
+        session_account: LocalAccount,
+        max_unacknowledged: int,
+    ) -> None:
+        self._store = store
+        self._reservations = reservations
+        self._chain = chain
+        self._index = index
+        self._gateway = gateway
+        self._session_account = session_account
+        self._max_unacknowledged = max_unacknowledged
+
+    def admit_signed(self, header: SignedHeader, asked: Asked) -> Admitted:
+        """Let in a request that the payer's session key signed.
+
+        Raises:
+            GatewayError: one of the typed refusals; nothing is charged.
+        """
+        session = "0x" + header.request.session.hex()
+        state = self._session(session)
+        signed = check_signed(header, asked.body, key=state.key, domain=self._chain.domain, model=model_id(asked.model))
+        message = signed.message
+        if message.tier != asked.tier or message.max_tokens != asked.max_tokens:
+            raise InvalidSignature("the signature is for another tier or max_tokens than the body asks for")
+        if message.max_cost < asked.max_cost:
+            raise CapTooLow(
+                f"this request may cost {format_credits(asked.max_cost)} credits, at most "
+                f"{format_credits(message.max_cost)} are signed: ask POST /v1/estimate and sign again",
+                details={"max_cost": str(asked.max_cost)},
+            )
+        check_acknowledgement(self._store, signed, self._max_unacknowledged)
+        return self._enter(signed, state)
+
+    def admit_keyed(self, session: str, asked: Asked) -> Admitted:
+        """Let in a request that came with an API key: the gateway signs it with the session's key, which it holds."""
+        state = self._session(session)
+        check_session(state, session, gateway=self._gateway, key=self._session_account.address)
+        for _ in range(8):
+            acked_below, spent = self._store.acknowledgement(session)
+            message = InferenceRequest(
+                session=bytes.fromhex(session[2:]),
+                nonce=self._store.session_totals(session).next_nonce,
+                model=model_id(asked.model),
+                body=bytes(32),  # whoever asks by API key trusts the gateway with the session: nothing to commit to
+                max_tokens=asked.max_tokens,
+                tier=asked.tier,
+                max_cost=asked.max_cost,
+                acked_below=acked_below,
+                spent=spent,
+                deadline=int(time.time()) + REQUEST_TTL_S,
+            )
+            signature = sign(message, self._chain.domain, self._session_account)
+            name = "0x" + digest(message, self._chain.domain).hex()
+            try:
+                return self._enter(SignedRequest(message, signature, name), state)
+            except NonceReplayed:
+                continue  # another request of the session was quicker
+        raise NonceReplayed("too many requests of this session at once: try again")
+
+    def finish(
+        self,
+        admitted: Admitted,
+        *,
+        finish_reason: str,
+        num_prompt_tokens: int,
+        num_output_tokens: int,
+        fee: int,
+        stages_done: Sequence[StoredStage],
+    ) -> int:
+        """Record the end with its receipts, durably, then free the reservation; returns the cost in base units."""
+        cost = self._store.finish_request(
+            admitted.request,
+            finish_reason=finish_reason,
+            num_prompt_tokens=num_prompt_tokens,
+            num_output_tokens=num_output_tokens,
+            fee=fee,
+            stages_done=stages_done,
+        )
+        self._reservations.release(admitted.session, admitted.request, cost)
+        return cost
+
+    def fail(self, admitted: Admitted, error: str) -> None:
+        """Record that the request cost nothing, and free its reservation."""
+        self._store.fail_request(admitted.request, error)
+        self._reservations.release(admitted.session, admitted.request, 0)
+
+    def _session(self, session: str) -> SessionState:
+        key = bytes.fromhex(session[2:])
+        # The index follows the chain every few seconds; only a session it has not seen yet costs a call.
+        state = self._index.state.sessions.get(key) or self._chain.ledger.session(key)
+        check_session(state, session, gateway=self._gateway, key=None)
+        return state
+
+    def _enter(self, signed: SignedRequest, state: SessionState) -> Admitted:
+        self._store.begin_request(signed.request, signed.message, signed.signature)
+        try:
+            self._reservations.reserve(signed.session, signed.request, signed.message.max_cost, state.budget)
+        except BudgetExhausted as error:
+            self._store.fail_request(signed.request, error.message)
+            raise
+        return Admitted(signed.request, signed.session, signed.message, signed.signature)

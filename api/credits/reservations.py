@@ -1,0 +1,114 @@
+"""Reservations against a session's budget, in Redis, by one atomic script a step.
+
+Redis may be lost at any time: what it holds is rebuilt from the store, which records a request before its reservation
+is asked for. Lua's numbers are exact to 2**53, so amounts are counted in 10**9 base units here: costs and caps rounded
+up, budgets down, never over the budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from api.errors import BudgetExhausted
+from api.store.store import Store
+from chain.pricing import format_credits
+
+UNIT = 10**9
+MAX_UNITS = 2**53 - 1
+
+# KEYS: totals hash, reservations hash. ARGV: id, amount, budget. Returns 1 reserved, 0 not covered, -1 nothing known.
+_RESERVE = """
+local committed = redis.call('HGET', KEYS[1], 'committed')
+if not committed then return {-1, '0'} end
+local held = tonumber(committed)
+for i, value in ipairs(redis.call('HVALS', KEYS[2])) do held = held + tonumber(value) end
+local old = redis.call('HGET', KEYS[2], ARGV[1])
+if old then held = held - tonumber(old) end
+if held + tonumber(ARGV[2]) > tonumber(ARGV[3]) then return {0, string.format('%.0f', held)} end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return {1, string.format('%.0f', held)}
+"""
+# ARGV: id, cost. A second call, or one for a reservation that is not known, forgets the totals: they are rebuilt.
+_RELEASE = """
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'committed') == 1 then
+  redis.call('HINCRBY', KEYS[1], 'committed', ARGV[2])
+else
+  redis.call('DEL', KEYS[1], KEYS[2])
+end
+return 1
+"""
+# ARGV: committed, then id and amount in turn. Replaces what is there: the store is the truth.
+_REBUILD = """
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('HSET', KEYS[1], 'committed', ARGV[1])
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+
+
+def _up(amount: int) -> int:
+    return -(-amount // UNIT)
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The three scripts, registered on one client."""
+
+    reserve: Any
+    release: Any
+    rebuild: Any
+
+
+class Reservations:
+    """Reserves and releases for one gateway. Blocking: call in a thread."""
+
+    def __init__(self, client: redis.Redis, store: Store, gateway: str) -> None:
+        self._client = client
+        self._store = store
+        self._prefix = f"gateway:{gateway.lower()}:session:"
+        register = client.register_script
+        self._scripts = Scripts(register(_RESERVE), register(_RELEASE), register(_REBUILD))
+
+    def _keys(self, session: str) -> list[str]:
+        # One hash tag, so that a cluster keeps both keys on one machine.
+        return [f"{self._prefix}{{{session}}}:totals", f"{self._prefix}{{{session}}}:reserved"]
+
+    def reserve(self, session: str, request: str, amount: int, budget: int) -> None:
+        """Hold `amount` base units for a request that the store has as running. Repeating it changes nothing.
+
+        Raises:
+            BudgetExhausted: it does not fit beside what is spent and held.
+        """
+        arguments = [request, min(_up(amount), MAX_UNITS), min(budget // UNIT, MAX_UNITS)]
+        for _ in range(3):
+            outcome, held = cast("list[Any]", self._scripts.reserve(keys=self._keys(session), args=arguments))
+            if int(outcome) == 1:
+                return
+            if int(outcome) == 0:
+                left = max(budget - int(held) * UNIT, 0)
+                raise BudgetExhausted(
+                    f"this request may cost {format_credits(amount)} credits, the session has "
+                    f"{format_credits(left)} left: top it up (`declai session top-up`) or lower max_tokens",
+                    details={"needed": str(amount), "left": str(left)},
+                )
+            self._rebuild(session)
+        raise BudgetExhausted("the session's totals are being rebuilt: try again")
+
+    def release(self, session: str, request: str, cost: int) -> None:
+        """The request ended and cost this much (0 when it failed); the store knows already."""
+        self._scripts.release(keys=self._keys(session), args=[request, _up(cost)])
+
+    def forget(self, session: str) -> None:
+        """Drop what Redis knows of a session; the next reservation rebuilds it."""
+        self._client.delete(*self._keys(session))
+
+    def _rebuild(self, session: str) -> None:
+        with self._client.lock(f"{self._prefix}{{{session}}}:rebuild", timeout=10, blocking_timeout=10):
+            if self._client.exists(self._keys(session)[0]):
+                return
+            totals = self._store.session_totals(session)
+            held = [item for request, cap in totals.running.items() for item in (request, _up(cap))]
+            self._scripts.rebuild(keys=self._keys(session), args=[_up(totals.finished_total), *held])

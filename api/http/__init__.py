@@ -1,0 +1,1 @@
+"""The HTTP surface: thin routes, one file per subject; schemas with bounds; one handler for every error."""

@@ -1,0 +1,1 @@
+"""Which nodes are alive, and which of them serve a request."""

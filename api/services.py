@@ -1,0 +1,68 @@
+"""Opens what the gateway's parts share, from one settings object: keys, chain, store, blocks, settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from eth_account.signers.local import LocalAccount
+
+from api.settings import GatewaySettings
+from api.settlement.settle import Settlement
+from api.store.store import Store
+from chain.client import Chain, Deployment
+from chain.errors import DeploymentError
+from chain.keystore import open_keystore, read_password
+from ipfs.store import BlockStore
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The gateway's hot keys: `signer` signs assignments and settles, `session` signs for API keys."""
+
+    signer: LocalAccount = field(repr=False)
+    session: LocalAccount = field(repr=False)
+
+
+def open_chain(settings: GatewaySettings) -> Chain:
+    """The deployment's chain, checked. Raises ChainError."""
+    chain = Chain(settings.rpc_url, Deployment.load(settings.deployment))
+    chain.check()
+    return chain
+
+
+def open_keys(settings: GatewaySettings) -> Keys:
+    password = read_password(settings.password_file)
+    return Keys(open_keystore(settings.signer_keystore, password), open_keystore(settings.session_keystore, password))
+
+
+def operator_of(settings: GatewaySettings, chain: Chain, signer: str) -> str:
+    """The operator whose signer this gateway has. Raises DeploymentError when the registry knows none."""
+    operator = chain.nodes.operator_of(signer)
+    if int(operator, 16) == 0:
+        raise DeploymentError(f"no gateway is registered with the signer {signer}: register it first")
+    if settings.operator and settings.operator.lower() != operator.lower():
+        raise DeploymentError(f"signer {signer} belongs to {operator}, the settings say {settings.operator}")
+    return operator
+
+
+@contextmanager
+def open_settlement(settings: GatewaySettings) -> Iterator[Settlement]:
+    """Everything that the settlement job needs, closed again afterwards."""
+    chain, keys = open_chain(settings), open_keys(settings)
+    store = Store(settings.store_url)
+    try:
+        yield Settlement(
+            store,
+            BlockStore(settings.blocks_dir),
+            chain,
+            keys.signer,
+            gateway=operator_of(settings, chain, keys.signer.address),
+            depth=settings.confirmation_depth,
+            max_claims=settings.max_claims_per_batch,
+            max_receipts=settings.max_receipts_per_batch,
+            lock_path=settings.data_dir / "settlement.lock",
+        )
+    finally:
+        store.close()

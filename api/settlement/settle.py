@@ -1,0 +1,196 @@
+"""The settlement job: nets durable receipts into `InferenceLedger.settle`, one batch at a time, whatever happens.
+
+States in the store: planned (requests bound, file in the block store), sent (a signed transaction is stored, then
+broadcast), confirmed (at its depth). A process that dies between any two lines leaves a state from which the next run
+goes on: the same stored transaction is broadcast again, and the ledger anchors a root once. A reorganisation that
+undoes a confirmed batch opens it again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from api.settlement.batch import Batch, build
+from api.store.store import BatchState, Store, StoredBatch, StoredRequest
+from chain.client import Chain
+from chain.contracts.binding import Call
+from chain.errors import ContractRevert, NonceTaken, TransactionFailed, TransactionUnconfirmed
+from chain.sender import TransactionSender
+from ipfs.store import BlockStore
+
+logger = logging.getLogger(__name__)
+# How far back a confirmed batch is looked at again: deeper reorganisations do not happen where we settle.
+REORG_BLOCKS = 64
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A confirmed batch in numbers. Amounts in base units."""
+
+    batch: int
+    root: bytes
+    cid: str
+    block: int
+    transaction: str | None
+    gas_used: int | None
+
+
+class Settlement:
+    """Settles for one gateway. `account` is its signer; blocking, and exclusive over processes by a lock file."""
+
+    def __init__(
+        self,
+        store: Store,
+        blocks: BlockStore,
+        chain: Chain,
+        account: LocalAccount,
+        *,
+        gateway: str,
+        depth: int,
+        max_claims: int,
+        max_receipts: int,
+        lock_path: Path,
+    ) -> None:
+        self._store = store
+        self._blocks = blocks
+        self._chain = chain
+        self._gateway = gateway
+        self._depth = depth
+        self._max_claims = max_claims
+        self._max_receipts = max_receipts
+        self._lock_path = lock_path
+        self._sender = TransactionSender(chain, account, depth=depth)
+
+    def run(self) -> list[Settled]:
+        """Finish an open batch, then settle all there is. Safe to call at any time, any number of times."""
+        done = []
+        with self._exclusive():
+            self._reopen_undone()
+            while (batch := self._store.open_batch() or self._plan()) is not None:
+                settled = self._drive(batch)
+                if settled is None:
+                    continue  # the contract refused it; its requests are free for the next plan
+                done.append(settled)
+        return done
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._lock_path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _reopen_undone(self) -> None:
+        for batch in self._store.confirmed_since(self._chain.block_number() - REORG_BLOCKS):
+            if not self._chain.ledger.settled_at(self._gateway, batch.root):
+                logger.warning("batch %d was undone by a reorganisation, sending it again", batch.id)
+                self._store.reopen_batch(batch.id)
+
+    # Planning
+
+    def _plan(self) -> StoredBatch | None:
+        batch = self._build()
+        if batch is None:
+            return None
+        # The file first: a batch on chain whose receipts cannot be read would be worth nothing.
+        cid = self._blocks.add(batch.file.to_bytes())
+        call = self._chain.ledger.settle(batch.claims, batch.payouts, cid)
+        self._store.plan_batch(batch.root, cid, call.data, batch.members)
+        return self._store.open_batch()
+
+    def _build(self) -> Batch | None:
+        by_session: dict[bytes, list[StoredRequest]] = defaultdict(list)
+        for request in self._store.unsettled(self._max_receipts):
+            by_session[request.message.session].append(request)
+        claims: dict[bytes, list[StoredRequest]] = {}
+        members = []
+        num_receipts = 0
+        for session, requests in by_session.items():
+            listed = self._claim(session, requests)
+            newest = listed[-1].message.nonce
+            if claims and sum(map(len, claims.values())) + len(listed) > self._max_claims:
+                break
+            claims[session] = listed
+            # Whatever the newest request's claim covers is paid now, or the debit would not equal the payouts.
+            for request in self._store.unsettled_of("0x" + session.hex(), newest):
+                stages = self._store.request_stages(request.request)
+                num_receipts += len(stages)
+                members.append((request, stages))
+            if num_receipts >= self._max_receipts:
+                break
+        if not members:
+            return None
+        return build(members, claims, domain=self._chain.domain, gateway=self._gateway)
+
+    def _claim(self, session: bytes, requests: list[StoredRequest]) -> list[StoredRequest]:
+        """The newest finished request and all that it does not acknowledge, by nonce."""
+        name = "0x" + session.hex()
+        newest = self._store.finished_from(name, max(request.message.nonce for request in requests))[-1]
+        return self._store.finished_from(name, newest.message.acked_below)
+
+    # Sending
+
+    def _drive(self, batch: StoredBatch) -> Settled | None:
+        """Bring a batch on chain to its depth. None when the contract refuses it for good."""
+        call = Call(self._chain.ledger.address, batch.call_data, "InferenceLedger.settle")
+        for _ in range(5):
+            if batch.state is BatchState.PLANNED:
+                with self._sender.exclusive():
+                    try:
+                        transaction = self._sender.prepare(call)
+                    except ContractRevert as refusal:
+                        return self._refused(batch, refusal)
+                    self._store.add_transaction(batch.id, transaction.raw)
+                    self._sender.broadcast(transaction)
+                batch = self._reload(batch)
+            try:
+                return self._confirm(batch)
+            except (NonceTaken, TransactionFailed) as error:
+                logger.warning("batch %d must be signed anew: %s", batch.id, error)
+                batch = self._as_planned(batch)
+            except TransactionUnconfirmed:
+                bumped = self._sender.bump(batch.transactions[-1])
+                self._store.add_transaction(batch.id, bumped.raw)
+                batch = self._reload(batch)
+        raise TransactionUnconfirmed(f"batch {batch.id} is not confirmed; the next run goes on with it")
+
+    def _confirm(self, batch: StoredBatch) -> Settled:
+        hashes = [self._sender.hash_of(raw) for raw in batch.transactions]
+        if self._sender.mined(hashes, 1) is None:
+            self._sender.broadcast(batch.transactions[-1])
+        receipt = self._sender.confirm(hashes, depth=self._depth)
+        block = int(receipt["blockNumber"])
+        self._store.confirm_batch(batch.id, block)
+        transaction = "0x" + receipt["transactionHash"].hex()
+        return Settled(batch.id, batch.root, batch.cid, block, transaction, int(receipt["gasUsed"]))
+
+    def _refused(self, batch: StoredBatch, refusal: ContractRevert) -> Settled | None:
+        settled_at = self._chain.ledger.settled_at(self._gateway, batch.root)
+        if settled_at:
+            # An earlier transaction of ours is mined after all.
+            block = self._chain.block_number()
+            self._store.confirm_batch(batch.id, block)
+            return Settled(batch.id, batch.root, batch.cid, block, None, None)
+        session = refusal.values.get("session")
+        if not isinstance(session, str):
+            raise refusal
+        logger.error("session %s cannot be settled and is left out: %s", session, refusal)
+        self._store.refuse_batch(batch.id, session)
+        return None
+
+    def _reload(self, batch: StoredBatch) -> StoredBatch:
+        found = self._store.batch(batch.id)
+        if found is None:
+            raise RuntimeError(f"batch {batch.id} vanished from the store")
+        return found
+
+    @staticmethod
+    def _as_planned(batch: StoredBatch) -> StoredBatch:
+        return StoredBatch(**{**vars(batch), "state": BatchState.PLANNED})

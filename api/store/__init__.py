@@ -1,0 +1,1 @@
+"""What must survive a crash: requests, assignments, receipts, batches, API keys."""

@@ -1,0 +1,102 @@
+"""The tables. Amounts are decimal strings: SQL's numbers do not hold 128 bits exactly everywhere."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+SCHEMA_VERSION = 1
+
+versions = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+# What a session's requests cost so far. `acked_*` follow the payer's newest acknowledgement.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session", String(66), primary_key=True),
+    Column("finished_total", String(40), nullable=False, default="0"),
+    Column("acked_below", Integer, nullable=False, default=0),
+    Column("acked_spent", String(40), nullable=False, default="0"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("state", String(12), nullable=False),
+    Column("root", String(66), nullable=False, unique=True),
+    Column("cid", String(100), nullable=False),
+    Column("call_data", Text, nullable=False),
+    Column("transactions", Text, nullable=False, default="[]"),
+    Column("created_at", Float, nullable=False),
+    Column("confirmed_block", Integer),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request", String(66), primary_key=True),
+    Column("session", String(66), nullable=False),
+    Column("nonce", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("signature", String(132), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("max_cost", String(40), nullable=False),
+    Column("cost", String(40)),
+    Column("fee", String(40)),
+    Column("finish_reason", String(20)),
+    Column("num_prompt_tokens", Integer),
+    Column("num_output_tokens", Integer),
+    Column("error", Text),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("batch", Integer, ForeignKey("batches.id")),
+    Column("excluded", Boolean, nullable=False, default=False),
+    # The durable guard against replays: a session's nonce is used once.
+    UniqueConstraint("session", "nonce"),
+    Index("requests_by_batch", "batch", "state"),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("request", String(66), ForeignKey("requests.request"), primary_key=True),
+    Column("stage", Integer, primary_key=True),
+    Column("node", String(42), nullable=False),
+    Column("assignment", Text, nullable=False),
+    Column("assignment_signature", String(132), nullable=False),
+    Column("receipt", Text, nullable=False),
+    Column("receipt_signature", String(132), nullable=False),
+    Column("records", LargeBinary, nullable=False),
+    Column("cost", String(40), nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_hash", String(64), primary_key=True),
+    Column("session", String(66), nullable=False),
+    Column("payer", String(42), nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("revoked", Boolean, nullable=False, default=False),
+)
+
+signin_nonces = Table(
+    "signin_nonces",
+    metadata,
+    Column("nonce", String(64), primary_key=True),
+    Column("expires_at", Float, nullable=False),
+)
