@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import rfc8785
 from eth_account.signers.local import LocalAccount
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
@@ -24,7 +24,15 @@ MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
 
 _ENDPOINT = r"^tcp://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$"
-Endpoint = Annotated[str, Field(max_length=268, pattern=_ENDPOINT)]
+
+
+def _check_port(endpoint: str) -> str:
+    if not 0 < int(endpoint.rpartition(":")[2]) < 2**16:
+        raise ValueError(f"{endpoint} has no port between 1 and 65535")
+    return endpoint
+
+
+Endpoint = Annotated[str, Field(max_length=268, pattern=_ENDPOINT), AfterValidator(_check_port)]
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -1,0 +1,244 @@
+"""Links: who may connect, who is behind a frame, what a full or broken link does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from pydantic import ValidationError
+
+from worker import wire
+from worker.errors import LinkError, LinkFull, LinkKeyError
+from worker.jobs import Peer
+from worker.links import AsyncLinks, Inbound, LinkKeyPair, LinkOptions, Links
+
+from .kit import curve_pair
+
+ADDRESS = "0x" + "22" * 20
+QUICK = LinkOptions(high_water_messages=8, handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.1)
+
+
+class Net:
+    """A few links that know each other's keys."""
+
+    def __init__(self) -> None:
+        self.registered: set[bytes] = set()
+        self.open: list[Links] = []
+
+    def links(
+        self, *, registered: bool = True, bind: str = "tcp://127.0.0.1:0", keys: LinkKeyPair | None = None
+    ) -> Links:
+        keys = keys or LinkKeyPair(*curve_pair())
+        if registered:
+            self.registered.add(keys.public)
+        made = Links(keys, bind, self.registered.__contains__, QUICK)
+        made.keys = keys  # type: ignore[attr-defined]
+        self.open.append(made)
+        return made
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    made = Net()
+    yield made
+    for links in made.open:
+        links.close()
+
+
+def peer_of(links: Links) -> Peer:
+    return Peer(address=ADDRESS, link_key=links.keys.public, endpoint=links.endpoint)  # type: ignore[attr-defined]
+
+
+def receive(links: Links, count: int = 1, timeout_s: float = 10) -> list[Inbound]:
+    got: list[Inbound] = []
+    deadline = time.monotonic() + timeout_s
+    while len(got) < count and time.monotonic() < deadline:
+        got += links.poll(0.05)
+    return got
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def test_a_frame_arrives_with_the_key_of_its_sender(net: Net) -> None:
+    a, b = net.links(), net.links()
+    payload = os.urandom(300_000 * 4)
+    a.send(peer_of(b), wire.Hidden(bytes(32), 3, 300, "float32", payload))
+    a.send(peer_of(b), wire.Ready(bytes(32)))
+    first, second = receive(b, 2)
+    assert first.sender == second.sender == a.keys.public  # type: ignore[attr-defined]
+    assert first.frame == wire.Hidden(bytes(32), 3, 300, "float32", payload)
+    assert second.frame == wire.Ready(bytes(32))
+
+
+def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
+    node, stranger = net.links(), net.links(registered=False)
+    stranger.send(peer_of(node), wire.Ready(bytes(32)))
+    wait_for(lambda: node.num_refused > 0)
+    assert receive(node, timeout_s=0.3) == []
+    net.registered.add(stranger.keys.public)  # type: ignore[attr-defined]
+    assert [inbound.frame for inbound in receive(node)] == [wire.Ready(bytes(32))]
+
+
+def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
+    answers: list[bool | None] = [None]
+
+    def admit(key: bytes) -> bool:
+        if answers[-1] is None:
+            raise OSError("registry out of reach")
+        return answers[-1]
+
+    keys = LinkKeyPair(*curve_pair())
+    node = Links(keys, "tcp://127.0.0.1:0", admit, QUICK)
+    try:
+        node.keys = keys  # type: ignore[attr-defined]
+        net.links().send(peer_of(node), wire.Ready(bytes(32)))
+        wait_for(lambda: node.num_refused > 0)
+        answers.append(True)
+        assert len(receive(node)) == 1
+    finally:
+        node.close()
+
+
+def test_speech_without_curve_and_noise_on_the_port_change_nothing(net: Net) -> None:
+    node, friend = net.links(), net.links()
+    host, port = node.endpoint.removeprefix("tcp://").rsplit(":", 1)
+    context = zmq.Context()
+    plain = context.socket(zmq.DEALER)
+    plain.linger = 0
+    plain.connect(node.endpoint)
+    plain.send_multipart(wire.encode(wire.Ready(bytes(32))))
+    for _ in range(30):
+        with socket.create_connection((host, int(port))) as raw:
+            raw.sendall(secrets.token_bytes(secrets.randbelow(2000)))
+    friend.send(peer_of(node), wire.Cancel(bytes(32)))
+    assert [inbound.frame.kind for inbound in receive(node)] == ["cancel"]
+    context.destroy()
+
+
+def test_malformed_messages_are_counted_and_dropped(net: Net) -> None:
+    node, friend = net.links(), net.links()
+    friend.connect(peer_of(node))
+    raw = friend._link_to(peer_of(node)).socket
+    for parts in ([b""], [b"", b""], [os.urandom(50), b"x"], [b"\x80", b""], [b"a", b"b", b"c"]):
+        raw.send_multipart(parts)
+    friend.send(peer_of(node), wire.Ready(bytes(32)))
+    assert len(receive(node)) == 1
+    assert node.num_malformed == 5
+
+
+def test_a_full_link_raises_and_never_waits(net: Net) -> None:
+    a = net.links()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = Peer(address=ADDRESS, link_key=bytes(32), endpoint=f"tcp://127.0.0.1:{closed.getsockname()[1]}")
+        for _ in range(QUICK.high_water_messages):
+            a.send(nobody, wire.Ready(bytes(32)))
+        with pytest.raises(LinkFull):
+            a.send(nobody, wire.Ready(bytes(32)))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:0", "tcp://127.0.0.1:65536", "ipc:///x", "tcp://a b:1", "tcp://x"]
+)
+def test_a_peer_has_a_tcp_endpoint(endpoint: str) -> None:
+    with pytest.raises(ValidationError):
+        Peer(address=ADDRESS, link_key=bytes(32), endpoint=endpoint)
+
+
+def test_a_port_that_is_taken_raises(net: Net) -> None:
+    with pytest.raises(LinkError):
+        net.links(bind=net.links().endpoint)
+
+
+def test_a_lost_peer_is_noticed_and_found_again(net: Net) -> None:
+    a, b = net.links(), net.links()
+    peer = peer_of(b)
+
+    def down() -> bool:
+        a.watch_peers()
+        return a.down_for_s(peer) > 0
+
+    a.connect(peer)
+    assert a.down_for_s(peer) > 0
+    wait_for(lambda: not down())
+    b.close()
+    net.open.remove(b)
+    wait_for(down)
+    again = net.links(bind=b.endpoint, keys=b.keys)  # type: ignore[attr-defined]
+    wait_for(lambda: not down())
+    a.send(peer, wire.Ready(bytes(32)))
+    assert len(receive(again)) == 1
+
+
+def test_links_to_peers_no_longer_needed_are_closed(net: Net) -> None:
+    a, b, c = net.links(), net.links(), net.links()
+    a.connect(peer_of(b))
+    a.connect(peer_of(c))
+    a.keep_only({peer_of(c)})
+    assert set(a._outgoing) == {(c.keys.public, c.endpoint)}  # type: ignore[attr-defined]
+
+
+def test_wake_ends_a_poll(net: Net) -> None:
+    links = net.links()
+    for _ in range(100_000):
+        links.wake()
+    started = time.monotonic()
+    assert links.poll(60) == []
+    assert time.monotonic() - started < 30
+
+
+async def test_the_gateways_face_awaits_frames_and_answers(net: Net) -> None:
+    node, keys = net.links(), LinkKeyPair(*curve_pair())
+    net.registered.add(keys.public)
+    gateway = AsyncLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, QUICK)
+    try:
+        peer = Peer(address=ADDRESS, link_key=keys.public, endpoint=gateway.endpoint)
+        waiting = asyncio.create_task(gateway.receive())
+        await asyncio.sleep(0)
+        for i in range(20):
+            node.send(peer, wire.Token(bytes(32), i, i, i)) if i < 5 else None
+        got = await asyncio.wait_for(waiting, 10)
+        while len(got) < 5:
+            got += await asyncio.wait_for(gateway.receive(), 10)
+        assert [inbound.frame.index for inbound in got if isinstance(inbound.frame, wire.Token)] == list(range(5))
+        gateway.send(peer_of(node), wire.Cancel(bytes(32)))
+        assert (await asyncio.to_thread(receive, node))[0].sender == keys.public
+    finally:
+        gateway.close()
+
+
+def test_link_keys_are_kept_private_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "link.key"
+    made = LinkKeyPair.create(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert LinkKeyPair.load(path) == made
+    assert made.secret.hex() not in repr(made)
+    assert repr(made.secret) not in repr(made)
+    with pytest.raises(LinkKeyError):
+        LinkKeyPair.create(path)
+    path.chmod(0o644)
+    with pytest.raises(LinkKeyError):
+        LinkKeyPair.load(path)
+    path.chmod(0o600)
+    LinkKeyPair.create(tmp_path / "other.key")
+    for content in (
+        b"",
+        b"abc",
+        b"x" * 40,
+        path.read_bytes().split()[0] + b"\n" + (tmp_path / "other.key").read_bytes().split()[1],
+    ):
+        path.write_bytes(content)
+        with pytest.raises(LinkKeyError):
+            LinkKeyPair.load(path)

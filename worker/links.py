@@ -1,0 +1,329 @@
+"""Links between nodes: ZeroMQ over TCP, CURVE-encrypted, open to registered link keys alone. Torch-free.
+
+Everyone binds one ROUTER, which only receives, and connects one DEALER per peer, which only sends. `Links` is the
+engine thread's face (poll), `AsyncLinks` the gateway's (await); both send without ever waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import zmq
+import zmq.asyncio
+from zmq.utils import z85
+from zmq.utils.monitor import recv_monitor_message
+
+from worker.errors import LinkError, LinkFull, LinkKeyError, MalformedFrame
+from worker.jobs import Peer
+from worker.wire import MAX_PAYLOAD_BYTES, Frame, decode, encode
+
+MAX_SOCKETS = 8192
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+Admit = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True)
+class LinkKeyPair:
+    """A CURVE key pair, 32 bytes each; `public` is the registry's linkKey."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def create(cls, path: Path) -> LinkKeyPair:
+        """Make a new pair and keep it in a new file that only its owner may read."""
+        public, secret = zmq.curve_keypair()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise LinkKeyError(f"{path} exists: a link key is never overwritten") from None
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(public + b"\n" + secret + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> LinkKeyPair:
+        """Read a pair that `create` wrote; raises LinkKeyError when it is missing, damaged or readable by others."""
+        try:
+            if os.name == "posix" and path.stat().st_mode & 0o077:
+                raise LinkKeyError(
+                    f"others may read {path}: run `chmod 600 {path}`, then change the key in the registry"
+                )
+            public, secret = (z85.decode(line) for line in path.read_bytes().split())
+            derived = zmq.curve_public(z85.encode(secret))
+        except (OSError, ValueError, zmq.ZMQError) as error:
+            raise LinkKeyError(f"{path} holds no link key pair: {type(error).__name__}") from None
+        if z85.decode(derived) != public:
+            raise LinkKeyError(f"the two halves of {path} do not belong together")
+        return cls(public, secret)
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """Socket options of every link. High-water marks count messages, per peer and direction."""
+
+    high_water_messages: int = 128
+    max_message_bytes: int = MAX_PAYLOAD_BYTES
+    heartbeat_s: float = 1.0
+    heartbeat_timeout_s: float = 4.0
+    handshake_timeout_s: float = 5.0
+    reconnect_s: float = 0.1
+    max_reconnect_s: float = 2.0
+    linger_s: float = 0.5
+
+    def apply(self, sock: zmq.Socket[bytes], endpoint: str) -> None:
+        sock.sndhwm = sock.rcvhwm = self.high_water_messages
+        sock.maxmsgsize = self.max_message_bytes
+        sock.heartbeat_ivl = _ms(self.heartbeat_s)
+        sock.heartbeat_timeout = sock.heartbeat_ttl = _ms(self.heartbeat_timeout_s)
+        sock.handshake_ivl = _ms(self.handshake_timeout_s)
+        sock.reconnect_ivl = _ms(self.reconnect_s)
+        sock.reconnect_ivl_max = _ms(self.max_reconnect_s)
+        sock.linger = _ms(self.linger_s)
+        sock.ipv6 = endpoint.startswith("tcp://[")
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A frame and the link key that CURVE proved its sender to hold."""
+
+    sender: bytes
+    frame: Frame
+
+
+class _Admission(threading.Thread):
+    """Answers ZeroMQ's question (ZAP, RFC 27) whether a client's key may connect. Whatever goes wrong means no."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admit: Admit) -> None:
+        super().__init__(name="link-admission", daemon=True)
+        self._admit = admit
+        self._socket = context.socket(zmq.REP)
+        self._socket.linger = 0
+        self._socket.bind(ZAP_ENDPOINT)
+        self.num_refused = 0
+
+    def run(self) -> None:
+        with contextlib.suppress(zmq.ContextTerminated), self._socket:
+            while True:
+                request = self._socket.recv_multipart()
+                self._socket.send_multipart(self._answer(request))
+
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        version, request_id, *_ = [*request, b"", b""]
+        key = request[6] if len(request) == 7 and request[5] == b"CURVE" else b""
+        try:
+            admitted = len(key) == 32 and self._admit(key)
+        except Exception:  # the registry may be out of reach; this thread must live on
+            admitted = False
+        if admitted:
+            return [version, request_id, b"200", b"OK", key.hex().encode(), b""]
+        self.num_refused += 1
+        # 300 ("later") and not 400 ("never"): after a 400 the peer's socket gives up for good, registered or not.
+        return [version, request_id, b"300", b"unknown link key", b"", b""]
+
+
+class _Outgoing:
+    """The DEALER to one peer, and since when the peer does not answer (None while it does)."""
+
+    def __init__(self, sock: zmq.Socket[bytes]) -> None:
+        self.socket = sock
+        self.down_since: float | None = time.monotonic()
+        self._monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+
+    def watch(self) -> None:
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.down_since = None
+            elif event == zmq.EVENT_DISCONNECTED and self.down_since is None:
+                self.down_since = time.monotonic()
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self._monitor.close()
+        self.socket.close()
+
+
+class _LinkSockets:
+    """The sockets and what both faces do with them. Used by one thread only, `Links.wake` aside."""
+
+    def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
+        """Listen at `bind` ("tcp://host:port", port 0 for any); `admit` says whether a link key is registered.
+
+        `admit` is called from a thread of its own and may take its time.
+        """
+        self._keys = keys
+        self._options = options or LinkOptions()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self._outgoing: dict[tuple[bytes, str], _Outgoing] = {}
+        self.num_malformed = 0
+        self._admission = _Admission(self._context, admit)
+        self._admission.start()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._options.apply(self._router, bind)
+        self._router.curve_server = True
+        self._router.curve_secretkey = keys.secret
+        self._router.zap_domain = b"declai"
+        try:
+            self._router.bind(bind)
+        except zmq.ZMQError as error:
+            self.close()
+            raise LinkError(f"cannot listen at {bind}: {error}") from error
+        self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    @property
+    def num_refused(self) -> int:
+        """Connections refused because their key is not registered."""
+        return self._admission.num_refused
+
+    def connect(self, peer: Peer) -> None:
+        """Open the link to a peer ahead of the first frame; does nothing when it is open."""
+        self._link_to(peer)
+
+    def send(self, peer: Peer, frame: Frame) -> None:
+        """Hand a frame to the peer's link; never waits.
+
+        Raises:
+            LinkFull: too much is on its way already; the frame was not taken.
+            LinkError: no socket can be made for the peer.
+        """
+        outgoing = self._link_to(peer)
+        try:
+            outgoing.socket.send_multipart(encode(frame), zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            raise LinkFull(f"the link to {peer.address} at {peer.endpoint} is full") from None
+
+    def down_for_s(self, peer: Peer) -> float:
+        """Seconds since the peer was last connected (since the first attempt when never); 0 while it is."""
+        outgoing = self._outgoing.get((peer.link_key, peer.endpoint))
+        if outgoing is None or outgoing.down_since is None:
+            return 0.0
+        return time.monotonic() - outgoing.down_since
+
+    def watch_peers(self) -> None:
+        """Take note of who came and went; `down_for_s` tells what was seen at the last call."""
+        for outgoing in self._outgoing.values():
+            outgoing.watch()
+
+    def keep_only(self, peers: set[Peer]) -> None:
+        """Close the links to everyone else."""
+        wanted = {(peer.link_key, peer.endpoint) for peer in peers}
+        for key in self._outgoing.keys() - wanted:
+            self._outgoing.pop(key).close()
+
+    def close(self) -> None:
+        """Close all; what was sent has `linger_s` to leave. A second call does nothing."""
+        for outgoing in self._outgoing.values():
+            outgoing.close()
+        self._outgoing.clear()
+        self._router.close()
+        self._context.term()  # ends the admission thread's recv, which closes the last socket
+        self._admission.join()
+
+    def _link_to(self, peer: Peer) -> _Outgoing:
+        key = (peer.link_key, peer.endpoint)
+        outgoing = self._outgoing.get(key)
+        if outgoing is None:
+            sock = self._context.socket(zmq.DEALER)
+            self._options.apply(sock, peer.endpoint)
+            sock.curve_serverkey = peer.link_key
+            sock.curve_publickey = self._keys.public
+            sock.curve_secretkey = self._keys.secret
+            outgoing = _Outgoing(sock)
+            try:
+                sock.connect(peer.endpoint)
+            except zmq.ZMQError as error:
+                outgoing.close()
+                raise LinkError(f"no link to {peer.endpoint}: {error}") from error
+            self._outgoing[key] = outgoing
+        return outgoing
+
+    def _receive_now(self, max_messages: int) -> list[Inbound]:
+        received: list[Inbound] = []
+        for _ in range(max_messages):
+            try:
+                _, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            try:
+                received.append(Inbound(_sender_of(parts), decode([part.buffer for part in parts])))
+            except MalformedFrame:
+                self.num_malformed += 1
+        return received
+
+
+def _sender_of(parts: list[zmq.Frame]) -> bytes:
+    """The link key that `_Admission` let in, which ZeroMQ attaches to every part it receives on that connection."""
+    if not parts:
+        raise MalformedFrame("a message without parts")
+    return bytes.fromhex(cast(str, parts[0].get("User-Id")))
+
+
+class Links(_LinkSockets):
+    """The engine thread's face: one call waits for frames or for another thread's `wake`."""
+
+    def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
+        super().__init__(keys, bind, admit, options)
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._wake_receiver, zmq.POLLIN)
+
+    def poll(self, timeout_s: float, max_messages: int = 256) -> list[Inbound]:
+        """The frames that have come, after waiting at most `timeout_s` for the first or for a wake-up."""
+        if any(ready is not self._router for ready, _ in self._poller.poll(_ms(timeout_s))):
+            with contextlib.suppress(BlockingIOError):
+                self._wake_receiver.recv(4096)
+        return self._receive_now(max_messages)
+
+    def wake(self) -> None:
+        """End a `poll` under way, or the next one. From any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: a wake-up is pending anyway
+            self._wake_sender.send(b"\0")
+
+    def close(self) -> None:
+        super().close()
+        for end in (getattr(self, "_wake_sender", None), getattr(self, "_wake_receiver", None)):
+            if end is not None:
+                end.close()
+
+
+class AsyncLinks(_LinkSockets):
+    """The gateway's face: frames are awaited on the running event loop."""
+
+    def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
+        super().__init__(keys, bind, admit, options)
+        self._async_router: zmq.asyncio.Socket = zmq.asyncio.Socket.from_socket(self._router)
+
+    async def receive(self, max_messages: int = 256) -> list[Inbound]:
+        """The frames that have come; waits until there is at least one well-formed frame."""
+        while True:
+            received = self._receive_now(max_messages)
+            if received:
+                return received
+            await asyncio.sleep(0)  # a flood of malformed frames must not keep the event loop to itself
+            await self._async_router.poll()
+
+    def close(self) -> None:
+        if hasattr(self, "_async_router"):
+            self._async_router.close()
+        super().close()
