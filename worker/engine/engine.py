@@ -37,6 +37,11 @@ class Engine:
         return self._cache.used_bytes
 
     @property
+    def has_work(self) -> bool:
+        """Whether input waits, so that `step` would run a forward."""
+        return self._scheduler.has_waiting
+
+    @property
     def max_context_tokens(self) -> int:
         """The longest prompt and output together: the engine's bound or the model's, whichever is lower."""
         bounds = (self.limits.max_context_tokens, self._stage.architecture.max_positions)

@@ -36,6 +36,10 @@ class Scheduler:
         self._sessions: dict[bytes, _Progress] = {}
         self._waiting: deque[bytes] = deque()
 
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
     def add(self, session_id: bytes, num_prompt_tokens: int, max_positions: int) -> None:
         self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions)
 

@@ -1,0 +1,80 @@
+"""Engines of one model's stages, chained by hand in one process."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from tokenizers import Tokenizer
+
+from tests.worker.model.zoo import NUM_LAYERS, Zoo
+from worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec
+from worker.model.stage import Stage
+from worker.sampling import SamplingParameters
+
+GREEDY = SamplingParameters(temperature=0)
+LIMITS = EngineLimits(max_sessions=4, max_context_tokens=640, max_cache_bytes=1 << 24)
+
+
+class Pipeline:
+    def __init__(
+        self,
+        zoo: Zoo,
+        name: str,
+        boundaries: Sequence[int] = (0, 1, 3, NUM_LAYERS),
+        limits: EngineLimits = LIMITS,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        files = [zoo.folder(name) / "model.safetensors"]
+        stages = [Stage.load(zoo.architecture(name), first, end, files) for first, end in pairwise(boundaries)]
+        self.engines = [Engine(stage, limits, tokenizer if stage.is_last else None) for stage in stages]
+        self.tokens: dict[bytes, list[SampledToken]] = {}
+
+    def start(self, session_id: bytes, prompt: Sequence[int], spec: SessionSpec) -> None:
+        for engine in self.engines[:-1]:
+            engine.add(session_id, replace(spec, sampling=None))
+        self.engines[-1].add(session_id, spec)
+        self.tokens[session_id] = []
+        self.engines[0].feed(session_id, 0, prompt)
+
+    def step(self) -> bool:
+        """One step of every engine; whether any did something."""
+        worked = False
+        for index, engine in enumerate(self.engines):
+            for output in engine.step():
+                worked = True
+                match output:
+                    case HiddenRows():
+                        rows = memoryview(output.rows).cast("B")
+                        self.engines[index + 1].feed(output.session_id, output.first_position, rows)
+                        worked = True
+                    case SampledToken():
+                        self._take(output)
+                    case SessionFailed():
+                        raise output.error
+            worked = worked or engine.has_work
+        return worked
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+    def generate(self, prompt: Sequence[int], spec: SessionSpec) -> list[SampledToken]:
+        self.start(b"only", prompt, spec)
+        self.run()
+        return self.tokens.pop(b"only")
+
+    def _take(self, token: SampledToken) -> None:
+        self.tokens[token.session_id].append(token)
+        if token.finish_reason is None:
+            self.engines[0].feed(token.session_id, token.position, [token.token_id])
+        else:
+            for engine in self.engines:
+                engine.remove(token.session_id)
+
+
+def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = GREEDY, **more: object) -> SessionSpec:
+    return SessionSpec(len(prompt), max_tokens, sampling=sampling, **more)  # type: ignore[arg-type]
+
+
+def ids(tokens: Sequence[SampledToken]) -> list[int]:
+    return [token.token_id for token in tokens]
