@@ -176,6 +176,8 @@ contract InferenceLedger is IInferenceLedger, EIP712, ReentrancyGuardTransient {
         balanceOf[gateway] += fee;
         if (settledAt[gateway][root] != 0) revert InferenceLedgerBatchAnchored(gateway, root);
         settledAt[gateway][root] = uint48(block.timestamp);
+        // casting to 'uint128' is safe because a fee is part of debits that fit 96 bits each, far fewer than 2**32
+        // forge-lint: disable-next-line(unsafe-typecast)
         emit BatchSettled(root, gateway, uint128(fee), debits, payouts, cid);
     }
 
@@ -275,6 +277,8 @@ contract InferenceLedger is IInferenceLedger, EIP712, ReentrancyGuardTransient {
             bytes32 id = claims[next].request.session;
             uint256 amount;
             (amount, next) = _debitSession(gateway, id, claims, next);
+            // casting to 'uint128' is safe because an amount is at most the session's budget of 96 bits
+            // forge-lint: disable-next-line(unsafe-typecast)
             debits[i] = Debit(id, uint128(amount));
             debited += amount;
         }
@@ -321,6 +325,8 @@ contract InferenceLedger is IInferenceLedger, EIP712, ReentrancyGuardTransient {
         (uint256 settled, uint256 budget) = (self.settled, self.budget);
         if (total < settled) revert InferenceLedgerBelowSettled(id, total, settled);
         if (total > budget) revert InferenceLedgerBudgetExceeded(id, total, budget);
+        // casting to 'uint96' is safe because the total is at most the budget
+        // forge-lint: disable-next-line(unsafe-typecast)
         self.settled = uint96(total);
         amount = total - settled;
     }

