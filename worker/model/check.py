@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 from worker.errors import WorkerError
 from worker.model.architecture import Architecture, inspect_architecture
 from worker.model.config import UnsupportedArchitecture
+from worker.model.slicing import without_progress_bars
 from worker.model.stage import Stage
 
 _NUM_PROMPT_TOKENS = 24
@@ -82,9 +83,10 @@ def _relative_difference(folder: Path, architecture: Architecture) -> float:
 @torch.inference_mode()
 def _whole_logits(folder: Path, pieces: list[torch.Tensor]) -> torch.Tensor:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
+        with without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
         cache = DynamicCache(config=model.config)
         logits = [model(piece.unsqueeze(0), past_key_values=cache, use_cache=True).logits[0, -1] for piece in pieces]
     except Exception as error:  # a folder's content can be wrong in any way
@@ -136,7 +138,8 @@ def _save_random_model(config: PreTrainedConfig, folder: Path) -> None:
     for parameter in model.parameters():
         if parameter.ndim > 1:  # norms keep their ones
             parameter.data.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
-    model.save_pretrained(folder)
+    with without_progress_bars():
+        model.save_pretrained(folder)
 
 
 def _free_memory_bytes() -> int:

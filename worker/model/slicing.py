@@ -6,12 +6,14 @@ index and the model its true config, so masks, rotary embeddings and layer types
 - what runs after it (later layers, head side) hands on what it is given.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from worker.errors import WorkerError
 from worker.model.architecture import Architecture, Shard
@@ -29,6 +31,18 @@ def stage_shards(architecture: Architecture, first_layer: int, end_layer: int) -
     if end_layer == architecture.num_layers:
         shards.add("head")
     return frozenset(shards)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing on the terminal: whoever loads a model shows progress in its own way."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class Seam:
@@ -93,9 +107,10 @@ def load_slice(
     Sliced.__name__, Sliced.__qualname__ = whole_class.__name__, whole_class.__qualname__
     Sliced.__module__ = whole_class.__module__
     try:
-        model, report = Sliced.from_pretrained(
-            None, config=architecture.config, state_dict=tensors, dtype=dtype, output_loading_info=True
-        )
+        with without_progress_bars():
+            model, report = Sliced.from_pretrained(
+                None, config=architecture.config, state_dict=tensors, dtype=dtype, output_loading_info=True
+            )
     except RuntimeError as error:  # transformers raises it for mismatched shapes
         raise StageLoadError(f"layers [{first_layer}, {end_layer}): {error}") from error
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):

@@ -1,5 +1,6 @@
 """A stage: the layers [first_layer, end_layer) of a model, run by transformers' own modules and forward."""
 
+import time
 from collections.abc import Callable, Iterable
 from inspect import signature
 from pathlib import Path
@@ -13,6 +14,8 @@ from transformers import PreTrainedModel
 from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
 from worker.model.slicing import Seam, load_slice, stage_shards
+
+_NUM_TIMED_RUNS = 3
 
 
 class Stage:
@@ -73,6 +76,19 @@ class Stage:
         model.requires_grad_(False)
         nn.Module.to(model, device)
         return cls(architecture, first_layer, end_layer, model, seam)
+
+    def measure_s_per_token(self) -> float:
+        """Seconds of one decode forward. The runs before the timed one also bring mapped weights into memory."""
+        inputs = torch.zeros(1, dtype=torch.long) if self.is_first else torch.zeros(1, self.architecture.hidden_size)
+        inputs = inputs.to(self.device, torch.long if self.is_first else self.dtype)
+        cache = self.new_cache(_NUM_TIMED_RUNS + 1, 1)
+        run = self.forward_logits if self.is_last else self.forward
+        durations = []
+        for _ in range(_NUM_TIMED_RUNS + 1):
+            began = time.perf_counter()
+            run(inputs, cache).cpu()
+            durations.append(time.perf_counter() - began)
+        return min(durations[1:])
 
     def new_cache(self, max_tokens: int, max_chunk_tokens: int) -> StageCache:
         """An empty cache for a session of at most `max_tokens`, fed at most `max_chunk_tokens` at a time."""

@@ -87,6 +87,12 @@ def test_sessions_of_one_stage_do_not_disturb_each_other(zoo: Zoo) -> None:
     assert all(torch.equal(first, second) for first, second in zip(alone, again, strict=True))
 
 
+@pytest.mark.parametrize("layers", [(0, 2), (2, 4), (4, 5), (0, 5)])
+def test_any_stage_can_be_timed_without_a_session(zoo: Zoo, layers: tuple[int, int]) -> None:
+    (stage,) = load_stages(zoo, "gpt-oss", layers)
+    assert stage.measure_s_per_token() > 0
+
+
 def shards_with(architecture: Architecture, zoo: Zoo, tmp_path: Path, **changes: torch.Tensor | None) -> Path:
     tensors = load_file(zoo.folder("llama") / "model.safetensors")
     for name, tensor in changes.items():
