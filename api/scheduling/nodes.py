@@ -1,0 +1,134 @@
+"""The live nodes: what the registry says of them, joined with their heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from api.scheduling.placement import NodeOffer
+from chain.client import Chain
+from chain.contracts.nodes import Node, Offer, Role
+from chain.index import EventIndex
+from worker.jobs import Peer
+from worker.wire import Heartbeat
+
+# Nodes beat every two seconds; one that missed three is taken for dead.
+LIVE_S = 7.0
+
+
+@dataclass(frozen=True)
+class LiveNode:
+    """A node that beat within the last seconds; `seen_at` on the monotonic clock."""
+
+    address: str
+    heartbeat: Heartbeat
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The active workers at one block, by operator and by link key, and what they offer. Replaced, never changed."""
+
+    workers: dict[str, Node] = field(default_factory=dict)
+    by_key: dict[bytes, str] = field(default_factory=dict)
+    offers: dict[tuple[str, bytes], Offer] = field(default_factory=dict)
+
+
+class NodeDirectory:
+    """Who is registered and who is alive. The event loop writes; the links' admission thread only reads `registry`."""
+
+    def __init__(self, index: EventIndex, chain: Chain) -> None:
+        self._index = index
+        self._chain = chain
+        self._minimum_stake: dict[int, int] = {}
+        self._live: dict[str, LiveNode] = {}
+        self._num_running: Counter[str] = Counter()
+        self.registry = Registry()
+
+    def refresh(self) -> None:
+        """Follow the chain to its newest block. Blocking. Raises ChainError; what is known stays then."""
+        state = self._index.sync()
+        workers = {address: node for address, node in state.nodes.items() if self._is_active_worker(node)}
+        by_key = {node.link_key: address for address, node in workers.items()}
+        self.registry = Registry(workers, by_key, dict(state.offers))
+
+    def _is_active_worker(self, node: Node) -> bool:
+        if not node.roles & Role.WORKER:
+            return False
+        if node.roles not in self._minimum_stake:  # a constant of the contract
+            self._minimum_stake[node.roles] = self._chain.nodes.minimum_stake(node.roles)
+        return node.stake >= self._minimum_stake[node.roles]
+
+    def admits(self, link_key: bytes) -> bool:
+        """Whether a link key belongs to an active worker: the answer to ZeroMQ's admission question."""
+        return link_key in self.registry.by_key
+
+    def worker(self, address: str) -> Node | None:
+        """An active worker's row in the registry."""
+        return self.registry.workers.get(address)
+
+    def peer(self, address: str) -> Peer:
+        """Where an active worker's link listens."""
+        node = self.registry.workers[address]
+        return Peer(address=address, link_key=node.link_key, endpoint=node.endpoint)
+
+    def beat(self, link_key: bytes, heartbeat: Heartbeat) -> None:
+        """A heartbeat came over the link of this key."""
+        address = self.registry.by_key.get(link_key)
+        if address is not None:
+            self._live[address] = LiveNode(address, heartbeat, time.monotonic())
+
+    def live(self) -> list[LiveNode]:
+        """The active workers that beat lately, by address."""
+        oldest = time.monotonic() - LIVE_S
+        workers = self.registry.workers
+        self._live = {a: node for a, node in self._live.items() if node.seen_at >= oldest and a in workers}
+        return sorted(self._live.values(), key=lambda node: node.address)
+
+    def is_live(self, address: str) -> bool:
+        node = self._live.get(address)
+        return node is not None and node.seen_at >= time.monotonic() - LIVE_S
+
+    def lost(self, address: str) -> None:
+        """A node spoiled a job: it counts as dead until it beats again."""
+        self._live.pop(address, None)
+
+    def started(self, addresses: Iterable[str]) -> None:
+        """A job of ours begins on these nodes: heartbeats tell it only seconds later."""
+        self._num_running.update(addresses)
+
+    def ended(self, addresses: Iterable[str]) -> None:
+        self._num_running.subtract(addresses)
+        self._num_running = +self._num_running
+
+    def num_running(self, node: LiveNode) -> int:
+        """Jobs on a node, as far as it or this gateway knows."""
+        return max(node.heartbeat.jobs_running, self._num_running[node.address])
+
+    def offer(self, node: LiveNode) -> Offer | None:
+        """What a live node offers of the model that it has loaded."""
+        return self.registry.offers.get((node.address, node.heartbeat.model))
+
+    def offers(self, model: bytes, manifest_cid: str) -> list[NodeOffer]:
+        """What live nodes can do for one version of a model now: the layers that they offer and have loaded."""
+        found = []
+        for node in self.live():
+            beat, offer = node.heartbeat, self.offer(node)
+            if offer is None or beat.model != model or beat.manifest_cid != manifest_cid or beat.draining:
+                continue
+            found.append(
+                NodeOffer(
+                    address=node.address,
+                    first_layer=max(offer.first_layer, beat.first_layer),
+                    end_layer=min(offer.end_layer, beat.end_layer),
+                    prompt_price=offer.prompt_price,
+                    output_price=offer.output_price,
+                    seconds_per_token_layer=beat.seconds_per_token_layer,
+                    num_running=self.num_running(node),
+                    capacity=beat.capacity,
+                    numeric_profile=offer.numeric_profile,
+                )
+            )
+        return found

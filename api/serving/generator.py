@@ -1,0 +1,194 @@
+"""Serves admitted requests: drives attempts, keeps the books, hands out text.
+
+Each request is a task of its own that always runs to its end, so that a client who goes away leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from api.credits.admission import Admission, Admitted
+from api.errors import GatewayError, Overloaded
+from api.scheduling.placement import Plan
+from api.serving.jobs import Generation
+from api.serving.metrics import Metrics
+from api.serving.office import Office
+from api.serving.pipeline import AttemptFailed, Pipeline
+from api.serving.quotes import Question, quote
+from api.serving.running import End, Piece, Running
+from chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
+from worker.text import StopMatcher
+from worker.wire import Token
+
+logger = logging.getLogger(__name__)
+MAX_ATTEMPTS = 3
+SHUTDOWN_S = 5.0
+
+
+class Generator:
+    """Everything under way, for one gateway."""
+
+    def __init__(self, office: Office, admission: Admission, metrics: Metrics, max_running: int) -> None:
+        self._office = office
+        self._admission = admission
+        self._metrics = metrics
+        self._max_running = max_running
+        self._tasks: dict[asyncio.Task[None], Running] = {}
+
+    def check_room(self) -> None:
+        """Raises Overloaded when as many requests run as this gateway takes."""
+        if len(self._tasks) >= self._max_running:
+            raise Overloaded(f"{len(self._tasks)} requests run on this gateway, which is all it takes: try again soon")
+
+    def start(self, admitted: Admitted, generation: Generation, plan: Plan) -> Running:
+        """Begin to serve an admitted request."""
+        running = Running(admitted.request)
+        task = asyncio.create_task(self._serve(admitted, generation, plan, running), name=admitted.request)
+        self._tasks[task] = running
+        self._metrics.running.set(len(self._tasks))
+        task.add_done_callback(self._forget)
+        return running
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self._metrics.running.set(len(self._tasks))
+
+    async def close(self) -> None:
+        """Ask what runs to end now, so that what was made is paid; give the rest up after a moment."""
+        for running in self._tasks.values():
+            running.cancel()
+        if self._tasks:
+            _, late = await asyncio.wait(list(self._tasks), timeout=SHUTDOWN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _serve(self, admitted: Admitted, generation: Generation, plan: Plan, running: Running) -> None:
+        try:
+            end = await self._attempts(admitted, generation, plan, running)
+        except GatewayError as error:
+            await self._failed(admitted, error.message)
+            running.put(error)
+        except asyncio.CancelledError:
+            await self._failed(admitted, "the gateway was stopped")
+            running.put(GatewayError("the gateway was stopped; nothing is charged"))
+            raise
+        except Exception as error:
+            logger.exception("request %s failed", admitted.request)
+            await self._failed(admitted, type(error).__name__)
+            running.put(GatewayError("the gateway failed to serve this request; nothing is charged"))
+        else:
+            self._metrics.requests.labels(end.finish_reason).inc()
+            self._metrics.tokens.labels("prompt").inc(end.num_prompt_tokens)
+            self._metrics.tokens.labels("output").inc(end.num_output_tokens)
+            self._metrics.cost.inc(end.cost / UNITS_PER_CREDIT)
+            running.put(end)
+
+    async def _failed(self, admitted: Admitted, reason: str) -> None:
+        self._metrics.requests.labels("failed").inc()
+        await asyncio.shield(asyncio.to_thread(self._admission.fail, admitted, reason))
+
+    async def _attempts(self, admitted: Admitted, generation: Generation, plan: Plan, running: Running) -> End:
+        """Try again on other nodes while no token was shown: a token is never taken back."""
+        excluded: frozenset[str] = frozenset()
+        for attempt in range(MAX_ATTEMPTS):
+            addresses = [stage.offer.address for stage in plan.stages]
+            pipeline = Pipeline(self._office, admitted, generation, plan, attempt)
+            self._office.directory.started(addresses)
+            try:
+                return await self._attempt(admitted, generation, pipeline, running)
+            except AttemptFailed as error:
+                logger.warning("request %s, attempt %d: %s", admitted.request, attempt, error)
+                if error.address is not None:
+                    self._office.directory.lost(error.address)
+                    excluded |= {error.address}
+                if pipeline.tokens or running.cancelled or attempt + 1 == MAX_ATTEMPTS:
+                    raise
+                plan = await self._other_plan(admitted, generation, excluded, error)
+            finally:
+                self._office.directory.ended(addresses)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _other_plan(
+        self, admitted: Admitted, generation: Generation, excluded: frozenset[str], problem: AttemptFailed
+    ) -> Plan:
+        question = Question(
+            model=generation.model,
+            num_prompt_tokens=len(generation.prompt_token_ids),
+            max_tokens=generation.max_tokens,
+            tier=Tier(admitted.message.tier),
+            numeric_profile=generation.numeric_profile,
+            max_cost=admitted.message.max_cost,
+        )
+        found = await asyncio.to_thread(quote, self._office.directory, question, self._office.fee_bps, excluded)
+        if found.max_cost > admitted.message.max_cost:
+            raise problem
+        return found.plan
+
+    async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Pipeline, running: Running) -> End:
+        running.on_cancel(pipeline.cancel)
+        text = _OutputText(generation)
+        last_at = time.monotonic()
+        async for token in pipeline.run():
+            now = time.monotonic()
+            first = not token.index
+            (self._metrics.first_token_seconds if first else self._metrics.token_interval_seconds).observe(
+                now - last_at
+            )
+            last_at = now
+            running.put(text.push(token))
+            if text.ended and token.finish_reason is None:
+                pipeline.cancel()  # the last stage should have ended here: nobody pays for what comes after
+        self._metrics.dispatch_seconds.observe(pipeline.dispatch_s)
+        if rest := text.flush():
+            running.put(Piece(rest, (), ()))
+        stages = await asyncio.to_thread(pipeline.checked_stages)
+        assert pipeline.finish is not None, "run() ends with it, or raises"
+        num_prompt_tokens, num_output_tokens = len(generation.prompt_token_ids), pipeline.finish.num_output_tokens
+        reason = "stop" if text.ended else pipeline.finish.finish_reason
+        cost = await asyncio.shield(
+            asyncio.to_thread(
+                self._admission.finish,
+                admitted,
+                finish_reason=reason,
+                num_prompt_tokens=num_prompt_tokens,
+                num_output_tokens=num_output_tokens,
+                fee=gateway_fee([stage.cost for stage in stages], self._office.fee_bps),
+                stages_done=stages,
+            )
+        )
+        pipeline.acknowledge()
+        return End(reason, num_prompt_tokens, num_output_tokens, cost)
+
+
+class _OutputText:
+    """Text of output tokens: whole characters, up to the first stop string or end-of-sequence token."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._detokenizer = generation.model.tokenizer.detokenizer()
+        self._matcher = StopMatcher(generation.stop)
+        self._eos = frozenset() if generation.ignore_eos else frozenset(generation.model.manifest.eos_token_ids)
+        self._empty = Piece("", (), ())
+        self.ended = False
+
+    def push(self, token: Token) -> Piece:
+        piece = Piece("", (token.token_id,), (token.logprob,))
+        if self.ended or token.token_id in self._eos:
+            # Held-back text before the end of the sequence is certain now.
+            text = "" if self.ended else self.flush()
+            self.ended = True
+            return replace(piece, text=text)
+        matched = self._matcher.push(self._detokenizer.push(token.token_id))
+        self.ended = matched.stop is not None
+        return replace(piece, text=matched.text)
+
+    def flush(self) -> str:
+        """What is still held back, once no more comes."""
+        if self.ended:
+            return ""
+        tail = self._matcher.push(self._detokenizer.flush())
+        self.ended = tail.stop is not None
+        return tail.text + ("" if self.ended else self._matcher.flush())

@@ -1,0 +1,117 @@
+"""The gateway's one link endpoint: frames of a job go to whoever drives it, heartbeats to the directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from api.scheduling.nodes import NodeDirectory
+from worker.errors import LinkError
+from worker.jobs import Peer
+from worker.links import AsyncLinks, LinkKeyPair
+from worker.wire import Frame, Heartbeat, JobFrame, Receipt, ReceiptAck
+
+logger = logging.getLogger(__name__)
+# Per job: a stage that floods the gateway spoils its own job only.
+MAX_QUEUED_FRAMES = 4096
+# Receipts of jobs that are stored already come again when their acknowledgement was lost.
+MAX_STORED_JOBS = 4096
+
+
+class JobInbox:
+    """What came for one job: (address of the node that sent it, frame), or None when the client wants no more."""
+
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._members = {peer.link_key: peer.address for peer in peers}
+        self._frames: asyncio.Queue[tuple[str, JobFrame] | None] = asyncio.Queue()
+
+    def put(self, sender: bytes, frame: JobFrame) -> bool:
+        """Take a frame from a member's link; False for a stranger's, or when too many wait."""
+        address = self._members.get(sender)
+        if address is None or self._frames.qsize() >= MAX_QUEUED_FRAMES:
+            return False
+        self._frames.put_nowait((address, frame))
+        return True
+
+    def cancel(self) -> None:
+        self._frames.put_nowait(None)
+
+    async def get(self) -> tuple[str, JobFrame] | None:
+        return await self._frames.get()
+
+
+class LinkHub:
+    """Owns the links; to be made and used on the event loop."""
+
+    def __init__(self, keys: LinkKeyPair, bind: str, directory: NodeDirectory) -> None:
+        """Raises LinkError when it cannot listen at `bind`."""
+        self._directory = directory
+        self._links = AsyncLinks(keys, bind, directory.admits)
+        self._inboxes: dict[bytes, JobInbox] = {}
+        self._stored: OrderedDict[bytes, None] = OrderedDict()
+        self._receiver = asyncio.create_task(self._receive(), name="links")
+        self.num_dropped = 0
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that was chosen."""
+        return self._links.endpoint
+
+    @property
+    def num_malformed(self) -> int:
+        return self._links.num_malformed
+
+    async def close(self) -> None:
+        self._receiver.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._receiver
+        self._links.close()
+
+    @contextmanager
+    def inbox(self, job: bytes, peers: Sequence[Peer]) -> Iterator[JobInbox]:
+        """Receive the frames of a job from these peers and nobody else."""
+        inbox = self._inboxes[job] = JobInbox(peers)
+        try:
+            yield inbox
+        finally:
+            del self._inboxes[job]
+
+    def send(self, peer: Peer, frame: Frame) -> None:
+        """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
+        try:
+            self._links.send(peer, frame)
+        except LinkError as error:
+            logger.warning("%s frame not sent: %s", frame.kind, error)
+
+    def acknowledge(self, job: bytes, peers: Sequence[Peer]) -> None:
+        """A job's receipts are stored for good: tell its nodes, now and whenever they ask again."""
+        self._stored[job] = None
+        if len(self._stored) > MAX_STORED_JOBS:
+            self._stored.popitem(last=False)
+        for peer in peers:
+            self.send(peer, ReceiptAck(job))
+
+    async def _receive(self) -> None:
+        while True:
+            for inbound in await self._links.receive():
+                try:
+                    self._take(inbound.sender, inbound.frame)
+                except Exception:  # whatever one frame does, the next one is somebody else's
+                    logger.exception("a frame could not be taken")
+
+    def _take(self, sender: bytes, frame: Frame) -> None:
+        if isinstance(frame, Heartbeat):
+            self._directory.beat(sender, frame)
+            return
+        inbox = self._inboxes.get(frame.job)
+        if inbox is not None and inbox.put(sender, frame):
+            return
+        if isinstance(frame, Receipt) and frame.job in self._stored:
+            address = self._directory.registry.by_key.get(sender)
+            if address is not None:
+                self.send(self._directory.peer(address), ReceiptAck(frame.job))
+            return
+        self.num_dropped += 1

@@ -1,0 +1,80 @@
+"""What is to be generated, and the signed jobs of its stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.credits.admission import Admitted
+from api.scheduling.placement import Plan
+from api.serving.catalog import ServedModel
+from api.serving.office import Office
+from chain.messages import Assignment, sign
+from worker.jobs import Peer, Sampling, StageJob
+
+# A promise to run, and the longest that a job may take.
+ASSIGNMENT_TTL_S = 3600
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is to be generated; `prompt_token_ids` and `max_tokens` fit the model's context."""
+
+    model: ServedModel
+    prompt_token_ids: Sequence[int]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    numeric_profile: int | None = None
+
+
+def stage_jobs(
+    office: Office, admitted: Admitted, generation: Generation, plan: Plan, peers: Sequence[Peer], attempt: int
+) -> list[StageJob]:
+    """One job per stage, the assignments signed; `peers` in the order of the stages."""
+    deadline = int(time.time()) + ASSIGNMENT_TTL_S
+    num_stages = len(plan.stages)
+    jobs = []
+    for number, stage in enumerate(plan.stages):
+        assignment = Assignment(
+            request=bytes.fromhex(admitted.request[2:]),
+            stage=number,
+            first_layer=stage.first_layer,
+            end_layer=stage.end_layer,
+            node=stage.offer.address,
+            prompt_price=stage.offer.prompt_price,
+            output_price=stage.offer.output_price,
+            attempt=attempt,
+            deadline=deadline,
+        )
+        is_last = number == num_stages - 1
+        # The last stage sees hidden states; for a repetition penalty it must be told the prompt's tokens.
+        penalised = is_last and generation.sampling.repetition_penalty != 1
+        job = StageJob(
+            chain_id=office.domain.chain_id,
+            ledger=office.domain.ledger,
+            request=admitted.message,
+            request_signature=admitted.signature,
+            assignment=assignment,
+            assignment_signature=sign(assignment, office.domain, office.account),
+            model_name=generation.model.name,
+            manifest_cid=generation.model.manifest_cid,
+            num_stages=num_stages,
+            attempt=attempt,
+            gateway=office.gateway,
+            upstream=peers[number - 1] if num_stages > 1 else None,
+            downstream=peers[(number + 1) % num_stages] if num_stages > 1 else None,
+            num_prompt_tokens=len(generation.prompt_token_ids),
+            max_tokens=generation.max_tokens,
+            sampling=generation.sampling if is_last else None,
+            stop=generation.stop if is_last else (),
+            eos_token_ids=tuple(generation.model.manifest.eos_token_ids) if is_last else (),
+            ignore_eos=generation.ignore_eos and is_last,
+            logprobs=generation.logprobs and is_last,
+            prompt_token_ids=tuple(generation.prompt_token_ids) if penalised else (),
+        )
+        jobs.append(job)
+    return jobs

@@ -1,0 +1,213 @@
+"""Drives one attempt at a request through its stages: dispatch, ready, prompt, tokens, finish, receipts.
+
+The gateway stands beside the ring of stages: tokens pass by on their way to the client, none goes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+
+from api.credits.admission import Admitted
+from api.errors import GatewayError, StageFailed
+from api.scheduling.placement import Plan
+from api.serving.hub import JobInbox
+from api.serving.jobs import Generation, stage_jobs
+from api.serving.office import Office
+from api.store.store import StoredStage
+from worker.errors import InvalidReceipt
+from worker.jobs import Peer, seal
+from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
+
+CANCEL_TIMEOUT_S = 5.0
+# How often a wait looks whether the nodes still live.
+LOOK_S = 1.0
+
+
+class AttemptFailed(StageFailed):
+    """A node spoiled the attempt: `address` names it, or is None when nobody can be named."""
+
+    def __init__(self, message: str, address: str | None) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class ClientGone(GatewayError):
+    """The client went away before anything was made; nothing is charged."""
+
+    code = "cancelled"
+
+
+class Pipeline:
+    """One attempt. `run` yields tokens; afterwards `finish` is the last stage's word and `checked_stages` the rest."""
+
+    def __init__(self, office: Office, admitted: Admitted, generation: Generation, plan: Plan, attempt: int) -> None:
+        self._office = office
+        self._generation = generation
+        self._stall_s = office.timeouts.stall_s
+        self._expected_s = plan.seconds
+        addresses = [stage.offer.address for stage in plan.stages]
+        self._peers = [office.directory.peer(address) for address in addresses]
+        self._jobs = stage_jobs(office, admitted, generation, plan, self._peers, attempt)
+        self._job = self._jobs[0].job_id
+        self._plan = SignedPlan(
+            domain=office.domain,
+            request=admitted.message,
+            assignments=[job.assignment for job in self._jobs],
+            signers={address: office.directory.registry.workers[address].signer for address in addresses},
+            num_prompt_tokens=len(generation.prompt_token_ids),
+        )
+        self._inbox: JobInbox | None = None
+        self._cancelled = False
+        self._receipts: dict[str, SignedReceipt] = {}
+        self.tokens: list[Token] = []
+        self.finish: Finish | None = None
+        self.dispatch_s = 0.0
+
+    @property
+    def _last(self) -> Peer:
+        return self._peers[-1]
+
+    def cancel(self) -> None:
+        """Make no more tokens; what was made is charged. At any time, any number of times."""
+        if not self._cancelled:
+            self._cancelled = True
+            if self._inbox is not None:
+                self._inbox.cancel()
+
+    async def run(self) -> AsyncIterator[Token]:
+        """Yield tokens as they are made; ends when every stage's receipt is here.
+
+        Raises:
+            AttemptFailed: a stage failed or fell silent; the others were told to stop.
+            ClientGone: cancelled before the prompt was sent.
+        """
+        with self._office.hub.inbox(self._job, self._peers) as self._inbox:
+            try:
+                await self._open()
+                async for token in self._decode():
+                    yield token
+                await self._collect_receipts()
+            except BaseException:
+                self._send_to_all(Cancel(self._job))
+                raise
+            finally:
+                self._inbox = None
+
+    async def _open(self) -> None:
+        started = time.monotonic()
+        if self._cancelled:
+            raise ClientGone("cancelled before it was dispatched")
+        await self._office.dispatch([(job.assignment.node, seal(job, self._office.account)) for job in self._jobs])
+        deadline = started + self._office.timeouts.ready_s
+        while True:
+            if self._cancelled:
+                raise ClientGone("cancelled before the stages were ready")
+            address, frame = await self._next(deadline, "the stages were not ready in time")
+            if isinstance(frame, Ready) and address == self._peers[0].address:
+                break
+        self.dispatch_s = time.monotonic() - started
+        ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
+        self._office.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
+
+    async def _decode(self) -> AsyncIterator[Token]:
+        # The first token comes after the whole prompt went through all stages.
+        deadline = time.monotonic() + self._stall_s + self._expected_s
+        asked_to_stop = False
+        while self.finish is None:
+            if self._cancelled and not asked_to_stop:
+                asked_to_stop = True
+                self._office.hub.send(self._last, Cancel(self._job))
+                deadline = time.monotonic() + CANCEL_TIMEOUT_S
+            address, frame = await self._next(deadline, "no token came in time")
+            if address != self._last.address:
+                continue
+            if isinstance(frame, Token):
+                self._check_token(frame)
+                self.tokens.append(frame)
+                if not asked_to_stop:
+                    deadline = time.monotonic() + self._stall_s
+                yield frame
+            elif isinstance(frame, Finish):
+                if frame.num_output_tokens != len(self.tokens):
+                    raise AttemptFailed("the last stage counts other tokens than it sent", address)
+                self.finish = frame
+
+    def _check_token(self, token: Token) -> None:
+        index, position = len(self.tokens), len(self._generation.prompt_token_ids) + len(self.tokens)
+        if (token.index, token.position) != (index, position) or index >= self._generation.max_tokens:
+            raise AttemptFailed(f"the last stage sent token {token.index} in place of {index}", self._last.address)
+        if token.token_id >= self._generation.model.manifest.vocab_size:
+            raise AttemptFailed(f"token id {token.token_id} is outside the vocabulary", self._last.address)
+
+    async def _collect_receipts(self) -> None:
+        deadline = time.monotonic() + self._office.timeouts.receipt_s
+        while missing := [peer.address for peer in self._peers if peer.address not in self._receipts]:
+            await self._next(deadline, f"no receipt came from {', '.join(missing)}", missing[0])
+
+    async def _next(self, deadline: float, problem: str, suspect: str | None = None) -> tuple[str, JobFrame | None]:
+        """The next frame and who sent it; ("", None) when the client wants no more. Receipts are kept on the way.
+
+        Raises:
+            AttemptFailed: a stage says that it failed, a node died, or the deadline passed with this `problem`.
+        """
+        assert self._inbox is not None
+        while True:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise AttemptFailed(problem, suspect)
+            try:
+                async with asyncio.timeout(min(left_s, LOOK_S)):
+                    item = await self._inbox.get()
+            except TimeoutError:
+                self._check_alive()
+                continue
+            if item is None:
+                return "", None
+            address, frame = item
+            if isinstance(frame, Failed):
+                raise AttemptFailed(f"node {address} failed the job: {frame.code} {frame.message}".rstrip(), address)
+            if isinstance(frame, Receipt):
+                self._keep_receipt(address, frame)
+            return address, frame
+
+    def _check_alive(self) -> None:
+        for peer in self._peers:
+            if not self._office.directory.is_live(peer.address):
+                raise AttemptFailed(f"node {peer.address} is gone", peer.address)
+
+    def _keep_receipt(self, address: str, frame: Receipt) -> None:
+        try:
+            self._receipts[address] = SignedReceipt.from_frame(frame)
+        except InvalidReceipt as error:
+            raise AttemptFailed(f"node {address} sent no receipt: {error}", address) from None
+
+    def checked_stages(self) -> list[StoredStage]:
+        """The stages with their receipts, verified alone and against each other. Blocking: hashes every token.
+
+        Raises:
+            AttemptFailed: a receipt does not hold; its node is named.
+        """
+        receipts = [self._receipts[peer.address] for peer in self._peers]
+        token_ids = [token.token_id for token in self.tokens]
+        transcript = Transcript(self._generation.prompt_token_ids, token_ids, self._generation.sampling)
+        problems = verify_job_receipts(receipts, self._plan, len(token_ids), transcript, now=int(time.time()))
+        if problems:
+            first = problems[0]
+            raise AttemptFailed(f"stage {first.stage}: {first.kind}: {first.text}", self._peers[first.stage].address)
+        return [
+            StoredStage(job.stage, job.assignment, job.assignment_signature, receipt)
+            for job, receipt in zip(self._jobs, receipts, strict=True)
+        ]
+
+    def acknowledge(self) -> None:
+        """The receipts are durable: the nodes may forget them."""
+        self._office.hub.acknowledge(self._job, self._peers)
+
+    def _send_to_all(self, frame: Cancel) -> None:
+        for peer in self._peers:
+            self._office.hub.send(peer, frame)

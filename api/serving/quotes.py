@@ -1,0 +1,88 @@
+"""Which nodes would serve a request, and the most that it may cost there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.errors import NoCapacity
+from api.scheduling.nodes import NodeDirectory
+from api.scheduling.placement import Demand, NoPlan, Plan, Stage, place
+from api.serving.catalog import ServedModel
+from chain.pricing import Tier, request_cost, stage_cost
+from worker.jobs import MAX_STAGES
+
+# What a second is worth against price when a plan is chosen, in credits, by tier.
+CREDITS_PER_SECOND = {Tier.RESEARCH: 1e-5, Tier.PRODUCTION: 1e-3, Tier.REALTIME: 1e-1}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a plan is wanted for. `max_cost` (base units): prefer a cheaper plan to one that costs more."""
+
+    model: ServedModel
+    num_prompt_tokens: int
+    max_tokens: int
+    tier: Tier
+    numeric_profile: int | None = None
+    max_cost: int | None = None
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A plan; for every stage the most that it may earn, and the most that the request may cost, in base units."""
+
+    plan: Plan
+    stage_costs: tuple[int, ...]
+    max_cost: int
+
+
+def quote(directory: NodeDirectory, question: Question, fee_bps: int, excluded: frozenset[str] = frozenset()) -> Quote:
+    """Choose nodes and price the worst case.
+
+    Raises:
+        NoCapacity: the live nodes do not cover the model.
+    """
+    found = _quote(directory, question, fee_bps, excluded, CREDITS_PER_SECOND[question.tier])
+    if question.max_cost is not None and found.max_cost > question.max_cost:
+        return _quote(directory, question, fee_bps, excluded, 0.0)
+    return found
+
+
+def _quote(
+    directory: NodeDirectory, question: Question, fee_bps: int, excluded: frozenset[str], credits_per_second: float
+) -> Quote:
+    model = question.model
+    demand = Demand(
+        num_layers=model.manifest.num_layers,
+        num_prompt_tokens=question.num_prompt_tokens,
+        num_output_tokens=question.max_tokens,
+        tier_bps=question.tier.factor_bps,
+        credits_per_second=credits_per_second,
+    )
+    offers = directory.offers(model.id, model.manifest_cid)
+    try:
+        plan = place(offers, demand, excluded=excluded, numeric_profile=question.numeric_profile)
+    except NoPlan as error:
+        ranges = ", ".join(f"{first}-{end - 1}" for first, end in error.uncovered)
+        num_busy = sum(offer.num_running >= offer.capacity for offer in offers)
+        raise NoCapacity(
+            f"no free node serves layers {ranges} of {model.name} now ({len(offers)} live, {num_busy} of them full): "
+            "try again in a few seconds",
+            param="model",
+            details={"layers": error.uncovered, "num_nodes_live": len(offers), "num_nodes_full": num_busy},
+        ) from None
+    if len(plan.stages) > MAX_STAGES:
+        raise NoCapacity(f"only a plan of {len(plan.stages)} stages is left, at most {MAX_STAGES} are served")
+    costs = tuple(_max_stage_cost(stage, question) for stage in plan.stages)
+    return Quote(plan, costs, request_cost(costs, fee_bps))
+
+
+def _max_stage_cost(stage: Stage, question: Question) -> int:
+    return stage_cost(
+        num_prompt_tokens=question.num_prompt_tokens,
+        num_output_tokens=question.max_tokens,
+        prompt_price=stage.offer.prompt_price,
+        output_price=stage.offer.output_price,
+        num_layers=stage.num_layers,
+        tier=question.tier,
+    )

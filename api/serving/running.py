@@ -1,0 +1,64 @@
+"""A request under way, as its reader sees it: text as it is made, then the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from api.errors import GatewayError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text, and the tokens that came since the last piece (a token may come before its text is certain)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class End:
+    """The end: the receipts are durable and the cost (base units) is final."""
+
+    finish_reason: str
+    num_prompt_tokens: int
+    num_output_tokens: int
+    cost: int
+
+
+class Running:
+    """Between whoever serves the request and whoever reads it. The reader may be slow, or leave."""
+
+    def __init__(self, request: str) -> None:
+        self.request = request
+        self.cancelled = False
+        self._queue: asyncio.Queue[Piece | End | GatewayError] = asyncio.Queue()
+        self._on_cancel: Callable[[], None] | None = None
+
+    def put(self, item: Piece | End | GatewayError) -> None:
+        """Bounded by the request's max_tokens."""
+        self._queue.put_nowait(item)
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        """What `cancel` does from now on; done at once when it was called already."""
+        self._on_cancel = action
+        if self.cancelled:
+            action()
+
+    def cancel(self) -> None:
+        """The reader wants no more: stop making tokens. What was made is charged."""
+        self.cancelled = True
+        if self._on_cancel is not None:
+            self._on_cancel()
+
+    async def items(self) -> AsyncIterator[Piece | End]:
+        """Pieces as they come, the End last. Raises the GatewayError that ended the request."""
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, GatewayError):
+                raise item
+            yield item
+            if isinstance(item, End):
+                return
