@@ -105,6 +105,11 @@ class Reservations:
         """Drop what Redis knows of a session; the next reservation rebuilds it."""
         self._client.delete(*self._keys(session))
 
+    def forget_all(self) -> None:
+        """Drop everything: at start, when the store has ended what ran before."""
+        for key in self._client.scan_iter(match=f"{self._prefix}*", count=500):
+            self._client.delete(key)
+
     def _rebuild(self, session: str) -> None:
         with self._client.lock(f"{self._prefix}{{{session}}}:rebuild", timeout=10, blocking_timeout=10):
             if self._client.exists(self._keys(session)[0]):
