@@ -117,3 +117,21 @@ def make_jobs(
 
 
 SESSION = new_account()
+
+
+class FakeRegistry:
+    """A registry that knows the parties it was told of."""
+
+    def __init__(self, gateways: Sequence[Party], nodes: Sequence[Party]) -> None:
+        self.gateways = {g.signer.address: g.address for g in gateways}
+        self.holders = {party.link[0]: party.address for party in [*gateways, *nodes]}
+        self.session: str | None = SESSION.address
+
+    def gateway_of(self, signer: str) -> str | None:
+        return self.gateways.get(signer)
+
+    def holder_of(self, link_key: bytes) -> str | None:
+        return self.holders.get(link_key)
+
+    def session_key(self, session: bytes, gateway: str) -> str | None:
+        return self.session

@@ -1,0 +1,445 @@
+"""Jobs through real links and engine threads: tokens, receipts that verify, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from eth_utils.crypto import keccak
+
+from worker import wire
+from worker.admission import Terms
+from worker.errors import WorkerError
+from worker.jobs import Envelope, Sampling, StageJob, seal
+from worker.links import LinkKeyPair, LinkOptions, Links
+from worker.pipeline import Pipeline, PipelineOptions, Served
+from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.running import StageIdentity
+from worker.service import StageService
+from worker.store import NodeStore
+
+from .kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party, layer_cuts, make_jobs
+from .toy import ToyEngine, expected_tokens
+
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+QUICK_LINKS = LinkOptions(handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.2)
+QUICK = PipelineOptions(idle_timeout_s=20, peer_grace_s=1.0, heartbeat_s=0.2)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+class ToyNode:
+    """One node: its links, its engine thread, its service; a thread per task, as Celery's pool has."""
+
+    def __init__(
+        self, party: Party, registry: FakeRegistry, cut: tuple[int, int], num_layers: int, folder: Path, delay_s: float
+    ) -> None:
+        self.party = party
+        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, QUICK_LINKS)
+        party.endpoint = links.endpoint
+        self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s)
+        self.store = NodeStore(folder / f"{party.address}.db")
+        model = keccak(text=MODEL_NAME)
+        self.pipeline = Pipeline(
+            links, Served(model, MANIFEST, *cut, capacity=4), options=QUICK, on_acknowledged=self.store.acknowledge
+        )
+        terms = Terms(
+            node=party.address,
+            link_key=party.link[0],
+            domain=DOMAIN,
+            model=model,
+            model_name=MODEL_NAME,
+            manifest_cid=MANIFEST,
+            num_layers=num_layers,
+            first_layer=cut[0],
+            end_layer=cut[1],
+            prompt_price=PROMPT_PRICE,
+            output_price=OUTPUT_PRICE,
+            max_positions=10_000,
+        )
+        self.service = StageService(terms, registry, self.store, self.pipeline, self, party.signer)
+        self.tasks: list[threading.Thread] = []
+        self.pipeline.start()
+
+    def get(self, first_layer: int, end_layer: int) -> tuple[ToyEngine, StageIdentity]:
+        if (first_layer, end_layer) != (self.engine.first, self.engine.end):
+            raise WorkerError("not these layers")
+        return self.engine, StageIdentity("fp32", "float32", bytes(32))
+
+    def dispatch(self, envelope: Envelope) -> None:
+        task = threading.Thread(target=self.service.run_stage, args=(envelope,), daemon=True)
+        task.start()
+        self.tasks.append(task)
+
+    @property
+    def idle(self) -> bool:
+        return not self.engine.sessions and self.pipeline.status().num_jobs == 0
+
+    def stop(self) -> None:
+        self.pipeline.stop()
+        for task in self.tasks:
+            task.join(10)
+        self.store.close()
+
+
+class Network:
+    """Three nodes and a gateway that speaks by hand."""
+
+    def __init__(self, folder: Path, num_nodes: int = 3, delay_s: float = 0.0) -> None:
+        self.gateway, self.stranger = Party(), Party()
+        parties = [Party() for _ in range(num_nodes)]
+        self.registry = FakeRegistry([self.gateway], [*parties, self.stranger])
+        cuts = layer_cuts(num_nodes)
+        self.num_layers = cuts[-1][1]
+        self.links = self._open(self.gateway)
+        self.nodes = [
+            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s)
+            for party, cut in zip(parties, cuts, strict=True)
+        ]
+        self.frames: list[tuple[str, wire.Frame]] = []
+
+    def _open(self, party: Party) -> Links:
+        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in self.registry.holders, QUICK_LINKS)
+        party.endpoint = links.endpoint
+        return links
+
+    def stranger_links(self) -> Links:
+        return self._open(self.stranger)
+
+    def jobs(self, **options: object) -> list[StageJob]:
+        parties = [node.party for node in self.nodes]
+        defaults: dict[str, object] = {"num_prompt_tokens": len(PROMPT), "max_tokens": 40, "salt": os.urandom(8)}
+        return make_jobs(self.gateway, parties, **(defaults | options))  # type: ignore[arg-type]
+
+    def dispatch(self, jobs: list[StageJob], order: list[int] | None = None) -> None:
+        for stage in order or range(len(jobs)):
+            self.nodes[stage].dispatch(seal(jobs[stage], self.gateway.signer))
+
+    def send(self, stage: int, frame: wire.Frame) -> None:
+        self.links.send(self.nodes[stage].party.peer, frame)
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
+        """Receive, answering `ready` with the prompt and acknowledging receipts, until the condition holds."""
+        names = {node.party.link[0]: node.party.address for node in self.nodes}
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, [(a[:6], f) for a, f in self.frames][-5:]
+            for inbound in self.links.poll(0.02):
+                self.frames.append((names.get(inbound.sender, "?"), inbound.frame))
+
+    def of(self, kind: type, job: StageJob) -> list[tuple[str, wire.Frame]]:
+        return [(who, f) for who, f in self.frames if isinstance(f, kind) and f.job == job.job_id]
+
+    def tokens(self, job: StageJob) -> list[int]:
+        return [f.token_id for _, f in self.of(wire.Token, job)]  # type: ignore[union-attr]
+
+    def finish(self, job: StageJob) -> wire.Finish | None:
+        found = [f for _, f in self.of(wire.Finish, job)]
+        return found[0] if found else None  # type: ignore[return-value]
+
+    def prompt(self, job: StageJob) -> None:
+        self.until(lambda: self.of(wire.Ready, job))
+        self.send(0, wire.Prompt(job.job_id, len(PROMPT), struct.pack(f"<{len(PROMPT)}I", *PROMPT)))
+
+    def receipts(self, jobs: list[StageJob]) -> list[SignedReceipt]:
+        self.until(lambda: len({who for who, _ in self.of(wire.Receipt, jobs[0])}) == len(jobs))
+        by_node = {who: SignedReceipt.from_frame(f) for who, f in self.of(wire.Receipt, jobs[0])}  # type: ignore[arg-type]
+        for stage in range(len(jobs)):
+            self.send(stage, wire.ReceiptAck(jobs[0].job_id))
+        return [by_node[job.assignment.node] for job in jobs]
+
+    def check(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> list[SignedReceipt]:
+        receipts = self.receipts(jobs)
+        signers = {node.party.address: node.party.signer.address for node in self.nodes}
+        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
+        transcript = Transcript(PROMPT, tokens, sampling or Sampling())
+        assert verify_job_receipts(receipts, plan, len(tokens), transcript, int(time.time())) == []
+        return receipts
+
+    def wait_idle(self) -> None:
+        wait_for(lambda: all(node.idle for node in self.nodes))
+
+    def close(self) -> None:
+        for node in self.nodes:
+            if node.pipeline.is_alive():
+                node.stop()
+        self.links.close()
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Network]:
+    network = Network(tmp_path)
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def slow_net(tmp_path: Path) -> Iterator[Network]:
+    network = Network(tmp_path, delay_s=0.002)
+    yield network
+    network.close()
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 3, 4])
+def test_tokens_come_and_receipts_verify(tmp_path: Path, num_nodes: int) -> None:
+    net = Network(tmp_path, num_nodes)
+    try:
+        jobs = net.jobs(max_tokens=70)
+        net.dispatch(jobs, order=list(reversed(range(num_nodes))))
+        net.prompt(jobs[0])
+        net.until(lambda: net.finish(jobs[0]))
+        expected = expected_tokens(PROMPT, net.num_layers, 70)
+        assert net.tokens(jobs[0]) == expected
+        assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "length", 70)
+        receipts = net.check(jobs, expected)
+        for node, receipt in zip(net.nodes, receipts, strict=True):
+            wait_for(lambda node=node: not node.store.unacknowledged())
+            stored = node.store.get(jobs[0].job_id)
+            assert stored is not None
+            assert stored.receipt == receipt
+            assert node.store.earnings().total_cost == receipt.receipt.cost
+        net.wait_idle()
+    finally:
+        net.close()
+
+
+def test_many_jobs_at_once_and_in_any_order_of_tasks(net: Network) -> None:
+    orders = [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]]
+    batches = [net.jobs(max_tokens=20 + i) for i in range(4)]
+    for jobs, order in zip(batches, orders, strict=True):
+        net.dispatch(jobs, order)
+    for jobs in batches:
+        net.prompt(jobs[0])
+    for i, jobs in enumerate(batches):
+        net.until(lambda jobs=jobs: net.finish(jobs[0]))
+        expected = expected_tokens(PROMPT, net.num_layers, 20 + i)
+        assert net.tokens(jobs[0]) == expected
+        net.check(jobs, expected)
+    net.wait_idle()
+
+
+def test_end_of_sequence_stops_all_stages(net: Network) -> None:
+    expected = expected_tokens(PROMPT, net.num_layers, 12)
+    jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), sampling=Sampling(temperature=1, seed=2**64 - 1))
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.finish(jobs[0]))
+    assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "stop", 12)
+    net.check(jobs, expected, Sampling(temperature=1, seed=2**64 - 1))
+
+
+def test_cancel_ends_all_stages_with_equal_counts(slow_net: Network) -> None:
+    net = slow_net
+    for wanted in (1, 7, 23, 24):  # with a prompt of 10, some of these end at a chunk's edge
+        jobs = net.jobs(max_tokens=5000)
+        net.dispatch(jobs)
+        net.prompt(jobs[0])
+        net.until(lambda jobs=jobs, wanted=wanted: len(net.tokens(jobs[0])) >= wanted)
+        net.send(2, wire.Cancel(jobs[0].job_id))
+        net.until(lambda jobs=jobs: net.finish(jobs[0]))
+        finish = net.finish(jobs[0])
+        assert finish is not None
+        tokens = net.tokens(jobs[0])
+        assert (finish.finish_reason, finish.num_output_tokens) == ("cancelled", len(tokens))
+        net.check(jobs, tokens)
+        net.wait_idle()
+
+
+def test_cancel_before_the_first_token_costs_nothing(slow_net: Network) -> None:
+    net = slow_net
+    jobs = net.jobs()
+    net.dispatch(jobs)
+    net.until(lambda: net.of(wire.Ready, jobs[0]))
+    net.send(2, wire.Cancel(jobs[0].job_id))
+    net.until(lambda: net.finish(jobs[0]))
+    assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "cancelled", 0)
+    net.wait_idle()
+    assert all(node.store.earnings().num_receipts == 0 for node in net.nodes)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, lost: int) -> None:
+    net = slow_net
+    jobs = net.jobs(max_tokens=5000)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: len(net.tokens(jobs[0])) > 5)
+    for entry in net.nodes[lost].pipeline._jobs.values():
+        entry.running._send_frame = lambda *_: None  # it dies without a word
+    net.nodes[lost].stop()
+    survivors = [node for stage, node in enumerate(net.nodes) if stage != lost]
+    net.until(lambda: {who for who, _ in net.of(wire.Failed, jobs[0])} >= {n.party.address for n in survivors})
+    wait_for(lambda: all(node.idle for node in survivors))
+    assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"peer_lost"}  # type: ignore[union-attr]
+    assert all(node.store.earnings().num_receipts == 0 for node in survivors)
+
+
+def test_a_silent_gateway_ends_its_jobs(slow_net: Network) -> None:
+    net = slow_net
+    jobs = net.jobs(max_tokens=50_00)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: len(net.tokens(jobs[0])) > 5)
+    net.links.close()
+    net.wait_idle()
+
+
+def hostile_frames(job: StageJob) -> list[wire.Frame]:
+    j = job.job_id
+    return [
+        wire.Ready(j),
+        wire.Prompt(j, 1, bytes(4)),
+        wire.Hidden(j, 0, 1, "float32", bytes(16)),
+        wire.Token(j, 0, 10, 1, "stop"),
+        wire.Finish(j, "stop", 3),
+        wire.Cancel(j),
+        wire.Failed(j, "because", ""),
+        wire.Receipt(j, "{}", bytes(65), b""),
+        wire.ReceiptAck(j),
+        wire.Heartbeat(bytes(32), "x", 0, 1, 0, 1, 0.0),
+    ]
+
+
+def test_strangers_and_noise_change_nothing(slow_net: Network) -> None:
+    """A registered node that is no part of the job sends every kind of frame and random bytes to all stages."""
+    net = slow_net
+    jobs = net.jobs(max_tokens=60)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    stranger = net.stranger_links()
+    try:
+        while not net.finish(jobs[0]):
+            for node in net.nodes:
+                for frame in hostile_frames(jobs[0]):
+                    stranger.send(node.party.peer, frame)
+                raw = stranger._link_to(node.party.peer).socket
+                for parts in ([os.urandom(40)], [os.urandom(40), os.urandom(9)], [b"", b"", b""]):
+                    raw.send_multipart(parts)
+            known = len(net.tokens(jobs[0]))
+            net.until(lambda known=known: len(net.tokens(jobs[0])) > known or net.finish(jobs[0]))
+    finally:
+        stranger.close()
+    expected = expected_tokens(PROMPT, net.num_layers, 60)
+    assert net.tokens(jobs[0]) == expected
+    net.check(jobs, expected)
+    for node in net.nodes:
+        dropped = node.pipeline.status().dropped
+        assert dropped["foreign"] > 0
+        assert dropped["malformed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "role", "frame", "code"),
+    [
+        (0, "gateway", lambda j: wire.Prompt(j, 3, bytes(12)), "wrong_prompt"),
+        (0, "gateway", lambda j: wire.Prompt(j, 10, struct.pack("<10I", *PROMPT)), "position_mismatch"),
+        (0, "upstream", lambda j: wire.Token(j, 7, 17, 1), "position_mismatch"),
+        (1, "upstream", lambda j: wire.Hidden(j, 99, 1, "float32", bytes(16)), "position_mismatch"),
+        (1, "upstream", lambda j: wire.Hidden(j, 0, 1, "float32", bytes(16)), "position_mismatch"),
+        (1, "upstream", lambda j: wire.Hidden(j, 0, 1, "bfloat16", bytes(16)), "wrong_dtype"),
+        (1, "upstream", lambda j: wire.Finish(j, "stop", 4000), "finish_mismatch"),
+        (2, "upstream", lambda j: wire.Failed(j, "engine_error", "told so"), "engine_error"),
+    ],
+)
+def test_a_neighbour_that_breaks_the_protocol_ends_the_job_and_nothing_else(
+    slow_net: Network, stage: int, role: str, frame: Callable[[bytes], wire.Frame], code: str
+) -> None:
+    net = slow_net
+    jobs, other = net.jobs(max_tokens=3000), net.jobs(max_tokens=30)
+    for batch in (jobs, other):
+        net.dispatch(batch)
+        net.prompt(batch[0])
+    net.until(lambda: len(net.tokens(jobs[0])) > 2)
+    victim = net.nodes[stage].party.peer
+    if role == "gateway":
+        net.links.send(victim, frame(jobs[0].job_id))
+    else:
+        neighbour = net.nodes[stage - 1]
+        neighbour.pipeline._call(lambda: neighbour.pipeline._links.send(victim, frame(jobs[0].job_id)))
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    assert code in {f.code for _, f in net.of(wire.Failed, jobs[0])}  # type: ignore[union-attr]
+    net.until(lambda: net.finish(other[0]))
+    net.check(other, expected_tokens(PROMPT, net.num_layers, 30))
+    net.wait_idle()
+
+
+def test_a_job_over_capacity_is_refused_and_the_others_go_on(slow_net: Network) -> None:
+    net = slow_net
+    batches = [net.jobs(max_tokens=30, salt=bytes([i])) for i in range(5)]
+    for jobs in batches:
+        net.dispatch(jobs)
+        net.until(lambda jobs=jobs: net.of(wire.Ready, jobs[0]) or net.of(wire.Failed, jobs[0]))
+    refused = [jobs for jobs in batches if net.of(wire.Failed, jobs[0])]
+    assert [f.code for _, f in net.of(wire.Failed, refused[0][0])][:1] == ["busy"]  # type: ignore[union-attr]
+    assert len(refused) == 1
+    for jobs in batches:
+        if jobs not in refused:
+            net.prompt(jobs[0])
+            net.check(jobs, expected_tokens(PROMPT, net.num_layers, 30))
+
+
+def test_receipts_are_sent_again_until_acknowledged_also_after_a_restart(net: Network) -> None:
+    jobs = net.jobs(max_tokens=3)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    node = net.nodes[1]
+    net.until(lambda: len([1 for who, _ in net.of(wire.Receipt, jobs[0]) if who == node.party.address]) >= 2)
+    assert len(node.store.unacknowledged()) == 1
+    node.pipeline.beat_to([net.gateway.peer])
+    net.frames.clear()
+    node.service.send_waiting_receipts()
+    net.check(jobs, expected_tokens(PROMPT, net.num_layers, 3))
+    wait_for(lambda: not node.store.unacknowledged())
+
+
+def test_heartbeats_tell_what_is_served_and_how_fast(net: Network) -> None:
+    node = net.nodes[1]
+    node.pipeline.beat_to([net.gateway.peer])
+    jobs = net.jobs(max_tokens=30)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.finish(jobs[0]))
+
+    def latest() -> wire.Heartbeat | None:
+        beats = [f for _, f in net.frames if isinstance(f, wire.Heartbeat)]
+        return beats[-1] if beats else None
+
+    net.until(lambda: (beat := latest()) is not None and beat.seconds_per_token_layer > 0 and beat.jobs_running == 0)
+    beat = latest()
+    assert beat is not None
+    assert (beat.first_layer, beat.end_layer, beat.capacity, beat.draining) == (2, 4, 4, False)
+    node.pipeline.drain()
+    net.until(lambda: (beat := latest()) is not None and beat.draining)
+    late = net.jobs(max_tokens=3)
+    net.dispatch(late)
+    net.until(lambda: net.of(wire.Failed, late[0]))
+
+
+def test_a_broken_engine_fails_its_jobs_and_the_node_lives(net: Network) -> None:
+    node = net.nodes[1]
+    original = node.engine.step
+
+    def broken() -> list[object]:
+        raise RuntimeError("out of memory")
+
+    node.engine.step = broken  # type: ignore[method-assign, assignment]
+    jobs = net.jobs()
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    net.wait_idle()
+    node.engine.step = original  # type: ignore[method-assign]
+    again = net.jobs(max_tokens=5)
+    net.dispatch(again)
+    net.prompt(again[0])
+    net.check(again, expected_tokens(PROMPT, net.num_layers, 5))

@@ -1,0 +1,112 @@
+"""A toy stage engine that honours the engine's interface in pure Python: hidden states are running sums of token ids.
+
+Every layer adds its number; the last stage's token is the sum at that position modulo the vocabulary. `expected_tokens`
+computes the same in one place.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+
+import numpy as np
+
+from worker.engine import (
+    EngineLimits,
+    HiddenRows,
+    InvalidInput,
+    PositionMismatch,
+    SampledToken,
+    SessionSpec,
+    StageOutput,
+    UnknownSession,
+)
+
+VOCAB = 997
+ROW = struct.Struct("<4f")
+
+
+def expected_tokens(prompt: list[int], num_layers: int, count: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append((sum(ids) + sum(range(num_layers))) % VOCAB)
+    return ids[len(prompt) :]
+
+
+class _Session:
+    def __init__(self, spec: SessionSpec) -> None:
+        self.spec = spec
+        self.rows: list[float] = []
+        self.num_computed = 0
+        self.total = 0.0
+        self.num_tokens = 0
+
+
+class ToyEngine:
+    """Layers [first, end) of `num_layers`. `delay_s` slows each step down."""
+
+    def __init__(self, first: int, end: int, num_layers: int, *, chunk: int = 4, delay_s: float = 0.0) -> None:
+        self.first, self.end, self.num_layers, self.delay_s = first, end, num_layers, delay_s
+        self.limits = EngineLimits(
+            max_sessions=8, max_context_tokens=10_000, max_cache_bytes=2**30, prefill_chunk_tokens=chunk
+        )
+        self.sessions: dict[bytes, _Session] = {}
+
+    def add(self, session_id: bytes, spec: SessionSpec) -> None:
+        self.sessions[session_id] = _Session(spec)
+
+    def feed(self, session_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
+        if session_id not in self.sessions:
+            raise UnknownSession("no such session")
+        session = self.sessions[session_id]
+        if first_position != len(session.rows):
+            raise PositionMismatch(f"{first_position} is not {len(session.rows)}")
+        if self.first == 0:
+            new = [float(i) for i in np.frombuffer(payload, "<u4")]
+        else:
+            if len(payload) % ROW.size:
+                raise InvalidInput("no whole rows")
+            new = [ROW.unpack_from(payload, at)[0] for at in range(0, len(payload), ROW.size)]
+        if len(session.rows) + len(new) > session.spec.max_positions or not all(map(math.isfinite, new)):
+            raise InvalidInput("too many positions, or not finite")
+        session.rows += new
+
+    def step(self) -> list[StageOutput]:
+        for session_id, session in self.sessions.items():
+            if session.num_computed < len(session.rows):
+                time.sleep(self.delay_s)
+                return self._run(session_id, session)
+        return []
+
+    def remove(self, session_id: bytes) -> None:
+        self.sessions.pop(session_id, None)
+
+    def _run(self, session_id: bytes, session: _Session) -> list[StageOutput]:
+        first = session.num_computed
+        rows = session.rows[first : first + self.limits.prefill_chunk_tokens]
+        session.num_computed += len(rows)
+        out = []
+        for row in rows:
+            if self.first == 0:
+                session.total += row
+                row = session.total
+            out.append(row + sum(range(self.first, self.end)))
+        if self.end < self.num_layers:
+            packed = b"".join(ROW.pack(value, 0, 0, 0) for value in out)
+            array = np.frombuffer(packed, np.uint8).reshape(len(rows), ROW.size)
+            return [HiddenRows(session_id, first, len(rows), array)]
+        spec = session.spec
+        if session.num_computed < spec.num_prompt_tokens:
+            return []
+        index = session.num_tokens
+        session.num_tokens += 1
+        token = int(out[-1]) % VOCAB
+        reason = None
+        if token in spec.eos_token_ids and not spec.ignore_eos:
+            reason = "stop"
+        elif session.num_tokens >= spec.max_tokens:
+            reason = "length"
+        if reason:
+            self.remove(session_id)
+        return [SampledToken(session_id, index, spec.num_prompt_tokens + index, token, reason, -0.5)]

@@ -1,0 +1,65 @@
+"""Receipts on their way to gateways: sent again, ever more slowly, until acknowledged. They also lie in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.errors import LinkError
+from worker.jobs import Peer
+from worker.running import Send
+from worker.wire import Receipt
+
+FIRST_RETRY_S = 1.0
+LAST_RETRY_S = 30.0
+MAX_WAITING = 2_000
+
+
+@dataclass
+class _Waiting:
+    peer: Peer
+    frame: Receipt
+    next_at: float
+    delay_s: float
+
+
+class Outbox:
+    """Used by the engine thread alone. Beyond `MAX_WAITING` the oldest are left to the store."""
+
+    def __init__(self, send: Send, on_acknowledged: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._on_acknowledged = on_acknowledged
+        self._waiting: dict[bytes, _Waiting] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def peers(self) -> list[Peer]:
+        return [waiting.peer for waiting in self._waiting.values()]
+
+    def put(self, peer: Peer, frame: Receipt, now: float) -> None:
+        while len(self._waiting) >= MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[frame.job] = _Waiting(peer, frame, now, FIRST_RETRY_S)
+        self.send_again(now)
+
+    def send_again(self, now: float) -> None:
+        """Send what is due."""
+        for waiting in self._waiting.values():
+            if now >= waiting.next_at:
+                waiting.next_at = now + waiting.delay_s
+                waiting.delay_s = min(2 * waiting.delay_s, LAST_RETRY_S)
+                try:
+                    self._send(waiting.peer, waiting.frame)
+                except LinkError:
+                    continue
+
+    def acknowledge(self, sender: bytes, job: bytes) -> bool:
+        """Whether this sender had a receipt of that job to acknowledge."""
+        waiting = self._waiting.get(job)
+        if waiting is None or waiting.peer.link_key != sender:
+            return False
+        del self._waiting[job]
+        self._on_acknowledged(job)
+        return True

@@ -1,0 +1,279 @@
+"""One job at one stage, from `ready` to its end: who may say what when, and what is committed to. No sockets, no clock.
+
+Input positions must continue without gap or repeat; whatever does not fit ends this job, with a code, and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker import wire
+from worker.commitments import Commitment, StageCommitment, output_record
+from worker.engine import EngineError, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
+from worker.engine.runner import Payload
+from worker.errors import CommitmentError, LinkError
+from worker.jobs import Peer, StageJob
+from worker.sampling import SamplingParameters
+
+Send = Callable[[Peer, wire.Frame], None]
+
+
+class StageEngine(Protocol):
+    """What a running job needs of `worker.engine.Engine`."""
+
+    limits: EngineLimits
+
+    def add(self, session_id: bytes, spec: SessionSpec) -> None: ...
+    def feed(self, session_id: bytes, first_position: int, payload: Payload) -> None: ...
+    def step(self) -> list[StageOutput]: ...
+    def remove(self, session_id: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class StageIdentity:
+    """What a stage computes with: numeric profile, the dtype on its links, and 32 bytes that name its weights."""
+
+    profile: str
+    dtype: wire.Dtype
+    shard_root: bytes
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed."""
+
+    num_output_tokens: int = 0
+    finish_reason: wire.FinishReason | None = None
+    commitment: Commitment | None = None
+    code: str = ""
+    message: str = ""
+
+
+class ForeignFrame(Exception):
+    """A frame from someone who does not speak for that role in this job. It is dropped and counted."""
+
+
+class JobFailed(Exception):
+    """The job is over; `code` goes to the gateway and the neighbours."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RunningJob:
+    """State of one job. `end` is set once, by whatever ends it; after that nothing may be called but `num_due`."""
+
+    def __init__(self, job: StageJob, engine: StageEngine, identity: StageIdentity, send: Send) -> None:
+        """Open the engine's session. Raises EngineError when the engine will not have it."""
+        self.job = job
+        self.engine = engine
+        self.end: JobEnd | None = None
+        self.num_steps_due = 0
+        self.downstream_ready = job.is_last
+        self._identity = identity
+        self._send_frame = send
+        self._num_received = 0
+        self._tokens: list[int] = []
+        self._num_tokens_back = 0
+        digest = job.assignment_digest
+        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root)
+        engine.add(job.job_id, _session_spec(job))
+
+    @property
+    def peers(self) -> list[Peer]:
+        """Everyone this job speaks with."""
+        job = self.job
+        return [peer for peer in dict.fromkeys((job.gateway, job.upstream, job.downstream)) if peer is not None]
+
+    @property
+    def has_data(self) -> bool:
+        return self._num_received > 0
+
+    def announce(self) -> None:
+        """Say `ready` when this stage and all after it are; to be repeated until data comes."""
+        if self.downstream_ready and not self.has_data:
+            upstream = self.job.gateway if self.job.is_first else self.job.upstream
+            assert upstream is not None
+            self._send(upstream, wire.Ready(self.job.job_id))
+
+    def receive(self, sender: bytes, frame: wire.JobFrame) -> None:
+        """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
+        if not self._may_say(sender, frame):
+            raise ForeignFrame(f"{frame.kind} from {sender.hex()}")
+        if isinstance(frame, wire.Ready):
+            self.downstream_ready = True
+            self.announce()
+        elif isinstance(frame, wire.Prompt):
+            self._take_prompt(frame)
+        elif isinstance(frame, wire.Hidden):
+            self._take_hidden(frame)
+        elif isinstance(frame, wire.Token):
+            self._take_token(frame)
+        elif isinstance(frame, wire.Finish):
+            self._take_finish(frame)
+        elif isinstance(frame, wire.Cancel):
+            self._take_cancel()
+        elif isinstance(frame, wire.Failed):
+            self.fail(frame.code, frame.message, told_by=sender)
+
+    def put_out(self, output: StageOutput) -> None:
+        """Send on what the engine made. Raises JobFailed."""
+        if isinstance(output, SessionFailed):
+            raise JobFailed(output.error.code, str(output.error))
+        if isinstance(output, HiddenRows):
+            self._put_hidden(output)
+        else:
+            self._put_token(output)
+
+    def fail(self, code: str, message: str, told_by: bytes = b"") -> None:
+        """End the job without a receipt; everyone but who told us is told."""
+        if self.end is not None:
+            return
+        self.engine.remove(self.job.job_id)
+        self.end = JobEnd(code=code, message=message)
+        for peer in self.peers:
+            if peer.link_key != told_by:
+                try:
+                    self._send_frame(peer, wire.Failed(self.job.job_id, code, message[:400]))
+                except LinkError:
+                    continue  # who cannot be told finds out by itself
+
+    def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
+        job = self.job
+        gateway, upstream, downstream = (
+            peer.link_key if peer else None for peer in (job.gateway, job.upstream, job.downstream)
+        )
+        match frame:
+            case wire.Ready():
+                return sender == downstream and not job.is_last
+            case wire.Prompt():
+                return sender == gateway and job.is_first
+            case wire.Hidden():
+                return sender == upstream and not job.is_first
+            case wire.Token():
+                return sender == upstream and job.is_first
+            case wire.Finish():
+                return sender == upstream and not job.is_last
+            case wire.Cancel():
+                return sender == gateway
+            case wire.Failed():
+                return sender in (gateway, upstream, downstream)
+            case _:
+                return False
+
+    def _take_prompt(self, frame: wire.Prompt) -> None:
+        if frame.num_tokens != self.job.num_prompt_tokens:
+            raise JobFailed("wrong_prompt", f"{frame.num_tokens} tokens, the job has {self.job.num_prompt_tokens}")
+        self._feed(0, frame.payload, frame.num_tokens)
+
+    def _take_hidden(self, frame: wire.Hidden) -> None:
+        if frame.dtype != self._identity.dtype:
+            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {self._identity.dtype}")
+        self._feed(frame.first_position, frame.payload, frame.num_tokens)
+
+    def _take_token(self, frame: wire.Token) -> None:
+        if frame.index != self._num_tokens_back or frame.position != self.job.num_prompt_tokens + frame.index:
+            raise JobFailed(
+                "position_mismatch", f"token {frame.index} at {frame.position} does not continue the output"
+            )
+        self._num_tokens_back += 1
+        if frame.finish_reason is None:
+            self._feed(frame.position, struct.pack("<I", frame.token_id), 1)
+
+    def _take_finish(self, frame: wire.Finish) -> None:
+        if frame.num_output_tokens > self.job.max_tokens:
+            raise JobFailed("finish_mismatch", f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}")
+        if self.job.downstream is not None and self.job.stage < self.job.num_stages - 2:
+            self._send(self.job.downstream, frame)
+        self._finish(frame.finish_reason, frame.num_output_tokens, None)
+
+    def _take_cancel(self) -> None:
+        if not self.job.is_last:
+            self.fail("cancelled", "the gateway gave the job up", told_by=self.job.gateway.link_key)
+        else:
+            self._decide("cancelled")
+
+    def _feed(self, first_position: int, payload: wire.Buffer, num_tokens: int) -> None:
+        if first_position != self._num_received:
+            raise JobFailed("position_mismatch", f"position {first_position}, expected {self._num_received}")
+        try:
+            self.engine.feed(self.job.job_id, first_position, payload)
+            self._commitment.received(first_position, payload, num_tokens)
+        except EngineError as error:
+            raise JobFailed(error.code, str(error)) from error
+        except CommitmentError as error:
+            raise JobFailed("position_mismatch", str(error)) from error
+        self._num_received += num_tokens
+        in_prompt = first_position < self.job.num_prompt_tokens
+        chunk = self.engine.limits.prefill_chunk_tokens
+        self.num_steps_due += -(-num_tokens // chunk) if in_prompt else num_tokens
+
+    def _put_hidden(self, output: HiddenRows) -> None:
+        rows = output.rows.data.cast("B")
+        self._commitment.sent(output.first_position, rows, output.num_tokens)
+        assert self.job.downstream is not None
+        frame = wire.Hidden(self.job.job_id, output.first_position, output.num_tokens, self._identity.dtype, rows)
+        self._send(self.job.downstream, frame)
+
+    def _put_token(self, output: SampledToken) -> None:
+        first = self.job.num_prompt_tokens - 1
+        if output.index == 0 and first:
+            self._commitment.sent(0, b"", first)
+        token = struct.pack("<I", output.token_id)
+        self._commitment.sent(first + output.index, token, 1)
+        self._tokens.append(output.token_id)
+        logprob = min(output.logprob, 0.0) if output.logprob is not None else None
+        ids = (output.index, output.position, output.token_id)
+        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason, logprob=logprob)
+        self._send(self.job.gateway, frame)
+        if self.job.downstream is not None:
+            self._send(self.job.downstream, frame)
+        if output.finish_reason is not None:
+            self._decide(output.finish_reason)
+        elif self.job.downstream is None:
+            self._feed(output.position, token, 1)
+
+    def _decide(self, reason: wire.FinishReason) -> None:
+        """The last stage ends the job and tells all how many tokens there are."""
+        frame = wire.Finish(self.job.job_id, reason, len(self._tokens))
+        self._send(self.job.gateway, frame)
+        if self.job.downstream is not None:
+            self._send(self.job.downstream, frame)
+        sampling = self.job.sampling
+        assert sampling is not None
+        self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
+
+    def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
+        commitment = None
+        if num_output_tokens:
+            try:
+                commitment = self._commitment.seal(self.job.num_prompt_tokens + num_output_tokens - 1, output)
+            except CommitmentError as error:
+                raise JobFailed("finish_mismatch", str(error)) from error
+        self.engine.remove(self.job.job_id)
+        self.end = JobEnd(num_output_tokens, reason, commitment)
+
+    def _send(self, peer: Peer, frame: wire.Frame) -> None:
+        try:
+            self._send_frame(peer, frame)
+        except LinkError as error:
+            raise JobFailed("link_full", str(error)) from error
+
+
+def _session_spec(job: StageJob) -> SessionSpec:
+    if job.sampling is None:
+        return SessionSpec(job.num_prompt_tokens, job.max_tokens)
+    return SessionSpec(
+        num_prompt_tokens=job.num_prompt_tokens,
+        max_tokens=job.max_tokens,
+        sampling=SamplingParameters(**job.sampling.model_dump()),
+        stop=job.stop,
+        eos_token_ids=job.eos_token_ids,
+        ignore_eos=job.ignore_eos,
+        prompt_token_ids=job.prompt_token_ids,
+        logprobs=job.logprobs,
+    )

@@ -1,0 +1,84 @@
+"""What a node does with a task, from the envelope to the signed receipt. Runs in a Celery pool thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from eth_account.signers.local import LocalAccount
+
+from worker.admission import Refused, Terms, open_envelope
+from worker.errors import TaskRefused, WorkerError
+from worker.jobs import Envelope, StageJob
+from worker.pipeline import Pipeline
+from worker.receipts import build_receipt
+from worker.registry import Registry
+from worker.running import JobEnd, StageEngine, StageIdentity
+from worker.store import NodeStore
+
+log = logging.getLogger(__name__)
+
+SEND_AGAIN_FOR_S = 24 * 3600
+
+
+class Engines(Protocol):
+    """Where the engine for a job's layers comes from."""
+
+    def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
+        """Raises WorkerError when these layers cannot be served."""
+
+
+class StageService:
+    """One node's way with tasks. `account` is the node's signer; it never leaves this object."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        registry: Registry,
+        store: NodeStore,
+        pipeline: Pipeline,
+        engines: Engines,
+        account: LocalAccount,
+    ) -> None:
+        self._terms = terms
+        self._registry = registry
+        self._store = store
+        self._pipeline = pipeline
+        self._engines = engines
+        self._account = account
+
+    def send_waiting_receipts(self) -> None:
+        """Take up the receipts that an earlier run of this node could not deliver."""
+        for stored in self._store.unacknowledged(since=int(time.time()) - SEND_AGAIN_FOR_S):
+            self._pipeline.deliver(stored.job.gateway, stored.receipt.to_frame(stored.job.job_id))
+
+    def run_stage(self, envelope: Envelope) -> None:
+        """Live as long as the job, then sign and keep its receipt and see it off. Refusals are not errors here."""
+        try:
+            job = open_envelope(envelope, self._terms, self._registry, self._store.take)
+        except Refused as refused:
+            log.warning("refused job %s: %s", refused.job.job_id.hex(), refused.reason)
+            self._pipeline.refuse(refused.job, refused.reason.code, str(refused.reason))
+            return
+        except TaskRefused as reason:
+            log.warning("dropped a task: %s", reason)
+            return
+        try:
+            engine, identity = self._engines.get(job.assignment.first_layer, job.assignment.end_layer)
+        except WorkerError as error:
+            log.error("no stage for job %s: %s", job.job_id.hex(), error)
+            self._pipeline.refuse(job, "not_served", str(error))
+            return
+        started_at = int(time.time())
+        end = self._pipeline.submit(job, engine, identity).result()
+        self._conclude(job, end, started_at)
+
+    def _conclude(self, job: StageJob, end: JobEnd, started_at: int) -> None:
+        log.info("job %s ended: %s, %d tokens", job.job_id.hex(), end.code or end.finish_reason, end.num_output_tokens)
+        if end.commitment is None:
+            return
+        finished_at = min(int(time.time()), job.assignment.deadline)
+        signed = build_receipt(job, end.commitment, end.num_output_tokens, started_at, finished_at, self._account)
+        self._store.save(job, signed)
+        self._pipeline.deliver(job.gateway, signed.to_frame(job.job_id))
