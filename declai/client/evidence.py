@@ -13,6 +13,7 @@ class Evidence:
     """Collected from one answer, whole or chunk by chunk. `complete` once the answer's end was seen."""
 
     request: str | None = None
+    model: str | None = None
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -26,6 +27,7 @@ class Evidence:
     def see(self, payload: dict[str, Any]) -> str:
         """Take in one chunk or one whole answer (chat or plain completion); returns the text that it adds."""
         added = ""
+        self.model = payload.get("model") or self.model
         if payload.get("prompt_token_ids") is not None:
             self.prompt_token_ids = list(payload["prompt_token_ids"])
         for choice in payload.get("choices", ()):

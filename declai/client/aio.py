@@ -1,0 +1,353 @@
+"""The SDK's client: everything a requester does, against one gateway. `declai.client.sync` is the same, blocking."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from eth_account.signers.local import LocalAccount
+
+from chain.client import Chain, Deployment
+from chain.keystore import read_password
+from chain.pricing import Tier as ServiceTier
+from declai.client.book import SessionBook
+from declai.client.checks import check_receipts, check_tokens, parse_bundle
+from declai.client.evidence import Evidence
+from declai.client.models import TokenizerCache
+from declai.client.payer import Payer
+from declai.client.session import SessionWallet, SignedRequest
+from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session, Tier
+from declai.errors import ApiError, ReceiptError
+from declai.home import home
+from declai.network import Network, load
+from declai.wallets import find_keystore, unlock
+
+TIMEOUT_S = 120.0
+RECEIPT_TRIES = 20
+
+
+def chain_of(network: Network) -> Chain:
+    """The chain of a network file."""
+    deployment = Deployment.model_validate(
+        {"chain_id": network.chain.chain_id, "contracts": network.contracts, "block": network.chain.block}
+    )
+    return Chain(network.chain.rpc_url, deployment)
+
+
+class AsyncClient:
+    """A requester's client.
+
+    With `api_key` it is a plain OpenAI-style client. Without one it signs every request with a session of `wallet`,
+    checks the receipts of each answer, and acknowledges only what it has checked.
+
+    Args:
+        network: a network file's content or path; the default is `$DECLAI_NETWORK`, else the local devnet.
+        wallet: name or path of the wallet whose sessions are used.
+        password_file: of the wallet; the network file may name one.
+        session: id of the session to use; the default is the newest open one.
+    """
+
+    def __init__(
+        self,
+        network: Network | Path | None = None,
+        *,
+        wallet: str = "requester",
+        password_file: Path | None = None,
+        api_key: str | None = None,
+        session: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.network = network if isinstance(network, Network) else load(network)
+        self.chain = chain_of(self.network)
+        self._wallet_name = wallet
+        self._password_file = password_file
+        self._api_key = api_key
+        self._session_id = session
+        self._session_wallet: SessionWallet | None = None
+        self._book = SessionBook(home() / "sessions.db")
+        self._tokenizers = TokenizerCache(self.chain, self.network.gateway.url)
+        self._http = httpx.AsyncClient(base_url=self.network.gateway.url, timeout=timeout_s)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # What anyone may ask
+
+    async def models(self) -> list[Model]:
+        """The models that can be asked for."""
+        answer = await self._get("/v1/models")
+        return [Model.model_validate(item) for item in answer["data"]]
+
+    async def estimate(
+        self, messages: Sequence[Mapping[str, Any]], model: str | None = None, **options: Any
+    ) -> Estimate:
+        """What a conversation's next answer may cost at most."""
+        return await self._estimate(await self._body(messages, model, options))
+
+    async def receipts(self, request: str) -> dict[str, Any]:
+        """A request's receipts as the gateway tells them."""
+        found: dict[str, Any] = await self._get(f"/v1/receipts/{request}")
+        return found
+
+    async def network_info(self) -> dict[str, Any]:
+        """What the gateway says of itself."""
+        found: dict[str, Any] = await self._get("/v1/network")
+        return found
+
+    # Asking
+
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        **options: Any,
+    ) -> Answer:
+        """One whole answer. `options` are the API's: max_tokens, temperature, seed, stop, ..."""
+        evidence = Evidence()
+        async for _ in self.stream(messages, model, tier=tier, evidence=evidence, **options):
+            pass
+        if evidence.usage is None or evidence.request is None:
+            raise ApiError("the answer ended without its usage")
+        return Answer(
+            text=evidence.text,
+            finish_reason=evidence.finish_reason or "",
+            usage=evidence.usage,
+            request=evidence.request,
+            model=evidence.model or "",
+        )
+
+    async def stream(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        evidence: Evidence | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Delta]:
+        """An answer piece by piece; the last delta carries finish reason, usage and the request's hash.
+
+        Raises:
+            ApiError: the gateway refused or failed.
+            ReceiptError: the receipts do not check; nothing was acknowledged.
+        """
+        body = await self._body(messages, model, options | {"tier": tier})
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        seen = evidence or Evidence()
+        async with self.exchange("/v1/chat/completions", body, seen) as events:
+            async for payload in events:
+                text = seen.see(payload)
+                if text:
+                    yield Delta(text=text)
+        yield Delta(text="", finish_reason=seen.finish_reason, usage=seen.usage, request=seen.request)
+
+    @asynccontextmanager
+    async def exchange(
+        self, path: str, body: dict[str, Any], evidence: Evidence
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Send one request, signed when there is a session, and iterate over what comes back.
+
+        When the block ends the receipts are checked and the request is acknowledged, or voided when it was refused.
+        """
+        signed: SignedRequest | None = None
+        headers = {}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        else:
+            body = body | {"return_token_ids": True}
+            signed = await self._sign(body)
+            headers["Authorization"] = signed.header
+        refused = False
+        try:
+            async with self._http.stream("POST", path, json=body, headers=headers) as response:
+                if response.status_code != 200:
+                    refused = True
+                    await response.aread()
+                    raise _api_error(response.status_code, response.text)
+                evidence.request = response.headers.get("x-declai-request")
+                yield _payloads(response)
+        except httpx.HTTPError as error:
+            raise ApiError(f"the gateway at {self.network.gateway.url} does not answer: {error!r}") from error
+        finally:
+            if signed is not None:
+                await asyncio.shield(self._conclude(signed, body, evidence, refused))
+
+    # Money
+
+    async def balance(self) -> Balance:
+        """The wallet's money, from the chain."""
+        return await asyncio.to_thread(self._balance)
+
+    async def open_session(self, budget: int, duration_s: int = 30 * 86_400) -> Session:
+        """Lock `budget` base units for requests to this gateway, signed with a fresh key that only they can spend."""
+        info = await self.network_info()
+        return await asyncio.to_thread(self._open_session, budget, duration_s, info["gateway"]["address"])
+
+    async def sessions(self) -> list[Session]:
+        """This machine's sessions of the wallet on this network, newest first."""
+        return await asyncio.to_thread(self._sessions)
+
+    # Inner workings
+
+    async def _body(
+        self, messages: str | Sequence[Mapping[str, Any]], model: str | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        if model is None:
+            model = self.network.model.name if self.network.model else (await self.models())[0].id
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"model": model, "messages": [dict(message) for message in messages]} | given
+
+    async def _get(self, path: str) -> Any:
+        try:
+            response = await self._http.get(path)
+        except httpx.HTTPError as error:
+            raise ApiError(f"the gateway at {self.network.gateway.url} does not answer: {error!r}") from error
+        if response.status_code != 200:
+            raise _api_error(response.status_code, response.text)
+        return response.json()
+
+    async def _estimate(self, body: dict[str, Any]) -> Estimate:
+        response = await self._http.post("/v1/estimate", json=body)
+        if response.status_code != 200:
+            raise _api_error(response.status_code, response.text)
+        return Estimate.model_validate(response.json())
+
+    async def _sign(self, body: dict[str, Any]) -> SignedRequest:
+        wallet = await asyncio.to_thread(self._open_wallet)
+        await self._reconcile(wallet)
+        estimate = await self._estimate(body)
+        tier = ServiceTier[str(body.get("tier", "research")).upper()]
+        return await asyncio.to_thread(
+            lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
+        )
+
+    def _open_wallet(self) -> SessionWallet:
+        if self._session_wallet is None:
+            self._session_wallet = self._payer().open_wallet(self._session_id)
+        return self._session_wallet
+
+    def _payer(self) -> Payer:
+        path, known_file = find_keystore(self._wallet_name, self.network)
+        file = self._password_file or known_file
+        return Payer(
+            self.chain,
+            self._book,
+            gateway_url=self.network.gateway.url,
+            keystore=path,
+            password=lambda: read_password(file) if file else None,
+            unlock=lambda: self._unlock(),
+        )
+
+    def _unlock(self) -> LocalAccount:
+        return unlock(self._wallet_name, self.network, self._password_file)
+
+    async def _conclude(self, signed: SignedRequest, body: dict[str, Any], evidence: Evidence, refused: bool) -> None:
+        """Find out what the request cost, check it, and write it into the book."""
+        wallet = self._open_wallet()
+        if refused:
+            # Refused before it ran. Should the gateway claim it all the same, its cap is the most that can be lost.
+            wallet.void(signed.nonce)
+            return
+        bundle = None
+        for attempt in range(RECEIPT_TRIES):
+            with suppress(ApiError):
+                bundle = parse_bundle(await self.receipts(signed.request))
+                if bundle.state != "running":
+                    break
+            await asyncio.sleep(min(0.02 * 2**attempt, 1.0))
+        if bundle is None or bundle.state == "running":
+            return  # still open: the next request asks again
+        try:
+            cost = await asyncio.to_thread(check_receipts, bundle, self.chain, wallet.record.gateway, evidence)
+            if evidence.complete and bundle.state == "finished":
+                tokenizer = await asyncio.to_thread(self._tokenizers.get, str(body["model"]))
+                await asyncio.to_thread(check_tokens, evidence, body, tokenizer)
+        except ReceiptError:
+            wallet.dispute(signed.nonce)
+            raise
+        wallet.accept(signed.nonce, cost)
+
+    async def _reconcile(self, wallet: SessionWallet) -> None:
+        """Close what an earlier run of this program left open."""
+        for record in wallet.book.pending(wallet.record.id):
+            if record.request is None:
+                wallet.void(record.nonce)  # the nonce was taken, the request never signed
+                continue
+            try:
+                bundle = parse_bundle(await self.receipts(record.request))
+            except ApiError as error:
+                if error.status == 404 and record.deadline + 60 < time.time():
+                    wallet.void(record.nonce)
+                continue
+            if bundle.state != "running":
+                cost = await asyncio.to_thread(check_receipts, bundle, self.chain, wallet.record.gateway, None)
+                wallet.accept(record.nonce, cost)
+
+    def _balance(self) -> Balance:
+        address = self._payer().address
+        locked = sum(session.budget_units - session.spent_units for session in self._sessions() if not session.closed)
+        return Balance(
+            address=address,
+            wallet_units=self.chain.token.balance_of(address),
+            ledger_units=self.chain.ledger.balance_of(address),
+            sessions_units=locked,
+        )
+
+    def _open_session(self, budget: int, duration_s: int, gateway: str) -> Session:
+        record = self._payer().open_session(budget, duration_s, gateway)
+        self._session_id, self._session_wallet = record.id, None
+        return Session(id=record.id, gateway=record.gateway, budget_units=budget, spent_units=0, closed=False)
+
+    def _sessions(self) -> list[Session]:
+        return [
+            Session(
+                id=record.id,
+                gateway=record.gateway,
+                budget_units=record.budget,
+                spent_units=record.spent,
+                closed=record.closed,
+            )
+            for record in self._payer().records()
+        ]
+
+
+def _api_error(status: int, text: str) -> ApiError:
+    try:
+        error = json.loads(text)["error"]
+        return ApiError(
+            error["message"], status=status, type=error["type"], param=error.get("param"), code=error.get("code")
+        )
+    except (ValueError, KeyError, TypeError):
+        return ApiError(f"HTTP {status}: {text[:200]}", status=status)
+
+
+async def _payloads(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of a whole answer, or of each event of a stream. Raises ApiError for an error in mid-stream."""
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        await response.aread()
+        yield response.json()
+        return
+    async for line in response.aiter_lines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        payload = json.loads(line[6:])
+        if "error" in payload:
+            error = payload["error"]
+            raise ApiError(error["message"], type=error.get("type", "server_error"), code=error.get("code"))
+        yield payload

@@ -1,0 +1,39 @@
+"""Signing in at a gateway with a wallet (EIP-4361), for an API key that is bound to one session."""
+
+from __future__ import annotations
+
+import httpx
+from eth_account.signers.local import LocalAccount
+
+from api.auth.siwe import compose
+from chain.messages import sign_text
+from declai.errors import ApiError
+
+STATEMENT = "Give out an API key that can spend this DeCLAI session."
+
+
+def sign_in(url: str, account: LocalAccount, session: str, chain_id: int) -> str:
+    """The API key for a session whose key is the gateway's.
+
+    Raises:
+        ApiError: the gateway refuses or does not answer.
+    """
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            challenge = client.get("/v1/auth/nonce").raise_for_status().json()
+            message = compose(
+                domain=challenge["domain"],
+                uri=challenge["uri"],
+                address=account.address,
+                chain_id=chain_id,
+                nonce=challenge["nonce"],
+                statement=STATEMENT,
+                resources=(f"declai:session:{session}",),
+            )
+            signature = "0x" + sign_text(message, account).hex()
+            response = client.post("/v1/auth/login", json={"message": message, "signature": signature})
+            if response.status_code != 200:
+                raise ApiError(response.json()["error"]["message"], status=response.status_code)
+            return str(response.json()["api_key"])
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        raise ApiError(f"signing in at {url} failed: {error!r}") from None
