@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import redis
 from redis import asyncio as redis_asyncio
@@ -17,28 +16,32 @@ from api.auth.signin import SignInService
 from api.credits.admission import Admission
 from api.credits.reservations import Reservations
 from api.scheduling.nodes import NodeDirectory
+from api.services import Keys, open_chain, open_keys, operator_of
 from api.serving.catalog import ModelCatalog
+from api.serving.desk import Desk
+from api.serving.dispatch import dispatch
 from api.serving.generator import Generator
 from api.serving.hub import LinkHub
-from api.serving.pipeline import Timeouts
-from api.services import Keys, open_chain, open_keys, operator_of
+from api.serving.joining import Joining, without_credentials
+from api.serving.metrics import Metrics
+from api.serving.office import Office, Timeouts
 from api.settings import GatewaySettings
 from api.store.store import Store
 from chain.client import Chain
-from chain.errors import ChainError
+from chain.errors import ChainError, DeploymentError
 from chain.index import EventIndex
 from ipfs.store import BlockStore
-from worker.broker import dispatch, limit_connections
+from worker.broker import limit_connections
 from worker.errors import BrokerError
-from worker.jobs import Envelope, Peer
+from worker.jobs import Peer
 from worker.links import LinkKeyPair
 
 logger = logging.getLogger(__name__)
-INDEX_EVERY_S = 2.0
-BROKER_CHECK_EVERY_S = 10.0
+FOLLOW_CHAIN_EVERY_S = 1.0
+CHECK_BROKER_EVERY_S = 10.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gateway:
     """The parts; routes reach it as `request.app.state.gateway`."""
 
@@ -49,14 +52,30 @@ class Gateway:
     index: EventIndex
     store: Store
     blocks: BlockStore
-    catalog: ModelCatalog
+    redis: redis_asyncio.Redis
     directory: NodeDirectory
     hub: LinkHub
-    signin: SignInService
-    admission: Admission
-    generator: Generator
-    redis: redis_asyncio.Redis
     peer: Peer
+    catalog: ModelCatalog
+    signin: SignInService
+    joining: Joining
+    desk: Desk
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What blocks while it is opened."""
+
+    chain: Chain
+    keys: Keys
+    operator: str
+    index: EventIndex
+    store: Store
+    blocks: BlockStore
+    directory: NodeDirectory
+    link_keys: LinkKeyPair
+    reservations: Reservations
 
 
 @asynccontextmanager
@@ -64,114 +83,132 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Open a gateway and keep it in step with the chain until the block ends.
 
     Raises:
-        ChainError: the chain, its contracts or this gateway's registration are not there.
-        KeystoreError: a key cannot be opened.
+        ChainError: the chain, its contracts or this gateway's registration are not there, or the fee is too high.
+        KeystoreError, LinkKeyError: a key cannot be opened.
+        LinkError: the link's address is taken.
     """
-    gateway = await asyncio.to_thread(_assemble, settings)
-    gateway.hub.start()
-    chores = [
-        asyncio.create_task(_follow_chain(gateway.index), name="index"),
-        asyncio.create_task(_watch_broker(gateway.redis), name="broker"),
-    ]
-    try:
+    async with AsyncExitStack() as stack:
+        base = await asyncio.to_thread(_open_base, settings)
+        stack.callback(base.store.close)
+        stack.callback(base.index.close)
+        gateway, generator = await _assemble(settings, base, stack)
+        chores = asyncio.gather(_follow_chain(base.directory), _guard_broker(gateway.redis))
+        stack.push_async_callback(_cancel, chores)
+        # Last in, first out: requests end while everything that they need is still open.
+        stack.push_async_callback(generator.close)
         yield gateway
-    finally:
-        await gateway.generator.stop()
-        for chore in chores:
-            chore.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
-        await gateway.hub.stop()
-        await gateway.redis.aclose()
-        await asyncio.to_thread(gateway.store.close)
-        await asyncio.to_thread(gateway.index.close)
 
 
-def _assemble(settings: GatewaySettings) -> Gateway:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+def _open_base(settings: GatewaySettings) -> _Base:
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     chain, keys = open_chain(settings), open_keys(settings)
     operator = operator_of(settings, chain, keys.signer.address)
+    max_fee_bps = chain.ledger.max_fee_bps()
+    if settings.fee_bps > max_fee_bps:
+        raise DeploymentError(f"a fee of {settings.fee_bps} bps is over the ledger's maximum of {max_fee_bps}")
+    link_keys = LinkKeyPair.load(settings.link_key)
     index = EventIndex(settings.data_dir / "index.db", chain)
-    index.sync()
+    directory = NodeDirectory(index, chain)
+    directory.refresh()
+    if index.state.nodes[operator].link_key != link_keys.public:
+        raise DeploymentError(f"{settings.link_key} is not the link key that the registry has for {operator}")
     store = Store(settings.store_url)
-    lost = store.fail_all_running("the gateway was restarted while this request ran")
-    if lost:
-        logger.warning("%d requests were running when the gateway last ended: they cost nothing", lost)
-    url = settings.redis_url.get_secret_value()
-    client = redis_asyncio.Redis.from_url(url)
-    reservations = Reservations(redis.Redis.from_url(url), store, operator)
+    num_lost = store.fail_all_running("the gateway was restarted while this request ran")
+    if num_lost:
+        logger.warning("%d requests ran when the gateway ended last: they cost nothing", num_lost)
+    reservations = Reservations(redis.Redis.from_url(settings.redis_url.get_secret_value()), store, operator)
     reservations.forget_all()
     blocks = BlockStore(settings.blocks_dir)
-    directory = NodeDirectory(index, chain, operator)
-    link_keys = LinkKeyPair.load(settings.link_key)
-    registered = index.state.nodes[operator]
-    peer = Peer(address=operator, link_key=link_keys.public, endpoint=registered.endpoint)
-    hub = LinkHub(link_keys, settings.link_bind, directory)
+    return _Base(chain, keys, operator, index, store, blocks, directory, link_keys, reservations)
+
+
+async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStack) -> tuple[Gateway, Generator]:
+    url = settings.redis_url.get_secret_value()
+    client = redis_asyncio.Redis.from_url(url)
+    stack.push_async_callback(client.aclose)
+    hub = LinkHub(base.link_keys, settings.link_bind, base.directory)
+    stack.push_async_callback(hub.close)
+    registered = base.index.state.nodes[base.operator]
+    peer = Peer(address=base.operator, link_key=base.link_keys.public, endpoint=registered.endpoint)
+    metrics = Metrics()
     admission = Admission(
-        store,
-        reservations,
-        chain,
-        index,
-        gateway=operator,
-        session_account=keys.session,
+        base.store,
+        base.reservations,
+        base.chain,
+        base.index,
+        gateway=base.operator,
+        session_account=base.keys.session,
         max_unacknowledged=settings.max_unacknowledged,
     )
-
-    async def send_tasks(envelopes: list[tuple[str, Envelope]]) -> None:
-        await asyncio.gather(*(dispatch(client, node, envelope) for node, envelope in envelopes))
-
-    generator = Generator(
+    office = Office(
         hub=hub,
-        directory=directory,
-        admission=admission,
-        dispatch=send_tasks,
+        directory=base.directory,
+        dispatch=partial(dispatch, client),
         gateway=peer,
-        account=keys.signer,
-        domain=chain.domain,
+        account=base.keys.signer,
+        domain=base.chain.domain,
         fee_bps=settings.fee_bps,
         timeouts=Timeouts(settings.ready_timeout_s, settings.stall_timeout_s, settings.receipt_timeout_s),
-        max_running=settings.max_requests_running,
     )
+    generator = Generator(office, admission, metrics, settings.max_requests_running)
+    catalog = ModelCatalog(base.index, base.blocks, settings.data_dir / "tokenizers")
     signin = SignInService(
-        store,
-        chain,
-        gateway=operator,
-        session_key=keys.session.address,
+        base.store,
+        base.chain,
+        gateway=base.operator,
+        session_key=base.keys.session.address,
         domain=settings.domain,
         key_days=settings.api_key_days,
     )
-    return Gateway(
-        settings=settings,
-        operator=operator,
-        keys=keys,
-        chain=chain,
-        index=index,
-        store=store,
-        blocks=blocks,
-        catalog=ModelCatalog(index, blocks, settings.data_dir / "tokenizers"),
-        directory=directory,
-        hub=hub,
-        signin=signin,
-        admission=admission,
-        generator=generator,
-        redis=cast("redis_asyncio.Redis", client),
-        peer=peer,
+    joining = Joining(
+        client,
+        base.directory,
+        gateway=peer,
+        chain_id=base.chain.deployment.chain_id,
+        node_redis_url=settings.node_redis_url or without_credentials(url),
     )
+    gateway = Gateway(
+        settings=settings,
+        operator=base.operator,
+        keys=base.keys,
+        chain=base.chain,
+        index=base.index,
+        store=base.store,
+        blocks=base.blocks,
+        redis=client,
+        directory=base.directory,
+        hub=hub,
+        peer=peer,
+        catalog=catalog,
+        signin=signin,
+        joining=joining,
+        desk=Desk(catalog, base.directory, admission, generator, settings.fee_bps),
+        metrics=metrics,
+    )
+    return gateway, generator
 
 
-async def _follow_chain(index: EventIndex) -> None:
+async def _cancel(task: asyncio.Future[tuple[None, None]]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _follow_chain(directory: NodeDirectory) -> None:
     while True:
+        await asyncio.sleep(FOLLOW_CHAIN_EVERY_S)
         try:
-            await asyncio.to_thread(index.sync)
+            await asyncio.to_thread(directory.refresh)
         except ChainError as error:
             logger.warning("the chain cannot be followed now: %s", error)
-        except Exception:
-            logger.exception("the index failed; trying again")
-        await asyncio.sleep(INDEX_EVERY_S)
+        except Exception:  # one bad answer must not end the following
+            logger.exception("following the chain failed, trying again")
 
 
-async def _watch_broker(client: redis_asyncio.Redis) -> None:
+async def _guard_broker(client: redis_asyncio.Redis) -> None:
     while True:
-        await asyncio.sleep(BROKER_CHECK_EVERY_S)
-        with contextlib.suppress(BrokerError):
-            for user, held in (await limit_connections(client)).items():
-                logger.warning("%s held %d connections to the broker: all were closed", user, held)
+        await asyncio.sleep(CHECK_BROKER_EVERY_S)
+        try:
+            for user, num_connections in (await limit_connections(client)).items():
+                logger.warning("%s held %d connections to the broker: all were closed", user, num_connections)
+        except BrokerError as error:
+            logger.warning("the broker cannot be watched now: %s", error)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api.errors import GatewayError, InvalidRequest, NotFound
+from api.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound
 from chain.errors import ChainError
 
 logger = logging.getLogger(__name__)
+MAX_SHOWN_CHARS = 80
 
 
 class ChainTrouble(GatewayError):
@@ -21,23 +23,55 @@ class ChainTrouble(GatewayError):
 
     status, code = 503, "chain_unreachable"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "5"}
+
 
 class MethodNotAllowed(InvalidRequest):
     status, code = 405, "method_not_allowed"
 
 
-def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
+class UnknownParameter(InvalidRequest):
+    code = "unknown_parameter"
+
+
+def invalid(error: RequestValidationError) -> InvalidRequest:
     """A schema's complaint as one sentence about the first wrong field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    value = repr(first.get("input"))
-    shown = value if len(value) <= 80 else value[:77] + "..."
-    where = ".".join(path) or "the body"
-    return InvalidRequest(f"{where}: {first['msg']} (got {shown})", param=path[0] if path else None)
+    if first["type"] == "json_invalid":
+        detail = first.get("ctx", {}).get("error", "")
+        return InvalidRequest(f"the body is not JSON: {detail} at character {first['loc'][-1]}")
+    path = _path(first["loc"])
+    param = path.split(".")[0].split("[")[0] or None
+    if first["type"] == "extra_forbidden":
+        return UnknownParameter(f"there is no parameter {path}: check its spelling", param=path)
+    if not path:
+        return InvalidRequest("the body must be a JSON object, sent with Content-Type: application/json")
+    return InvalidRequest(f"{path}: {first['msg']}{_shown(first.get('input'))}", param=param)
 
 
-def respond(error: GatewayError) -> JSONResponse:
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+def _path(location: tuple[int | str, ...]) -> str:
+    """`("body", "messages", 0, "content", "str")` as `messages[0].content`."""
+    path = ""
+    for part in location[1:]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier() and part not in ("str", "int"):  # the others name a branch of a union
+            path += f".{part}" if path else part
+    return path[:200]
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, str | int | float | bool):
+        return ""
+    text = repr(value[: MAX_SHOWN_CHARS + 1] if isinstance(value, str) else value)
+    return f" (got {text})" if len(text) <= MAX_SHOWN_CHARS else ""
+
+
+def respond(error: GatewayError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to an error. `headers` are put beside the error's own."""
+    return JSONResponse(error.body(), status_code=error.status, headers={**error.headers, **(headers or {})})
 
 
 def install(app: FastAPI) -> None:
@@ -58,11 +92,21 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 405:
-            return respond(MethodNotAllowed(f"{request.method} does not go with {request.url.path}"))
-        return respond(NotFound(f"there is no {request.method} {request.url.path} here: see GET /openapi.json"))
+        return respond(_from_http(request, error))
 
     @app.exception_handler(Exception)
     async def on_any_error(request: Request, error: Exception) -> JSONResponse:
-        logger.exception("%s %s failed", request.method, request.url.path)
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return respond(GatewayError("the gateway failed to answer; nothing is charged"))
+
+
+def _from_http(request: Request, error: HTTPException) -> GatewayError:
+    path = request.url.path[:200]
+    if error.status_code == 413:
+        limit = request.app.state.settings.max_body_bytes
+        return BodyTooLarge(f"a body has at most {limit} bytes here")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.method} does not go with {path}: see GET /openapi.json")
+    if error.status_code == 404:
+        return NotFound(f"there is no {path} here: see GET /openapi.json")
+    return InvalidRequest("the body cannot be read: send JSON in UTF-8")

@@ -1,23 +1,26 @@
-"""What requests may say: OpenAI's fields, ours beside them, all bounded. Unknown fields are ignored, as OpenAI does."""
+"""What generation requests may say: OpenAI's fields and ours beside them, all bounded.
+
+Fields that OpenAI has and that change nothing here are taken and passed over; those that would change the answer are
+refused by name, and so are unknown ones: a misspelt `max_tokens` must not cost money.
+"""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from api.errors import UnsupportedParameter
+from api.errors import InvalidRequest, UnsupportedParameter
+from api.serving.desk import Ask
+from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
 from worker.jobs import Sampling
+from worker.wire import MAX_TOKENS
 
-MAX_TEXT_CHARS = 2**20
-DEFAULT_CHAT_TOKENS = 512
-DEFAULT_COMPLETION_TOKENS = 16
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-StopText = Annotated[str, Field(min_length=1, max_length=256)]
-
-# Fields of OpenAI's that change an answer in ways no stage can yet; a value in the tuple is harmless.
+MAX_TEXT_CHARS = 2**22
+# Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
@@ -30,73 +33,126 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "suffix": (None, ""),
     "audio": (None,),
     "modalities": (None, ["text"]),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "top_logprobs": (None, 0),
 }
+NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+class Schema(BaseModel):
+    """Base of what comes in: no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
     include_usage: bool = False
 
 
-class _Generation(BaseModel):
+class GenerationRequest(Schema):
     """What chat and plain completions share."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    max_tokens: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    max_tokens: TokenCount | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**20)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS, description="0 and -1: off")] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: (
-        Annotated[
-            dict[Annotated[int, Field(ge=0, lt=2**32)], Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=1024),
-        ]
-        | None
-    ) = None
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+
     tier: Literal["research", "production", "realtime"] = "research"
+    numeric_profile: Literal["fp32", "bf16", "fp16", "int8"] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
+
+    user: Annotated[str, Field(max_length=512)] | None = None
+    metadata: Annotated[dict[str, Any], Field(max_length=16)] | None = None
+    store: bool | None = None
+    service_tier: Annotated[str, Field(max_length=32)] | None = None
+    safety_identifier: Annotated[str, Field(max_length=512)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
+    prompt_cache_retention: Annotated[str, Field(max_length=32)] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Annotated[str, Field(max_length=32)] | None = None
+    verbosity: Annotated[str, Field(max_length=32)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for name, harmless in UNSUPPORTED.items():
-                if name in data and data[name] not in harmless:
-                    raise UnsupportedParameter(f"{name} is not supported here yet: leave it out", param=name)
-        return data
+        if not isinstance(data, dict):
+            return data
+        for name, harmless in UNSUPPORTED.items():
+            value = data.get(name)
+            # 1 == True in Python, and a client that sends `echo: 0` means false anyway.
+            if value not in harmless:
+                raise UnsupportedParameter(f"{name} is not supported here: leave it out", param=name)
+        return {name: value for name, value in data.items() if name not in UNSUPPORTED}
 
     @field_validator("stream", "ignore_eos", "return_token_ids", mode="before")
     @classmethod
     def _none_is_false(cls, value: Any) -> Any:
         return False if value is None else value
 
-    @property
-    def service_tier(self) -> Tier:
-        return Tier[self.tier.upper()]
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> GenerationRequest:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("stream_options goes with stream: true alone", param="stream_options")
+        return self
 
     @property
     def wants_usage(self) -> bool:
+        """Whether the stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self) -> Sampling:
-        """The sampler's parameters. OpenAI's defaults: temperature 1; a random seed when none is given."""
+    @property
+    def wants_logprobs(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """The caller's limit on output tokens."""
+        return self.max_tokens
+
+    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
+        """(name of the field with the prompt, how its token ids are made)."""
+        raise NotImplementedError
+
+    def ask(self, signed_max_tokens: int | None = None) -> Ask:
+        """The request in the words of the domain. A signature's `max_tokens` stands in for one that is not given."""
+        prompt_param, encode = self.encoder()
+        return Ask(
+            model=self.model,
+            encode=encode,
+            prompt_param=prompt_param,
+            max_tokens=self.wanted_tokens or signed_max_tokens,
+            tier=Tier[self.tier.upper()],
+            sampling=self._sampling(),
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            ignore_eos=self.ignore_eos,
+            logprobs=self.wants_logprobs,
+            numeric_profile=None if self.numeric_profile is None else NUMERIC_PROFILES[self.numeric_profile],
+        )
+
+    def _sampling(self) -> Sampling:
+        """OpenAI's defaults: temperature 1, and a random seed when none is given."""
         given = {
             "top_p": self.top_p,
-            "top_k": self.top_k,
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
             "presence_penalty": self.presence_penalty,
@@ -110,19 +166,19 @@ class _Generation(BaseModel):
         )
 
 
-class ContentPart(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class ContentPart(Schema):
     type: Literal["text"]
     text: Text
 
 
-class ChatMessage(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class ChatMessage(Schema):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[ContentPart], Field(max_length=256)] | None = None
-    name: Annotated[str, Field(max_length=64)] | None = None
+    content: Text | Annotated[list[ContentPart], Field(max_length=1024)] | None = None
+    name: Annotated[str, Field(max_length=128)] | None = None
+    refusal: None = None
+    tool_calls: None = None
+    audio: None = None
+    annotations: list[Any] | None = None
 
     def plain(self) -> dict[str, str]:
         """The message as chat templates take it."""
@@ -131,25 +187,58 @@ class ChatMessage(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
-class ChatRequest(_Generation):
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**20)] | None = None
+class ChatRequest(GenerationRequest):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
 
     @property
-    def asked_tokens(self) -> int | None:
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
+
+    @property
+    def wanted_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @model_validator(mode="after")
+    def _check_limits(self) -> ChatRequest:
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise InvalidRequest("max_tokens and max_completion_tokens differ: send one", param="max_completion_tokens")
+        return self
 
-class CompletionRequest(_Generation):
-    prompt: Text | Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=2**20)]
+    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
+        messages = [message.plain() for message in self.messages]
+        return "messages", lambda tokenizer: tokenizer.encode_chat(messages)
+
+
+class CompletionRequest(GenerationRequest):
+    """`POST /v1/completions`: one prompt, as text or token ids (alone, or in a list of one)."""
+
+    prompt: (
+        Text
+        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
+        | Annotated[list[Text | Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]], Field(min_length=1)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @property
-    def asked_tokens(self) -> int | None:
-        return self.max_tokens
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
 
+    @model_validator(mode="after")
+    def _check_one(self) -> CompletionRequest:
+        if self.logprobs:
+            raise UnsupportedParameter("only the chosen token's logprob can be had: logprobs 0", param="logprobs")
+        if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) and len(self.prompt) > 1:
+            raise UnsupportedParameter("one prompt a request: send several requests", param="prompt")
+        return self
 
-class LoginRequest(BaseModel):
-    message: Annotated[str, Field(min_length=1, max_length=4096)]
-    signature: Annotated[str, Field(min_length=4, max_length=4200)]
+    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
+        prompt: Any = self.prompt
+        if isinstance(prompt, list) and not isinstance(prompt[0], int):
+            prompt = prompt[0]
+        if isinstance(prompt, str):
+            return "prompt", lambda tokenizer: tokenizer.encode(prompt)
+        return "prompt", lambda tokenizer: list(prompt)

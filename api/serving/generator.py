@@ -123,7 +123,8 @@ class Generator:
             numeric_profile=generation.numeric_profile,
             max_cost=admitted.message.max_cost,
         )
-        found = await asyncio.to_thread(quote, self._office.directory, question, self._office.fee_bps, excluded)
+        offers = self._office.directory.offers(generation.model.id, generation.model.manifest_cid)
+        found = await asyncio.to_thread(quote, offers, question, self._office.fee_bps, excluded)
         if found.max_cost > admitted.message.max_cost:
             raise problem
         return found.plan

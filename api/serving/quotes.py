@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.errors import NoCapacity
-from api.scheduling.nodes import NodeDirectory
-from api.scheduling.placement import Demand, NoPlan, Plan, Stage, place
+from api.scheduling.placement import Demand, NodeOffer, NoPlan, Plan, Stage, place
 from api.serving.catalog import ServedModel
 from chain.pricing import Tier, request_cost, stage_cost
 from worker.jobs import MAX_STAGES
@@ -36,20 +36,26 @@ class Quote:
     max_cost: int
 
 
-def quote(directory: NodeDirectory, question: Question, fee_bps: int, excluded: frozenset[str] = frozenset()) -> Quote:
-    """Choose nodes and price the worst case.
+def quote(
+    offers: Sequence[NodeOffer], question: Question, fee_bps: int, excluded: frozenset[str] = frozenset()
+) -> Quote:
+    """Choose nodes and price the worst case. `offers` are those of the live nodes for the model's version.
 
     Raises:
-        NoCapacity: the live nodes do not cover the model.
+        NoCapacity: the free ones do not cover the model.
     """
-    found = _quote(directory, question, fee_bps, excluded, CREDITS_PER_SECOND[question.tier])
+    found = _quote(offers, question, fee_bps, excluded, CREDITS_PER_SECOND[question.tier])
     if question.max_cost is not None and found.max_cost > question.max_cost:
-        return _quote(directory, question, fee_bps, excluded, 0.0)
+        return _quote(offers, question, fee_bps, excluded, 0.0)
     return found
 
 
 def _quote(
-    directory: NodeDirectory, question: Question, fee_bps: int, excluded: frozenset[str], credits_per_second: float
+    offers: Sequence[NodeOffer],
+    question: Question,
+    fee_bps: int,
+    excluded: frozenset[str],
+    credits_per_second: float,
 ) -> Quote:
     model = question.model
     demand = Demand(
@@ -59,7 +65,6 @@ def _quote(
         tier_bps=question.tier.factor_bps,
         credits_per_second=credits_per_second,
     )
-    offers = directory.offers(model.id, model.manifest_cid)
     try:
         plan = place(offers, demand, excluded=excluded, numeric_profile=question.numeric_profile)
     except NoPlan as error:

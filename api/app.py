@@ -1,0 +1,50 @@
+"""The gateway's ASGI app, built by one function from one settings object; nothing is opened before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.gateway import open_gateway
+from api.http import auth, blocks, chat, completions, errors, estimate, health, models, network, nodes, receipts
+from api.http.count import CountResponses
+from api.settings import GatewaySettings
+
+# Threads wait for the store, the chain and Redis; the event loop never does.
+NUM_THREADS = 32
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The app of one gateway. Its lifespan opens chain, store, Redis and links, and closes them in order."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(NUM_THREADS, "gateway"))
+        async with open_gateway(settings) as gateway:
+            app.state.gateway = gateway
+            yield
+
+    app = FastAPI(
+        title="DeCLAI gateway",
+        version="0.1.0",
+        description="OpenAI-compatible inference, paid in credits and receipted by the nodes that did the work",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.settings = settings
+    app.add_middleware(CountResponses)
+    errors.install(app)
+    for routes in (chat, completions, estimate, models, auth, receipts, nodes, network, health, blocks):
+        app.include_router(routes.router)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """`uvicorn api.app:from_environment --factory`: settings from `DECLAI_*` or the file that `DECLAI_CONFIG` names."""
+    return create_app(GatewaySettings())

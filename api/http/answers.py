@@ -1,0 +1,162 @@
+"""The shapes of answers: OpenAI's objects around our pieces of text, whole or as the events of a stream."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from api.serving.desk import Begun
+from api.serving.running import End, Piece
+from api.serving.tokenizer import ModelTokenizer
+from chain.pricing import format_credits
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(data: dict[str, Any]) -> bytes:
+    """One server-sent event. JSON has no bare line ends, so that no text can end the event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def usage(end: End) -> dict[str, Any]:
+    """OpenAI's counts, and the cost in credits as an exact decimal."""
+    return {
+        "prompt_tokens": end.num_prompt_tokens,
+        "completion_tokens": end.num_output_tokens,
+        "total_tokens": end.num_prompt_tokens + end.num_output_tokens,
+        "cost_credits": format_credits(end.cost),
+    }
+
+
+def finish_word(end: End) -> str:
+    """OpenAI's word for how it ended; a cancelled answer is cut like one that ran out of tokens."""
+    return end.finish_reason if end.finish_reason in ("stop", "length") else "length"
+
+
+class Style(Protocol):
+    """What differs between chat and plain completions."""
+
+    id_prefix: str
+    object: str
+    chunk_object: str
+
+    def part(self, text: str, first: bool) -> dict[str, Any]:
+        """The text of a chunk, as members of its choice."""
+
+    def end(self) -> dict[str, Any]:
+        """The same for the chunk with the finish reason."""
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """The same for a whole answer."""
+
+    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
+        """The log probabilities of a piece's tokens."""
+
+
+class ChatStyle:
+    id_prefix, object, chunk_object = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def part(self, text: str, first: bool) -> dict[str, Any]:
+        return {"delta": ({"role": "assistant"} if first else {}) | {"content": text}}
+
+    def end(self) -> dict[str, Any]:
+        return {"delta": {}}
+
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
+        tokens = [(tokenizer.token_text(token_id), value) for token_id, value in _scored(piece)]
+        content = [
+            {"token": text, "logprob": value, "bytes": list(text.encode()), "top_logprobs": []}
+            for text, value in tokens
+        ]
+        return {"content": content, "refusal": None}
+
+
+class CompletionStyle:
+    id_prefix, object, chunk_object = "cmpl-", "text_completion", "text_completion"
+
+    def part(self, text: str, first: bool) -> dict[str, Any]:
+        return {"text": text}
+
+    def end(self) -> dict[str, Any]:
+        return {"text": ""}
+
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
+        scored = _scored(piece)
+        tokens = [tokenizer.token_text(token_id) for token_id, _ in scored]
+        offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
+        values = [value for _, value in scored]
+        return {"tokens": tokens, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
+
+
+def _scored(piece: Piece) -> list[tuple[int, float]]:
+    pairs = zip(piece.token_ids, piece.logprobs, strict=True)
+    return [(token_id, value) for token_id, value in pairs if value is not None]
+
+
+class Answer:
+    """Shapes one answer. Tokens whose text is not certain yet go out with the next text."""
+
+    def __init__(self, style: Style, begun: Begun, *, return_token_ids: bool, wants_usage: bool) -> None:
+        generation = begun.generation
+        self._style = style
+        self._tokenizer = generation.model.tokenizer
+        self._prompt_token_ids = list(generation.prompt_token_ids) if return_token_ids else None
+        self._wants_logprobs = generation.logprobs
+        self.wants_usage = wants_usage
+        self._head = {
+            "id": style.id_prefix + begun.admitted.request[2:34],
+            "created": int(time.time()),
+            "model": generation.model.name,
+            "system_fingerprint": "fp_" + generation.model.manifest_cid[-16:],
+        }
+        self._waiting: list[Piece] = []
+        self._is_first = True
+
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        """The event of a piece, or None when it waits for its text."""
+        self._waiting.append(piece)
+        if not piece.text:
+            return None
+        return self._chunk(self._style.part(piece.text, self._is_first), None)
+
+    def end_chunk(self, end: End) -> dict[str, Any]:
+        """The event with the finish reason."""
+        return self._chunk(self._style.end(), finish_word(end))
+
+    def usage_chunk(self, end: End) -> dict[str, Any]:
+        """The event with the usage, which has no choices."""
+        return self._head | {"object": self._style.chunk_object, "choices": [], "usage": usage(end)}
+
+    def whole(self, pieces: Sequence[Piece], end: End) -> dict[str, Any]:
+        """The answer to a request that is not streamed."""
+        text = "".join(piece.text for piece in pieces)
+        choice = self._choice(self._style.whole(text), pieces, finish_word(end))
+        return self._head | {"object": self._style.object, "choices": [choice], "usage": usage(end)} | self._prompt()
+
+    def _chunk(self, members: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        choice = self._choice(members, self._waiting, finish_reason)
+        body = self._head | {"object": self._style.chunk_object, "choices": [choice]}
+        if self.wants_usage:
+            body["usage"] = None
+        if self._is_first:
+            body |= self._prompt()
+        self._waiting, self._is_first = [], False
+        return body
+
+    def _choice(self, members: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
+        token_ids = tuple(token_id for piece in pieces for token_id in piece.token_ids)
+        merged = Piece("", token_ids, tuple(value for piece in pieces for value in piece.logprobs))
+        logprobs = self._style.logprobs(merged, self._tokenizer) if self._wants_logprobs else None
+        choice = {"index": 0} | members | {"finish_reason": finish_reason, "logprobs": logprobs}
+        return choice | ({"token_ids": list(token_ids)} if self._prompt_token_ids is not None else {})
+
+    def _prompt(self) -> dict[str, Any]:
+        return {} if self._prompt_token_ids is None else {"prompt_token_ids": self._prompt_token_ids}

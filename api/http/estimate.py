@@ -1,0 +1,42 @@
+"""`POST /v1/estimate`: what a chat or completion body may cost, before anything is signed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from api.http.caller import gateway_of
+from api.http.schemas import ChatRequest, CompletionRequest
+from chain.pricing import format_credits
+
+router = APIRouter(tags=["generation"])
+
+
+@router.post("/v1/estimate")
+async def estimate(request: Request, asked: ChatRequest | CompletionRequest) -> dict[str, Any]:
+    """The plan that would be chosen now and the most that it may cost: the body is that of the request itself."""
+    gateway = gateway_of(request)
+    generation, quote = await gateway.desk.estimate(asked.ask())
+    return {
+        "object": "estimate",
+        "model": generation.model.name,
+        "manifest_cid": generation.model.manifest_cid,
+        "num_prompt_tokens": len(generation.prompt_token_ids),
+        "max_tokens": generation.max_tokens,
+        "tier": asked.tier,
+        "max_cost": str(quote.max_cost),
+        "max_cost_credits": format_credits(quote.max_cost),
+        "fee_bps": gateway.settings.fee_bps,
+        "seconds": round(quote.plan.seconds, 4),
+        "stages": [
+            {
+                "node": stage.offer.address,
+                "layers": [stage.first_layer, stage.end_layer],
+                "prompt_price": str(stage.offer.prompt_price),
+                "output_price": str(stage.offer.output_price),
+                "max_cost": str(cost),
+            }
+            for stage, cost in zip(quote.plan.stages, quote.stage_costs, strict=True)
+        ],
+    }

@@ -1,0 +1,113 @@
+"""From a parsed request to its response, streamed or whole: what chat and plain completions do alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Message, Send
+
+from api.auth.signed import SignedHeader
+from api.errors import GatewayError
+from api.http.answers import DONE, Answer, Style, event
+from api.http.caller import body_of, gateway_of, payer_of
+from api.http.errors import respond
+from api.http.schemas import GenerationRequest
+from api.serving.running import End, Piece, Running
+
+logger = logging.getLogger(__name__)
+REQUEST_HEADER = "x-declai-request"
+# A client that takes nothing for this long has lost interest; its tokens are made and stored all the same.
+SEND_TIMEOUT_S = 60.0
+
+
+async def generate(request: Request, asked: GenerationRequest, style: Style) -> Response:
+    """Admit, serve, answer. Errors before the first token have a status of their own, later ones end the stream."""
+    payer = await payer_of(request)
+    signed_max_tokens = payer.request.max_tokens if isinstance(payer, SignedHeader) else None
+    begun = await gateway_of(request).desk.begin(asked.ask(signed_max_tokens), await body_of(request), payer)
+    headers = {REQUEST_HEADER: begun.admitted.request}
+    answer = Answer(style, begun, return_token_ids=asked.return_token_ids, wants_usage=asked.wants_usage)
+    items = begun.running.items()
+    try:
+        async with _cancel_when_gone(request, begun.running):
+            first = await anext(items)
+            if not asked.stream:
+                return JSONResponse(await _whole(answer, first, items), headers=headers)
+    except GatewayError as error:
+        return respond(error, headers)
+    except asyncio.CancelledError:
+        begun.running.cancel()
+        raise
+    return EventStream(_events(answer, begun.running, first, items), headers=headers)
+
+
+async def _whole(answer: Answer, first: Piece | End, items: AsyncIterator[Piece | End]) -> dict[str, object]:
+    pieces: list[Piece] = []
+    item = first
+    while not isinstance(item, End):
+        pieces.append(item)
+        item = await anext(items)
+    return answer.whole(pieces, item)
+
+
+async def _events(
+    answer: Answer, running: Running, first: Piece | End, items: AsyncIterator[Piece | End]
+) -> AsyncIterator[bytes]:
+    """Deltas, the finish reason, usage when asked for, `[DONE]`; or an error in mid-stream."""
+    item = first
+    try:
+        while not isinstance(item, End):
+            chunk = answer.chunk(item)
+            if chunk is not None:
+                yield event(chunk)
+            item = await anext(items)
+        yield event(answer.end_chunk(item))
+        if answer.wants_usage:
+            yield event(answer.usage_chunk(item))
+        yield DONE
+    except GatewayError as error:
+        yield event(error.body())
+    finally:
+        running.cancel()  # whoever left early wants no more; after the end this does nothing
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events to a client that may be slow, but not for ever."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(content, headers={**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await send(message)
+
+        try:
+            await super().stream_response(send_in_time)
+        except TimeoutError:
+            logger.info("a client took nothing for %g s: its stream ends here", SEND_TIMEOUT_S)
+
+
+@contextlib.asynccontextmanager
+async def _cancel_when_gone(request: Request, running: Running) -> AsyncIterator[None]:
+    """Cancel the request when its client disconnects before the block ends."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        running.cancel()
+
+    watcher = asyncio.create_task(watch(), name="disconnect")
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
