@@ -92,7 +92,6 @@ class Pipeline(threading.Thread):
         self._options = options or PipelineOptions()
         self._speed = seconds_per_token_layer
         self._jobs: dict[bytes, _Entry] = {}
-        self._steps_due: dict[StageEngine, int] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parked = ParkedReady()
         self._outbox = Outbox(links.send, on_acknowledged)
@@ -165,14 +164,18 @@ class Pipeline(threading.Thread):
         self._links.close()
 
     def _turn(self) -> None:
-        waits = 0.0 if any(self._steps_due.values()) else max(0.0, self._next_tick - time.monotonic())
+        waits = 0.0 if self._busy_engines() else max(0.0, self._next_tick - time.monotonic())
         for inbound in self._links.poll(waits):
             self._receive(inbound)
         self._run_inbox()
-        for engine in [engine for engine, due in self._steps_due.items() if due]:
+        for engine in self._busy_engines():
             self._step(engine)
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
+
+    def _busy_engines(self) -> list[StageEngine]:
+        engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
+        return [engine for engine in engines.values() if engine.has_work]
 
     def _call(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)
@@ -198,7 +201,6 @@ class Pipeline(threading.Thread):
         now = time.monotonic()
         entry = _Entry(running, future, now, now)
         self._jobs[job.job_id] = entry
-        self._steps_due.setdefault(engine, 0)
         if job.downstream is not None and self._parked.take(job.downstream.link_key, job.job_id):
             running.downstream_ready = True
         with self._guard(entry):
@@ -229,7 +231,6 @@ class Pipeline(threading.Thread):
                 entry.last_activity = time.monotonic()
 
     def _step(self, engine: StageEngine) -> None:
-        self._steps_due[engine] -= 1
         started = time.perf_counter()
         try:
             outputs = engine.step()
@@ -299,12 +300,9 @@ class Pipeline(threading.Thread):
             self._tell(gateway, frame)
 
     def _forget_links(self) -> None:
-        """Close links that no job, receipt or heartbeat needs, and engines' counts that no job needs."""
-        entries = [entry.running for entry in self._jobs.values()]
-        needed = {peer for running in entries for peer in running.peers}
+        """Close links that no job, receipt or heartbeat needs."""
+        needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
         self._links.keep_only(needed | set(self._outbox.peers) | set(self._gateways.values()))
-        used = {id(running.engine) for running in entries}
-        self._steps_due = {engine: due for engine, due in self._steps_due.items() if id(engine) in used}
 
     def _tell(self, peer: Peer, frame: wire.Frame) -> None:
         try:
@@ -317,10 +315,7 @@ class Pipeline(threading.Thread):
         self._settle(entry)
 
     def _settle(self, entry: _Entry) -> None:
-        """Take up what a call into a job left: steps to make, or its end."""
         running = entry.running
-        self._steps_due[running.engine] = self._steps_due.get(running.engine, 0) + running.num_steps_due
-        running.num_steps_due = 0
         if running.end is not None and self._jobs.pop(running.job.job_id, None) is not None:
             self._ended[running.end.code or running.end.finish_reason or "finished"] += 1
             entry.future.set_result(running.end)

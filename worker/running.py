@@ -12,7 +12,7 @@ from typing import Protocol
 
 from worker import wire
 from worker.commitments import Commitment, StageCommitment, output_record
-from worker.engine import EngineError, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
+from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
 from worker.jobs import Peer, StageJob
@@ -24,8 +24,8 @@ Send = Callable[[Peer, wire.Frame], None]
 class StageEngine(Protocol):
     """What a running job needs of `worker.engine.Engine`."""
 
-    limits: EngineLimits
-
+    @property
+    def has_work(self) -> bool: ...
     def add(self, session_id: bytes, spec: SessionSpec) -> None: ...
     def feed(self, session_id: bytes, first_position: int, payload: Payload) -> None: ...
     def step(self) -> list[StageOutput]: ...
@@ -65,14 +65,13 @@ class JobFailed(Exception):
 
 
 class RunningJob:
-    """State of one job. `end` is set once, by whatever ends it; after that nothing may be called but `num_due`."""
+    """State of one job. `end` is set once, by whatever ends it; after that nothing may be called."""
 
     def __init__(self, job: StageJob, engine: StageEngine, identity: StageIdentity, send: Send) -> None:
         """Open the engine's session. Raises EngineError when the engine will not have it."""
         self.job = job
         self.engine = engine
         self.end: JobEnd | None = None
-        self.num_steps_due = 0
         self.downstream_ready = job.is_last
         self._identity = identity
         self._send_frame = send
@@ -208,9 +207,6 @@ class RunningJob:
         except CommitmentError as error:
             raise JobFailed("position_mismatch", str(error)) from error
         self._num_received += num_tokens
-        in_prompt = first_position < self.job.num_prompt_tokens
-        chunk = self.engine.limits.prefill_chunk_tokens
-        self.num_steps_due += -(-num_tokens // chunk) if in_prompt else num_tokens
 
     def _put_hidden(self, output: HiddenRows) -> None:
         rows = output.rows.data.cast("B")

@@ -53,6 +53,10 @@ class ToyEngine:
         )
         self.sessions: dict[bytes, _Session] = {}
 
+    @property
+    def has_work(self) -> bool:
+        return any(session.num_computed < len(session.rows) for session in self.sessions.values())
+
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self.sessions[session_id] = _Session(spec)
 
