@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 
-from tests.contracts.toolchain import run_tool
+import pytest
+
+from tests.contracts.toolchain import FORGE, run_tool
 
 
 def test_the_forge_suite_passes() -> None:
-    output = run_tool("forge", "test", "--offline")
+    output = run_tool(FORGE, "test", "--offline")
     summary = re.search(r"(\d+) tests passed, 0 failed, 0 skipped", output)
     assert summary is not None, output
     assert int(summary[1]) > 150
+
+
+def test_a_failing_forge_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="forge test"):
+        run_tool(FORGE, "test", "--offline", "--no-such-flag")

