@@ -82,7 +82,7 @@ async def _forward(request: Request) -> Response:
     if body.get("stream"):
         return StreamingResponse(_events(exchange, relayed()), media_type="text/event-stream", headers=headers)
     try:
-        answer = [payload async for payload in relayed()][0]
+        answer = await anext(relayed())
         await exchange.__aexit__(None, None, None)
     except DeclaiError as error:
         return _error(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -60,7 +61,7 @@ def new(name: str, password_file: Path | None, as_json: bool) -> None:
 @click.option("--key-file", type=click.File("r"), help="File with the private key in hex, - for standard input.")
 @password_option
 @json_option
-def import_(name: str, key_file: click.utils.LazyFile | None, password_file: Path | None, as_json: bool) -> None:
+def import_(name: str, key_file: TextIO | None, password_file: Path | None, as_json: bool) -> None:
     """Keep an existing private key as NAME. The key comes from a file, a pipe or a prompt, never an argument."""
     secret = key_file.read(200) if key_file else ask_password("Private key (hex)")
     path = keystores() / f"{name}.json"

@@ -1,0 +1,87 @@
+"""`declai gateway`: the entry point of a region."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+import httpx
+
+from declai.cli.options import network_option
+from declai.cli.output import emit, fields, json_option, table
+from declai.errors import ApiError
+from declai.network import load
+
+GRACE_S = 15.0
+
+
+@click.group("gateway")
+def command() -> None:
+    """Settings come from DECLAI_* variables or the TOML file that DECLAI_CONFIG names (docs/gateways.md)."""
+
+
+@command.command()
+def start() -> None:
+    """Run the gateway: its HTTP server and its settlement worker. Ctrl-C ends both."""
+    from api.settings import GatewaySettings
+    from declai.devnet.processes import spawn
+
+    settings = GatewaySettings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    logs = settings.data_dir / "logs"
+    settlement = [sys.executable, "-m", "celery", "-A", "api.settlement.jobs", "worker", "-B", "-P", "solo"]
+    server = [sys.executable, "-m", "api.serve"]
+    children = [
+        spawn("settlement", [*settlement, "--without-gossip", "--without-mingle"], logs / "settlement.log"),
+        spawn("server", server, logs / "server.log"),
+    ]
+    click.echo(f"gateway at {settings.public_url}, logs in {logs}", err=True)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while all(child.alive for child in children):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        return
+    finally:
+        for child in reversed(children):
+            child.stop(GRACE_S)
+    ended = next(child for child in children if child.popen.returncode != 0)
+    raise ApiError(f"the {ended.name} ended:\n{ended.log_tail()}")
+
+
+@command.command()
+@network_option
+@json_option
+def status(network_path: Path | None, as_json: bool) -> None:
+    """Ask a gateway how it is."""
+    url = load(network_path).gateway.url
+    try:
+        ready = httpx.get(f"{url}/readyz", timeout=10)
+        info = httpx.get(f"{url}/v1/network", timeout=10).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise ApiError(f"the gateway at {url} does not answer: {error!r}") from None
+    data = {"url": url, "ready": ready.status_code == 200, **info}
+    flat = [(k, v) for k, v in data.items() if not isinstance(v, dict | list)]
+    emit(data, as_json, lambda: fields([*flat, *info["gateway"].items()]))
+
+
+@command.command()
+@json_option
+def settle(as_json: bool) -> None:
+    """Settle all durable receipts now, and print the batches. Run it where the gateway's settings are."""
+    from api.settings import GatewaySettings
+    from api.settlement.jobs import run_settlement
+
+    logging.basicConfig(level=logging.WARNING)
+    rows = run_settlement(GatewaySettings())
+    columns = ["batch", "block", "gas_used", "transaction", "cid"]
+    emit(rows, as_json, lambda: table(columns, [[row[c] for c in columns] for row in rows], "Nothing to settle."))
