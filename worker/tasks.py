@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery.apps.worker import Worker
 from kombu.entity import Queue
 
@@ -62,8 +62,17 @@ def build_app(redis_url: str, key_prefix: str, account: BrokerAccount, run_stage
     return app
 
 
-def consume(app: Celery, num_threads: int) -> None:
-    """Run tasks until SIGTERM (then those running are finished first). Blocks; to be called from the main thread."""
+def consume(app: Celery, num_threads: int, on_shutdown: Callable[[], None] = lambda: None) -> None:
+    """Run tasks until SIGTERM; then call `on_shutdown` and finish those running. Blocks the main thread, its place."""
+
+    def keep_logging(**_: Any) -> None:
+        """Celery sets up logging of its own unless someone is connected to this signal."""
+
+    def shutting_down(**_: Any) -> None:
+        on_shutdown()
+
+    signals.setup_logging.connect(keep_logging)
+    signals.worker_shutting_down.connect(shutting_down)
     worker: Worker = app.Worker(
         pool="threads",
         concurrency=num_threads,

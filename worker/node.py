@@ -1,0 +1,56 @@
+"""One node as a program: `python -m worker.node` supervises a child that serves a stage until SIGTERM.
+
+The parent loads neither torch nor any key. Killing it ends the child at once; SIGTERM lets running jobs finish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from worker.errors import NodeStartError, WorkerError
+from worker.logs import set_up_logging
+from worker.settings import NodeSettings
+from worker.supervisor import supervise
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 stopped in order, 1 failed, 2 wrong settings."""
+    parser = argparse.ArgumentParser(prog="python -m worker.node", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="serve in this process, without a supervisor")
+    options = parser.parse_args(arguments)
+    set_up_logging()
+    try:
+        settings = NodeSettings()
+    except ValidationError as error:
+        problems = "; ".join(f"DECLAI_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        log.error("wrong settings: %s", problems)
+        return EXIT_USAGE
+    if not options.once:
+        return supervise([sys.executable, "-m", "worker.node", "--once"])
+    return _serve(settings)
+
+
+def _serve(settings: NodeSettings) -> int:
+    from worker.runtime import run_node  # here, for the supervisor must not load torch
+
+    try:
+        run_node(settings)
+    except NodeStartError as error:
+        log.error("%s", error)
+        return EXIT_USAGE
+    except WorkerError as error:
+        log.error("%s", error)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

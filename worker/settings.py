@@ -1,0 +1,62 @@
+"""A node's settings: `DECLAI_*` variables or the TOML file that `DECLAI_CONFIG` names, checked at start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from chain.fields import Address
+from chain.settings import ChainSettings
+
+GIB = 2**30
+
+
+class NodeSettings(ChainSettings):
+    """One node. `data_dir` holds its store, its blocks and shards, and its status file.
+
+    `link_bind` is where the link listens on this machine; the registry has the endpoint under which others reach it.
+    """
+
+    operator: Address = Field(description="address of the operator that registered this node")
+    gateway: Address = Field(description="operator address of the gateway to join")
+    gateway_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$", description="else the registry's")
+    model: str = Field(min_length=1, max_length=200, description="name of the model to serve")
+    data_dir: Path = Path("node-data")
+    signer_keystore: Path = Path("signer.json")
+    password_file: Path = Path("password")
+    link_key: Path = Path("link.key")
+    link_bind: str = Field(default="tcp://127.0.0.1:8082", pattern=r"^tcp://")
+    ipfs_peers: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = ()
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?|mps)$")
+    num_threads: int = Field(
+        default=0, ge=0, le=1024, description="of the model; 0: the cores that are this node's own"
+    )
+    max_sessions: int = Field(default=8, ge=1, le=1024)
+    max_context_tokens: int = Field(default=32_768, ge=2, le=2**20)
+    max_cache_bytes: int = Field(default=4 * GIB, ge=2**20)
+    prefill_chunk_tokens: int = Field(default=256, ge=1, le=2**16)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
+    peer_grace_s: float = Field(default=3.0, gt=0)
+    heartbeat_s: float = Field(default=2.0, gt=0, le=60)
+
+    @property
+    def status_file(self) -> Path:
+        """What `declai node status` reads."""
+        return self.data_dir / "status.json"
+
+    def model_threads(self) -> int:
+        """Threads for the model. More than the cores that are free for them slow every stage on the machine down."""
+        return self.num_threads or own_cores()
+
+
+def own_cores() -> int:
+    """Cores this process may use: its affinity, and its control group's quota where there is one (Linux)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores

@@ -1,0 +1,87 @@
+"""The stages of one model that a node can run: shards pulled, weights loaded, one engine per range of layers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ipfs.exchange import Fetch
+from ipfs.manifest import Manifest
+from ipfs.shards import pull_stage, pull_tokenizer
+from ipfs.store import BlockStore
+from worker.engine import Engine, EngineLimits
+from worker.errors import WorkerError
+from worker.model.architecture import inspect_architecture
+from worker.model.numeric import dtype_of
+from worker.model.stage import Stage
+from worker.running import StageIdentity
+from worker.wire import Dtype
+
+LINK_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+MAX_ENGINES = 4
+
+
+class NotLoaded(WorkerError):
+    """These layers cannot be run here now."""
+
+
+class ModelStages:
+    """Engines for parts of the layers [first_layer, end_layer) of a model, made when first asked for. Thread-safe.
+
+    Weights already in the profile's format are memory-mapped, so that several parts share them.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        first_layer: int,
+        end_layer: int,
+        profile: str,
+        limits: EngineLimits,
+        *,
+        blocks: BlockStore,
+        fetch: Fetch | None,
+        folder: Path,
+        device: str = "cpu",
+    ) -> None:
+        """Pull the shards of all these layers. Raises what `ipfs` and `worker.model` raise when that fails."""
+        self.manifest = manifest
+        self.profile = profile
+        self._limits = limits
+        self._blocks = blocks
+        self._folder = folder
+        self._device = device
+        self._dtype = dtype_of(profile)
+        self._lock = threading.Lock()
+        self._engines: dict[tuple[int, int], Engine] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(manifest.architecture))
+        self._architecture = inspect_architecture(folder)
+        pull_stage(manifest, first_layer, end_layer, blocks, fetch, folder)
+        pull_tokenizer(manifest, blocks, fetch, folder)
+
+    def get(self, first_layer: int, end_layer: int) -> tuple[Engine, StageIdentity]:
+        """The engine for a range of layers, and what its receipts say it computes with. Raises NotLoaded."""
+        with self._lock:
+            engine = self._engines.get((first_layer, end_layer))
+            if engine is None:
+                if len(self._engines) >= MAX_ENGINES:
+                    raise NotLoaded(f"{MAX_ENGINES} other cuts of the model are loaded already")
+                engine = Engine(self.load_stage(first_layer, end_layer), self._limits, self._tokenizer(end_layer))
+                self._engines[first_layer, end_layer] = engine
+        root = self.manifest.shard_root(first_layer, end_layer)
+        return engine, StageIdentity(self.profile, LINK_DTYPES[self.profile], root)
+
+    def load_stage(self, first_layer: int, end_layer: int) -> Stage:
+        """The model slice alone."""
+        files = pull_stage(self.manifest, first_layer, end_layer, self._blocks, None, self._folder)
+        return Stage.load(self._architecture, first_layer, end_layer, files, self._dtype, self._device)
+
+    def _tokenizer(self, end_layer: int) -> Tokenizer | None:
+        path = self._folder / "tokenizer.json"
+        if end_layer != self.manifest.num_layers or not path.exists():
+            return None
+        return Tokenizer.from_file(str(path))

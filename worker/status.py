@@ -1,0 +1,69 @@
+"""The status file of a node: what `declai node status` shows. Its `written_at` tells whether the node is alive."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from worker.errors import WorkerError
+from worker.pipeline import Pipeline
+from worker.store import NodeStore
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+
+
+class StatusFile:
+    """JSON, replaced once a second while the block runs: state `starting`, `serving`, `draining` or `stopped`."""
+
+    def __init__(self, path: Path, description: dict[str, object]) -> None:
+        self._path = path
+        self._description = {"pid": os.getpid(), **description}
+        self._sources: tuple[Pipeline, NodeStore] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+
+    def follow(self, pipeline: Pipeline, store: NodeStore) -> None:
+        """The node serves from now on: tell what these say."""
+        self._sources = (pipeline, store)
+
+    def follow_nothing(self) -> None:
+        """The node stops serving; the sources may be closed."""
+        self._sources = None
+
+    def __enter__(self) -> StatusFile:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._write("starting")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._write("stopped")
+
+    def _run(self) -> None:
+        while not self._ended.wait(EVERY_S):
+            try:
+                self._write("starting")
+            except (OSError, WorkerError) as error:
+                log.warning("cannot write %s: %s", self._path, error)
+
+    def _write(self, state: str) -> None:
+        fields: dict[str, object] = {**self._description, "state": state, "written_at": int(time.time())}
+        sources = self._sources
+        if sources is not None:
+            pipeline, store = sources
+            seen, earned = pipeline.status(), store.earnings()
+            fields["state"] = "draining" if seen.draining else "serving"
+            fields["pipeline"] = asdict(seen)
+            fields["earnings"] = {**asdict(earned), "total_cost": str(earned.total_cost)}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(fields, indent=2) + "\n")
+        fresh.replace(self._path)
