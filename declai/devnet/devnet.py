@@ -19,7 +19,7 @@ from chain.client import Chain, Rpc
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Role
 from chain.fields import to_hex
-from chain.keystore import read_password
+from chain.keystore import address_of, read_password
 from chain.pricing import UNITS_PER_CREDIT
 from declai.client.book import SessionBook
 from declai.client.payer import Payer
@@ -107,9 +107,8 @@ class Devnet:
         # The nodes wait for the gateway by themselves, and load while it starts.
         self._spawn("gateway", "declai", ["gateway", "start"], layout, env)
         for number, node in enumerate(nodes):
-            node_variables = node_env(
-                layout, rpc_url, gateway, node, number, published.manifest.name, self.options.threads_per_node
-            )
+            threads = self.options.threads_per_node or max(1, (os.cpu_count() or 1) // len(nodes))
+            node_variables = node_env(layout, rpc_url, gateway, node, number, published.manifest.name, threads)
             self.nodes.append(self._spawn(f"node-{number}", "worker.node", [], layout, node_variables))
         self._wait_for(layout, gateway.url, published, len(nodes))
 
@@ -243,8 +242,6 @@ class Devnet:
 
     @staticmethod
     def _wallet(layout: Layout, name: str) -> WalletInfo:
-        from declai.wallets import address_of
-
         keystore = layout.keystore(name)
         address = address_of(keystore) or ""
         return WalletInfo(address=address, keystore=str(keystore), password_file=str(layout.password_file))

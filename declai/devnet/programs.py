@@ -43,19 +43,18 @@ def gateway_env(
 
 
 def node_env(
-    layout: Layout, rpc_url: str, gateway: Member, node: Member, number: int, model: str, num_threads: int | None
+    layout: Layout, rpc_url: str, gateway: Member, node: Member, number: int, model: str, num_threads: int
 ) -> dict[str, str]:
     """Variables of a node's program."""
-    threads = {} if num_threads is None else {"DECLAI_NUM_THREADS": str(num_threads)}
-    return (
-        _shared(layout, rpc_url)
-        | {
-            "DECLAI_KEYSTORE": str(layout.keystore(f"node-{number}-signer")),
-            "DECLAI_LINK_KEY": str(layout.link_key(f"node-{number}")),
-            "DECLAI_LINK_BIND": node.endpoint,
-            "DECLAI_GATEWAY_URL": gateway.url,
-            "DECLAI_DATA_DIR": str(layout.node(number)),
-            "DECLAI_MODEL": model,
-        }
-        | threads
-    )
+    # Unless told otherwise, each node gets its share of the cores: more threads than cores slow every stage down.
+    return _shared(layout, rpc_url) | {
+        "DECLAI_OPERATOR": node.operator.address,
+        "DECLAI_GATEWAY": gateway.operator.address,
+        "DECLAI_GATEWAY_URL": gateway.url,
+        "DECLAI_MODEL": model,
+        "DECLAI_SIGNER_KEYSTORE": str(layout.keystore(f"node-{number}-signer")),
+        "DECLAI_LINK_KEY": str(layout.link_key(f"node-{number}")),
+        "DECLAI_LINK_BIND": node.endpoint,
+        "DECLAI_DATA_DIR": str(layout.node(number)),
+        "DECLAI_NUM_THREADS": str(num_threads),
+    }

@@ -1,0 +1,206 @@
+"""Checks a request's settlement from the chain and IPFS alone: nothing that a gateway says is believed.
+
+The batch that holds the request is found among those on chain; its file is read by CID; then every signature, count,
+price, commitment, sum tree, payout and debit is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from api.settlement.batch import MAX_BATCH_BYTES, BatchFile, ReceiptEntry, payout_root, sum_tree
+from chain.client import Chain
+from chain.errors import BadSignature
+from chain.messages import digest, recover
+from chain.pricing import BPS
+from chain.state import Batch, ChainState
+from ipfs.errors import IpfsError
+from ipfs.store import BlockStore
+from worker.receipts import SignedPlan, SignedReceipt, verify_job_receipts
+
+
+@dataclass
+class Verdict:
+    """What was checked (one line each) and what does not hold. Amounts in base units."""
+
+    request: str
+    root: str
+    block: int
+    cid: str
+    checks: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    cost: int = 0
+    fee: int = 0
+    earnings: dict[str, int] = field(default_factory=dict)
+    payer: str = ""
+    num_receipts_in_batch: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def require(self, holds: bool, text: str) -> None:
+        (self.checks if holds else self.problems).append(text)
+
+
+class NotSettled(Exception):
+    """No batch on chain holds the request."""
+
+
+def verify_request(
+    request: str, state: ChainState, chain: Chain, store: BlockStore, fetch: Callable[[str], None] | None
+) -> Verdict:
+    """Verify one request (0x-hex digest).
+
+    Raises:
+        NotSettled: it is in no batch whose file can be read; the text tells of those that cannot.
+    """
+    unreadable = []
+    for batch in sorted(state.batches.values(), key=lambda found: -found.block):
+        try:
+            file = read_batch(batch, store, fetch)
+        except (IpfsError, ValueError) as error:
+            unreadable.append(f"{batch.cid}: {error}")
+            continue
+        entries = [
+            entry
+            for payout in file.payouts
+            for entry in payout.receipts
+            if "0x" + digest(entry.request, chain.domain).hex() == request
+        ]
+        if entries:
+            return _verify(request, entries, batch, file, state, chain)
+    hint = f" Batches that could not be read: {'; '.join(unreadable)}" if unreadable else ""
+    raise NotSettled(f"request {request} is in none of {len(state.batches)} settled batches.{hint}")
+
+
+def read_batch(batch: Batch, store: BlockStore, fetch: Callable[[str], None] | None) -> BatchFile:
+    """The file of a batch. Raises IpfsError or ValueError."""
+    if fetch is not None:
+        fetch(batch.cid)
+    return BatchFile.from_bytes(store.read_bytes(batch.cid, MAX_BATCH_BYTES))
+
+
+def _verify(
+    request: str, entries: list[ReceiptEntry], batch: Batch, file: BatchFile, state: ChainState, chain: Chain
+) -> Verdict:
+    verdict = Verdict(request, "0x" + batch.root.hex(), batch.block, batch.cid)
+    verdict.num_receipts_in_batch = sum(len(payout.receipts) for payout in file.payouts)
+    _check_file(verdict, batch, file, chain)
+    _check_request(verdict, entries, batch, state, chain)
+    _check_receipts(verdict, entries, state, chain)
+    _check_debits(verdict, batch, file)
+    session = entries[0].request.session
+    listed = {digest(claim.request, chain.domain).hex(): claim.cost for claim in file.claims}
+    verdict.earnings = {entry.assignment.node: entry.receipt.cost for entry in entries}
+    earned = sum(verdict.earnings.values())
+    if request[2:] in listed:
+        verdict.cost = listed[request[2:]]
+        verdict.fee = verdict.cost - earned
+        verdict.require(
+            0 <= verdict.fee * BPS <= earned * chain.ledger.max_fee_bps(),
+            f"the request's cost {verdict.cost} = earnings {earned} + fee {verdict.fee}, within the ledger's maximum",
+        )
+        verdict.require(verdict.cost <= entries[0].request.max_cost, "the cost is within the cap that was signed")
+    else:
+        verdict.cost = earned
+        verdict.checks.append("the payer acknowledged the cost in a later request of this batch")
+    verdict.require(
+        any(debit.session == session for debit in batch.debits), "the request's session was debited in this batch"
+    )
+    return verdict
+
+
+def _check_file(verdict: Verdict, batch: Batch, file: BatchFile, chain: Chain) -> None:
+    """The file is what the chain anchored: same root, same payouts, same sums."""
+    domain = chain.domain
+    verdict.require(
+        (file.chain_id, file.ledger, file.gateway) == (domain.chain_id, domain.ledger, batch.gateway),
+        "the batch file is for this chain, this ledger and this gateway",
+    )
+    verdict.require(
+        bool(file.payouts) and payout_root(file.payouts, domain) == batch.root,
+        f"the Merkle root over {len(file.payouts)} payouts is the one anchored on chain",
+    )
+    recomputed = []
+    for payout in file.payouts:
+        tree = sum_tree(payout.receipts, domain)
+        recomputed.append((payout.node, tree.total, tree.num_leaves, payout.faults, tree.top))
+    anchored = [(p.node, p.amount, p.num_receipts, p.num_faults, p.top) for p in batch.payouts]
+    verdict.require(recomputed == anchored, "every node's sum tree gives the payout it got on chain")
+    verdict.require(
+        all(entry.receipt.node == payout.node for payout in file.payouts for entry in payout.receipts),
+        "every receipt is paid to the node that made it",
+    )
+
+
+def _check_request(
+    verdict: Verdict, entries: list[ReceiptEntry], batch: Batch, state: ChainState, chain: Chain
+) -> None:
+    """The payer's session key signed the request; the gateway's signer ordered every stage."""
+    first = entries[0]
+    session = state.sessions.get(first.request.session)
+    if session is None:
+        verdict.checks.append("the session is closed: its key is no longer on chain")
+    else:
+        verdict.payer = session.payer
+        signer = _signer(lambda: recover(first.request, chain.domain, first.request_signature))
+        verdict.require(signer == session.key, "the request is signed by its session's key")
+    gateway = state.nodes.get(batch.gateway)
+    ordered = {
+        _signer(lambda entry=entry: recover(entry.assignment, chain.domain, entry.assignment_signature))  # type: ignore[misc]
+        for entry in entries
+    }
+    verdict.require(gateway is not None and ordered == {gateway.signer}, "the gateway's signer ordered every stage")
+
+
+def _check_receipts(verdict: Verdict, entries: list[ReceiptEntry], state: ChainState, chain: Chain) -> None:
+    """All stages are there, signed, priced, and what one sent is what the next received."""
+    stages = sorted(entries, key=lambda entry: entry.assignment.stage)
+    verdict.require(
+        [entry.assignment.stage for entry in stages] == list(range(stages[0].num_stages)),
+        f"the receipts of all {stages[0].num_stages} stages are in the batch, each once",
+    )
+    request_digest = digest(stages[0].request, chain.domain)
+    ends = [0, *(entry.assignment.end_layer for entry in stages)]
+    verdict.require(
+        all(
+            e.assignment.request == request_digest and e.assignment.first_layer == end
+            for e, end in zip(stages, ends, strict=False)
+        ),
+        "the stages' layers follow one another",
+    )
+    plan = SignedPlan(
+        domain=chain.domain,
+        request=stages[0].request,
+        assignments=[entry.assignment for entry in stages],
+        signers={e.receipt.node: state.nodes[e.receipt.node].signer for e in stages if e.receipt.node in state.nodes},
+        num_prompt_tokens=stages[0].receipt.prompt_tokens,
+    )
+    receipts = [SignedReceipt(receipt=e.receipt, signature=e.signature, records=e.records) for e in stages]
+    problems = verify_job_receipts(receipts, plan, stages[0].receipt.output_tokens)
+    verdict.problems += [f"stage {problem.stage}: {problem.kind}: {problem.text}" for problem in problems]
+    if not problems:
+        verdict.checks.append(
+            f"{len(stages)} receipts: signatures, counts, prices, commitments, and neighbours agree byte for byte"
+        )
+
+
+def _check_debits(verdict: Verdict, batch: Batch, file: BatchFile) -> None:
+    debits, payouts = sum(d.amount for d in batch.debits), sum(p.amount for p in batch.payouts)
+    verdict.require(
+        debits == payouts + batch.fee,
+        f"on chain the debits {debits} = payouts {payouts} + fee {batch.fee}, to the unit",
+    )
+    verdict.require(
+        {debit.session for debit in batch.debits} <= {claim.request.session for claim in file.claims},
+        "every debited session has a signed claim in the file",
+    )
+
+
+def _signer(recovered: Callable[[], str]) -> str | None:
+    try:
+        return recovered()
+    except BadSignature:
+        return None
