@@ -37,7 +37,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
     "top_logprobs": (None, 0),
 }
-NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
@@ -76,7 +75,7 @@ class GenerationRequest(Schema):
     stream_options: StreamOptions | None = None
 
     tier: Literal["research", "production", "realtime"] = "research"
-    numeric_profile: Literal["fp32", "bf16", "fp16", "int8"] | None = None
+    numeric_profile: Annotated[int, Field(ge=0, le=255, description="as in the nodes' offers")] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
 
@@ -145,7 +144,7 @@ class GenerationRequest(Schema):
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             ignore_eos=self.ignore_eos,
             logprobs=self.wants_logprobs,
-            numeric_profile=None if self.numeric_profile is None else NUMERIC_PROFILES[self.numeric_profile],
+            numeric_profile=self.numeric_profile,
         )
 
     def _sampling(self) -> Sampling:

@@ -91,9 +91,11 @@ class Pipeline:
                 await self._open()
                 async for token in self._decode():
                     yield token
+                if not self.tokens:
+                    raise ClientGone("cancelled before the first token")
                 await self._collect_receipts()
             except BaseException:
-                self._send_to_all(Cancel(self._job))
+                self._abandon()
                 raise
             finally:
                 self._inbox = None
@@ -170,10 +172,19 @@ class Pipeline:
                 return "", None
             address, frame = item
             if isinstance(frame, Failed):
-                raise AttemptFailed(f"node {address} failed the job: {frame.code} {frame.message}".rstrip(), address)
+                raise AttemptFailed(
+                    f"node {address} says that the job failed ({frame.code}): {frame.message}",
+                    self._blamed(address, frame),
+                )
             if isinstance(frame, Receipt):
                 self._keep_receipt(address, frame)
             return address, frame
+
+    def _blamed(self, sender: str, frame: Failed) -> str:
+        """Who spoiled the job: the sender, unless it names a neighbour that it lost."""
+        if frame.code == "peer_lost":
+            return next((peer.address for peer in self._peers if peer.address in frame.message), sender)
+        return sender
 
     def _check_alive(self) -> None:
         for peer in self._peers:
@@ -208,6 +219,7 @@ class Pipeline:
         """The receipts are durable: the nodes may forget them."""
         self._office.hub.acknowledge(self._job, self._peers)
 
-    def _send_to_all(self, frame: Cancel) -> None:
+    def _abandon(self) -> None:
+        """The job is over without a receipt: nobody shall work on it or wait for it."""
         for peer in self._peers:
-            self._office.hub.send(peer, frame)
+            self._office.hub.send(peer, Failed(self._job, "abandoned", "the gateway gave the job up"))

@@ -1,0 +1,92 @@
+"""A stage engine without a model: hidden states are the token ids themselves, and the answer repeats the prompt.
+
+Stages, links, commitments and receipts around it are the real ones, and so is the code that decides when to stop.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from worker.engine import HiddenRows, PositionMismatch, SampledToken, SessionSpec, StageOutput, UnknownSession
+from worker.engine.generation import Generation
+
+ROW = struct.Struct("<4f")
+
+
+class _Session:
+    def __init__(self, session_id: bytes, spec: SessionSpec, tokenizer: Tokenizer) -> None:
+        self.spec = spec
+        self.ids: list[int] = []
+        self.num_computed = 0
+        self.num_drawn = 0
+        self.generation = Generation(session_id, spec, spec.sampling, tokenizer) if spec.sampling else None
+
+
+class EchoEngine:
+    """One stage of the echo model. `delay_s` a step; `broken` fails every step; `silent` never makes one."""
+
+    def __init__(self, tokenizer: Tokenizer, is_first: bool, is_last: bool, eos_token_id: int) -> None:
+        self.tokenizer, self.is_first, self.is_last, self.eos_token_id = tokenizer, is_first, is_last, eos_token_id
+        self.vocab_size = tokenizer.get_vocab_size()
+        self.sessions: dict[bytes, _Session] = {}
+        self.delay_s, self.broken, self.silent = 0.0, False, False
+        self.num_steps = 0
+
+    def heal(self) -> None:
+        self.delay_s, self.broken, self.silent = 0.0, False, False
+
+    @property
+    def has_work(self) -> bool:
+        return not self.silent and any(s.num_computed < len(s.ids) for s in self.sessions.values())
+
+    def add(self, session_id: bytes, spec: SessionSpec) -> None:
+        self.sessions[session_id] = _Session(session_id, spec, self.tokenizer)
+
+    def remove(self, session_id: bytes) -> None:
+        self.sessions.pop(session_id, None)
+
+    def feed(self, session_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise UnknownSession("no such session")
+        if first_position != len(session.ids):
+            raise PositionMismatch(f"{first_position} is not {len(session.ids)}")
+        if self.is_first:
+            session.ids += [int(i) for i in np.frombuffer(payload, "<u4")]
+        else:
+            session.ids += [int(ROW.unpack_from(payload, at)[0]) for at in range(0, len(payload), ROW.size)]
+
+    def step(self) -> list[StageOutput]:
+        if self.broken:
+            raise RuntimeError("the engine is broken")
+        self.num_steps += 1
+        time.sleep(self.delay_s)
+        # All sessions in one step, as the real engine's batches.
+        ready = [(i, s) for i, s in self.sessions.items() if s.num_computed < len(s.ids)]
+        return [output for session_id, session in ready for output in self._run(session_id, session)]
+
+    def _run(self, session_id: bytes, session: _Session) -> list[StageOutput]:
+        first, session.num_computed = session.num_computed, len(session.ids)
+        ids = session.ids[first:]
+        if not self.is_last:
+            packed = b"".join(ROW.pack(value, 0, 0, 0) for value in ids)
+            rows = np.frombuffer(packed, np.uint8).reshape(len(ids), ROW.size)
+            return [HiddenRows(session_id, first, len(ids), rows)]
+        if session.num_computed < session.spec.num_prompt_tokens:
+            return []
+        return [self._draw(session_id, session)]
+
+    def _draw(self, session_id: bytes, session: _Session) -> SampledToken:
+        index, prompt = session.num_drawn, session.ids[: session.spec.num_prompt_tokens]
+        session.num_drawn += 1
+        logits = np.zeros(self.vocab_size, np.float32)
+        logits[prompt[index] if index < len(prompt) else self.eos_token_id] = 100.0
+        assert session.generation is not None
+        token = session.generation.draw(logits)
+        if token.finish_reason is not None:
+            self.remove(session_id)
+        return token
