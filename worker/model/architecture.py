@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from worker.model.config import UnsupportedArchitecture, read_config
+from worker.model.config import UnsupportedArchitecture, brief, read_config
 from worker.model.trace import NUM_PROBE_TOKENS, Side, Trace
 
 Shard = Side | int
@@ -116,21 +116,21 @@ def _build_on_meta(config: PreTrainedConfig) -> PreTrainedModel:
             )
     except Exception as error:
         raise UnsupportedArchitecture(
-            f"{config.model_type} cannot be built as a causal language model: {error}"
+            f"{config.model_type} cannot be built as a causal language model: {brief(error)}"
         ) from error
     model.train(False)
     return model
 
 
 def _run_tiny_forward(model: PreTrainedModel, trace: Trace) -> DynamicCache:
-    cache = DynamicCache(config=model.config)
     token_ids = torch.zeros(1, NUM_PROBE_TOKENS, dtype=torch.long, device="meta")
     try:
+        cache = DynamicCache(config=model.config)
         with torch.inference_mode(), trace.recording():
             model(input_ids=token_ids, past_key_values=cache, use_cache=True)
     except Exception as error:  # architectures fail in their own ways on meta tensors; each is a reason to refuse
         raise UnsupportedArchitecture(
-            f"{type(model).__name__} does not run from its config alone: {type(error).__name__}: {error}"
+            f"{type(model).__name__} does not run from its config alone: {brief(error)}"
         ) from error
     return cache
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
 from worker.errors import WorkerError
 from worker.model.architecture import Architecture, inspect_architecture
-from worker.model.config import UnsupportedArchitecture
+from worker.model.config import UnsupportedArchitecture, brief
 from worker.model.slicing import without_progress_bars
 from worker.model.stage import Stage
 
@@ -69,7 +69,7 @@ def _relative_difference(folder: Path, architecture: Architecture) -> float:
         split = _split_logits(folder, architecture, pieces)
     except Exception as error:  # what a model's own code raises when a part it needs is elsewhere
         raise UnsupportedArchitecture(
-            f"{architecture.model_class.__name__} does not run layer by layer: {type(error).__name__}: {error}"
+            f"{architecture.model_class.__name__} does not run layer by layer: {brief(error)}"
         ) from error
     difference = float((whole - split).abs().max() / whole.abs().max())
     if not difference <= _MAX_RELATIVE_DIFFERENCE:  # also refuses NaN
@@ -90,7 +90,7 @@ def _whole_logits(folder: Path, pieces: list[torch.Tensor]) -> torch.Tensor:
         cache = DynamicCache(config=model.config)
         logits = [model(piece.unsqueeze(0), past_key_values=cache, use_cache=True).logits[0, -1] for piece in pieces]
     except Exception as error:  # a folder's content can be wrong in any way
-        raise UnsupportedArchitecture(f"{folder} does not run as a whole: {type(error).__name__}: {error}") from error
+        raise UnsupportedArchitecture(f"{folder} does not run as a whole: {brief(error)}") from error
     return torch.stack(logits)
 
 

@@ -10,6 +10,7 @@ from worker.errors import WorkerError
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_LAYERS = 1024
+_MAX_REASON_CHARS = 300
 _LIMITS = {"num_hidden_layers": MAX_LAYERS, "hidden_size": 1 << 17, "vocab_size": 1 << 22}
 # Keys by which a config could name code, kernels or files to fetch: those are chosen here, never by the publisher.
 _UNTRUSTED_KEYS = frozenset(
@@ -19,6 +20,12 @@ _UNTRUSTED_KEYS = frozenset(
 
 class UnsupportedArchitecture(WorkerError):
     """A model that cannot be served in stages; the text says why."""
+
+
+def brief(error: Exception) -> str:
+    """The kind of an error and the beginning of its text: some print a whole config."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_MAX_REASON_CHARS]}"
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -52,7 +59,7 @@ def parse_config(values: Any) -> PreTrainedConfig:
     try:
         config = CONFIG_MAPPING[model_type].from_dict(_without_untrusted_keys(values))
     except Exception as error:  # whatever a config class raises on values it does not expect
-        raise UnsupportedArchitecture(f"config.json does not fit model_type {model_type!r}: {error}") from error
+        raise UnsupportedArchitecture(f"config.json does not fit model_type {model_type!r}: {brief(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedArchitecture(f"{model_type} is an encoder-decoder model; only decoder-only models have stages")
     for name, limit in _LIMITS.items():
@@ -75,5 +82,10 @@ def _without_untrusted_keys(values: dict[str, Any]) -> dict[str, Any]:
     return {
         key: _without_untrusted_keys(value) if isinstance(value, dict) else value
         for key, value in values.items()
-        if key not in _UNTRUSTED_KEYS and not key.startswith("_") and not key.endswith("_implementation")
+        if not _is_untrusted(key)
     }
+
+
+def _is_untrusted(key: str) -> bool:
+    """Configs take any key as an attribute: none may name an implementation to load, or replace a method."""
+    return key in _UNTRUSTED_KEYS or "implementation" in key or callable(getattr(PreTrainedConfig, key, None))

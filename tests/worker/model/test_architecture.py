@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
@@ -85,6 +87,30 @@ def test_hostile_configs_are_refused(changes: dict[str, Any], reason: str) -> No
     values = as_json(ARCHITECTURES["llama"]()) | changes
     with pytest.raises(UnsupportedArchitecture, match=reason):
         parse_config(values)
+
+
+strange_values = st.sampled_from(
+    [None, 0, -1, 1, 3, 10**9, 2**40, 1.5, "x", "", [], [None], {}, {"a": 1}, True, {"rope_type": 5}, "full_attention"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(["llama", "gemma2", "gpt-oss", "falcon-alibi", "deepseek-v3"]), data=st.data())
+def test_any_value_in_a_config_is_taken_or_refused(name: str, data: st.DataObject) -> None:
+    values = as_json(ARCHITECTURES[name]())
+    keys = st.sampled_from([*values, "get_text_config", "attribute_map", "sub_configs", "text_config", "dtype"])
+    values |= data.draw(st.dictionaries(keys, strange_values, max_size=2))
+    refusal = ""
+    try:
+        inspect_architecture(parse_config(values))
+    except UnsupportedArchitecture as error:
+        refusal = str(error)
+    assert len(refusal) < 1000
+
+
+def test_a_window_of_no_size_is_refused() -> None:
+    with pytest.raises(UnsupportedArchitecture):
+        inspect_architecture(parse_config(as_json(ARCHITECTURES["gemma2"]()) | {"sliding_window": None}))
 
 
 def test_models_with_an_encoder_are_refused() -> None:
