@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = NodeSettings()
     except ValidationError as error:
-        problems = "; ".join(f"DECLAI_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'_'.join(['DECLAI', *map(str, e['loc'])]).upper()}: {e['msg']}" for e in error.errors())
         log.error("wrong settings: %s", problems)
         return EXIT_USAGE
     if not options.once:

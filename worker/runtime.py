@@ -8,24 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import torch
-from eth_account.signers.local import LocalAccount
 
-from chain.client import Chain, Deployment
 from chain.contracts.models import model_id
-from chain.contracts.nodes import Node, Offer
-from chain.errors import ChainError, ChainUnreachable
-from chain.keystore import open_keystore, read_password
-from ipfs.errors import IpfsError
+from chain.contracts.nodes import Offer
+from ipfs.errors import FetchFailed, IpfsError
 from ipfs.exchange import Exchange
 from ipfs.manifest import Manifest
 from ipfs.store import BlockStore
 from worker.admission import Terms
 from worker.broker import JoinAnswer
 from worker.channel import BrokerAccount
-from worker.commitments import NUMERIC_PROFILES
 from worker.engine import EngineLimits
-from worker.errors import BrokerError, LinkKeyError, NodeStartError, WorkerError
-from worker.links import LinkKeyPair, Links
+from worker.errors import BrokerError, NodeStartError, WorkerError
+from worker.identity import Identity, open_identity
+from worker.links import Links
 from worker.membership import Membership
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
@@ -40,7 +36,7 @@ log = logging.getLogger(__name__)
 
 # Above the engine's sessions, so that a job too many is refused at once instead of waiting for a thread.
 SPARE_TASK_THREADS = 4
-JOIN_AGAIN_S = 2.0
+AGAIN_S = 0.5
 RECEIPTS_LEAVE_S = 5.0
 
 
@@ -52,7 +48,7 @@ def run_node(settings: NodeSettings) -> None:
         WorkerError: something that another start may mend.
     """
     torch.set_num_threads(settings.model_threads())
-    identity = _Identity(settings)
+    identity = open_identity(settings)
     with ExitStack() as opened:
         status = opened.enter_context(StatusFile(settings.status_file, _description(settings, identity)))
         stages = _load_stages(settings, identity)
@@ -79,9 +75,9 @@ def run_node(settings: NodeSettings) -> None:
         service = StageService(terms, registry, store, pipeline, stages, identity.account)
         membership = Membership(
             identity.gateway_url,
-            settings.gateway,
+            identity.gateway,
             identity.chain.deployment.chain_id,
-            settings.operator,
+            identity.operator,
             identity.account,
             registry,
         )
@@ -97,61 +93,18 @@ def run_node(settings: NodeSettings) -> None:
         _let_receipts_leave(pipeline)
 
 
-class _Identity:
-    """Who the node is, from its keys and the chain.
-
-    Raises NodeStartError when the two do not fit, WorkerError while the chain is out of reach.
-    """
-
-    def __init__(self, settings: NodeSettings) -> None:
-        try:
-            self.account: LocalAccount = open_keystore(settings.signer_keystore, read_password(settings.password_file))
-            self.link_keys = LinkKeyPair.load(settings.link_key)
-            self.chain = Chain(settings.rpc_url, Deployment.load(settings.deployment))
-            self.chain.check()
-            self.node: Node = self.chain.nodes.node(settings.operator)
-            self.offer: Offer = self.chain.nodes.offer(settings.operator, model_id(settings.model))
-            _, self.version = self.chain.models.current(model_id(settings.model))
-            self.gateway_url = settings.gateway_url or self.chain.nodes.node(settings.gateway).url
-        except ChainUnreachable as error:
-            raise WorkerError(str(error)) from error
-        except (ChainError, LinkKeyError) as error:
-            raise NodeStartError(str(error)) from error
-        self._check(settings)
-
-    @property
-    def profile(self) -> str:
-        """Numeric profile of the offer."""
-        return next(name for name, number in NUMERIC_PROFILES.items() if number == self.offer.numeric_profile)
-
-    def _check(self, settings: NodeSettings) -> None:
-        if self.node.signer != self.account.address:
-            raise NodeStartError(
-                f"the registry has signer {self.node.signer} for {settings.operator}, the keystore holds "
-                f"{self.account.address}: register the node, or set the signer"
-            )
-        if self.node.link_key != self.link_keys.public:
-            raise NodeStartError(f"{settings.link_key} is not the link key in the registry: set the endpoint anew")
-        if not self.offer.end_layer:
-            raise NodeStartError(f"{settings.operator} has no offer for {settings.model}: make one first")
-        if self.offer.numeric_profile not in NUMERIC_PROFILES.values():
-            raise NodeStartError(f"numeric profile {self.offer.numeric_profile} of the offer is unknown here")
-        if not self.gateway_url:
-            raise NodeStartError(f"gateway {settings.gateway} has no url in the registry")
-
-
-def _description(settings: NodeSettings, identity: _Identity) -> dict[str, object]:
+def _description(settings: NodeSettings, identity: Identity) -> dict[str, object]:
     return {
-        "address": settings.operator,
+        "address": identity.operator,
         "model": settings.model,
         "layers": [identity.offer.first_layer, identity.offer.end_layer],
         "profile": identity.profile,
         "endpoint": identity.node.endpoint,
-        "gateway": settings.gateway,
+        "gateway": identity.gateway,
     }
 
 
-def _load_stages(settings: NodeSettings, identity: _Identity) -> ModelStages:
+def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
     """Pull what is missing of the offered layers and load them."""
     offer, cid = identity.offer, identity.version.manifest_cid
     blocks = BlockStore(settings.data_dir / "blocks")
@@ -163,7 +116,7 @@ def _load_stages(settings: NodeSettings, identity: _Identity) -> ModelStages:
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
     )
     try:
-        exchange.fetch(cid)
+        _fetch_when_possible(exchange, cid)
         manifest = Manifest.load(cid, blocks)
         log.info("pulling layers [%d, %d) of %s", offer.first_layer, offer.end_layer, manifest.name)
         return ModelStages(
@@ -185,6 +138,16 @@ def _load_stages(settings: NodeSettings, identity: _Identity) -> ModelStages:
         exchange.close()
 
 
+def _fetch_when_possible(exchange: Exchange, cid: str) -> None:
+    """Fetch, for as long as it takes until a peer has it: a node may start before those that hold its model."""
+    while True:
+        try:
+            return exchange.fetch(cid)
+        except FetchFailed as error:
+            log.warning("cannot fetch the model's manifest yet: %s", error)
+            time.sleep(AGAIN_S)
+
+
 def _warm_up(stages: ModelStages, offer: Offer) -> float:
     """Make the engine of the whole offer ready; returns seconds per token and layer."""
     stages.get(offer.first_layer, offer.end_layer)
@@ -192,16 +155,16 @@ def _warm_up(stages: ModelStages, offer: Offer) -> float:
     return stage.measure_s_per_token() / (offer.end_layer - offer.first_layer)
 
 
-def _served(settings: NodeSettings, identity: _Identity, manifest: Manifest) -> Served:
+def _served(settings: NodeSettings, identity: Identity, manifest: Manifest) -> Served:
     offer = identity.offer
     cid = identity.version.manifest_cid
     return Served(model_id(manifest.name), cid, offer.first_layer, offer.end_layer, settings.max_sessions)
 
 
-def _terms(settings: NodeSettings, identity: _Identity, stages: ModelStages) -> Terms:
+def _terms(settings: NodeSettings, identity: Identity, stages: ModelStages) -> Terms:
     offer, manifest = identity.offer, stages.manifest
     return Terms(
-        node=settings.operator,
+        node=identity.operator,
         link_key=identity.link_keys.public,
         domain=identity.chain.domain,
         model=model_id(settings.model),
@@ -223,7 +186,7 @@ def _join(membership: Membership) -> JoinAnswer:
             return membership.join()
         except BrokerError as error:
             log.warning("cannot join the gateway yet: %s", error)
-            time.sleep(JOIN_AGAIN_S)
+            time.sleep(AGAIN_S)
 
 
 def _let_receipts_leave(pipeline: Pipeline) -> None:

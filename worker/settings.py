@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from chain.fields import Address
 from chain.settings import ChainSettings
@@ -20,12 +20,12 @@ class NodeSettings(ChainSettings):
     `link_bind` is where the link listens on this machine; the registry has the endpoint under which others reach it.
     """
 
-    operator: Address = Field(description="address of the operator that registered this node")
-    gateway: Address = Field(description="operator address of the gateway to join")
-    gateway_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$", description="else the registry's")
+    operator: Address | None = Field(default=None, description="who registered this node; else the registry is asked")
+    gateway: Address | None = Field(default=None, description="operator address of the gateway to join")
+    gateway_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$", description="needed without `gateway`")
     model: str = Field(min_length=1, max_length=200, description="name of the model to serve")
     data_dir: Path = Path("node-data")
-    signer_keystore: Path = Path("signer.json")
+    keystore: Path = Path("signer.json")
     password_file: Path = Path("password")
     link_key: Path = Path("link.key")
     link_bind: str = Field(default="tcp://127.0.0.1:8082", pattern=r"^tcp://")
@@ -41,6 +41,12 @@ class NodeSettings(ChainSettings):
     idle_timeout_s: float = Field(default=60.0, gt=0)
     peer_grace_s: float = Field(default=3.0, gt=0)
     heartbeat_s: float = Field(default=2.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _check_gateway(self) -> NodeSettings:
+        if self.gateway is None and self.gateway_url is None:
+            raise ValueError("no gateway to join: set DECLAI_GATEWAY (its address) or DECLAI_GATEWAY_URL")
+        return self
 
     @property
     def status_file(self) -> Path:
