@@ -34,10 +34,10 @@ def make_app(settings: GatewaySettings) -> Celery:
         beat_schedule={"settle": {"task": TASK, "schedule": settings.settle_every_s}},
     )
 
-    @app.task(name=TASK)
     def settle() -> None:
         run_settlement(settings)
 
+    app.task(settle, name=TASK)
     return app
 
 

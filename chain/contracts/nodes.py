@@ -79,7 +79,7 @@ class NodeRegistry(Binding):
         return bool(self._read("isActive", operator, int(role)))
 
     def minimum_stake(self, roles: int) -> int:
-        return int(self._read("minimumStake", roles))
+        return int(self._read("minimumStake", int(roles)))
 
     def thaw_period_s(self) -> int:
         return int(self._read("thawPeriod"))

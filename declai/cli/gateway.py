@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -12,20 +13,26 @@ from types import FrameType
 import click
 import httpx
 
-from declai.cli.options import network_option
+from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
 from declai.errors import ApiError
-from declai.network import load
+from declai.network import default_path, load
 
 GRACE_S = 15.0
 
 
 @click.group("gateway")
 def command() -> None:
-    """Settings come from DECLAI_* variables or the TOML file that DECLAI_CONFIG names (docs/gateways.md)."""
+    """Settings come from DECLAI_* variables and a TOML file (docs/gateways.md).
+
+    \b
+    declai gateway start --config gateway.toml
+    declai gateway settle            # of the local devnet, or of the settings given
+    """
 
 
 @command.command()
+@config_option
 def start() -> None:
     """Run the gateway: its HTTP server and its settlement worker. Ctrl-C ends both."""
     from api.settings import GatewaySettings
@@ -75,12 +82,17 @@ def status(network_path: Path | None, as_json: bool) -> None:
 
 
 @command.command()
+@config_option
+@network_option
 @json_option
-def settle(as_json: bool) -> None:
+def settle(network_path: Path | None, as_json: bool) -> None:
     """Settle all durable receipts now, and print the batches. Run it where the gateway's settings are."""
     from api.settings import GatewaySettings
     from api.settlement.jobs import run_settlement
 
+    beside = (network_path or default_path()).with_name("gateway.toml")
+    if "DECLAI_CONFIG" not in os.environ and beside.exists():
+        os.environ["DECLAI_CONFIG"] = str(beside)
     logging.basicConfig(level=logging.WARNING)
     rows = run_settlement(GatewaySettings())
     columns = ["batch", "block", "gas_used", "transaction", "cid"]

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 
 import click
 
+from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option
 from declai.errors import DeclaiError
 
 
 @click.group("node")
 def command() -> None:
-    """Settings come from DECLAI_* variables or the TOML file that DECLAI_CONFIG names (docs/contributors.md)."""
+    """Settings come from DECLAI_* variables and a TOML file (docs/contributors.md).
+
+    \b
+    declai node start --config node.toml
+    declai node status --config node.toml
+    """
 
 
 @command.command()
+@config_option
 def start() -> None:
     """Serve the layers that this node offers on chain, until SIGTERM or Ctrl-C."""
-    sys.exit(subprocess.call([sys.executable, "-m", "worker.node"]))
+    # In this process's place: whoever knows its pid can signal the node itself.
+    os.execv(sys.executable, [sys.executable, "-m", "worker.node"])  # noqa: S606
 
 
 @command.command()
+@config_option
 @json_option
 def status(as_json: bool) -> None:
     """Show how the node on this machine is."""
     from worker.settings import NodeSettings
 
-    path = NodeSettings().status_file  # type: ignore[call-arg]
+    path = NodeSettings().status_file
     try:
         data = json.loads(path.read_text())
     except OSError:

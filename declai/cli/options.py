@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,4 +37,20 @@ def wallet_options(function: Decorated) -> Decorated:
         default="requester",
         show_default=True,
         help="A wallet of the network file, of the keystore folder, or a keystore file.",
+    )(function)
+
+
+def config_option(function: Decorated) -> Decorated:
+    """`--config FILE` for programs with settings: the same as DECLAI_CONFIG."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            os.environ["DECLAI_CONFIG"] = str(value)
+
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        callback=remember,
+        expose_value=False,
+        help="TOML file with the settings. [default: $DECLAI_CONFIG]",
     )(function)

@@ -44,7 +44,7 @@ from declai.devnet.processes import (
     launch_redis,
     spawn,
 )
-from declai.devnet.programs import gateway_env, node_env, python_module
+from declai.devnet.programs import gateway_settings, node_settings, python_module, write_settings
 from declai.network import ChainInfo, GatewayInfo, ModelInfo, Network, NodeInfo, RedisInfo, WalletInfo, write
 from declai.publish import Publication, add_model
 from declai.signin import sign_in
@@ -103,13 +103,16 @@ class Devnet:
         chain = self._set_up_chain(layout, wallets, rpc_url, published, gateway, nodes)
 
         self.report(f"starting the gateway and {len(nodes)} nodes")
-        env = gateway_env(layout, rpc_url, redis, gateway, self.options.settle_every_s)
+        settings = gateway_settings(layout, rpc_url, redis, gateway, self.options.settle_every_s)
+        env = write_settings(layout.gateway_config, settings)
         # The nodes wait for the gateway by themselves, and load while it starts.
-        self._spawn("gateway", "declai", ["gateway", "start"], layout, env)
+        self._spawn("gateway", ["gateway", "start"], layout, env)
+        # Unless told otherwise, each node gets its share of the cores: more threads slow every stage down.
+        threads = self.options.threads_per_node or max(1, (os.cpu_count() or 1) // len(nodes))
         for number, node in enumerate(nodes):
-            threads = self.options.threads_per_node or max(1, (os.cpu_count() or 1) // len(nodes))
-            node_variables = node_env(layout, rpc_url, gateway, node, number, published.manifest.name, threads)
-            self.nodes.append(self._spawn(f"node-{number}", "worker.node", [], layout, node_variables))
+            settings = node_settings(layout, rpc_url, gateway, node, number, published.manifest.name, threads)
+            env = write_settings(layout.node_config(number), settings)
+            self.nodes.append(self._spawn(f"node-{number}", ["node", "start"], layout, env))
         self._wait_for(layout, gateway.url, published, len(nodes))
 
         self.report("opening the requester's session")
@@ -132,8 +135,8 @@ class Devnet:
         """Children that ended by themselves."""
         return [child for child in self.children if not child.alive]
 
-    def _spawn(self, name: str, module: str, arguments: list[str], layout: Layout, env: dict[str, str]) -> Child:
-        child = spawn(name, [*python_module(module), *arguments], layout.logs / f"{name}.log", {**os.environ, **env})
+    def _spawn(self, name: str, arguments: list[str], layout: Layout, env: dict[str, str]) -> Child:
+        child = spawn(name, [*python_module("declai"), *arguments], layout.logs / f"{name}.log", {**os.environ, **env})
         self.children.append(child)
         return child
 

@@ -50,6 +50,13 @@ class Layout:
     def node(self, number: int) -> Path:
         return self.folder / "nodes" / str(number)
 
+    @property
+    def gateway_config(self) -> Path:
+        return self.folder / "gateway.toml"
+
+    def node_config(self, number: int) -> Path:
+        return self.folder / f"node-{number}.toml"
+
     def make_password(self) -> str:
         """One password for all wallets of the devnet, in a file for its owner alone."""
         password = secrets.token_urlsafe(24)

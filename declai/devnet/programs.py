@@ -1,12 +1,16 @@
-"""The environment of each program of a devnet: the same settings that an operator would write for a real one."""
+"""The settings file of each program of a devnet: what an operator would write for a real one."""
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 from declai.devnet.chain_setup import Member
 from declai.devnet.layout import Layout
 from declai.devnet.processes import RedisAddress
+
+Settings = dict[str, str | int | float]
 
 
 def python_module(module: str) -> list[str]:
@@ -14,47 +18,55 @@ def python_module(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def _shared(layout: Layout, rpc_url: str) -> dict[str, str]:
+def write_settings(path: Path, settings: Settings) -> dict[str, str]:
+    """Write a TOML file for its owner alone; returns the environment that names it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    # JSON's strings and numbers are TOML's too.
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+    return {"DECLAI_CONFIG": str(path)}
+
+
+def _shared(layout: Layout, rpc_url: str) -> Settings:
     return {
-        "DECLAI_RPC_URL": rpc_url,
-        "DECLAI_DEPLOYMENT": str(layout.deployment_file),
-        "DECLAI_PASSWORD_FILE": str(layout.password_file),
+        "rpc_url": rpc_url,
+        "deployment": str(layout.deployment_file),
+        "password_file": str(layout.password_file),
     }
 
 
-def gateway_env(
+def gateway_settings(
     layout: Layout, rpc_url: str, redis: RedisAddress, gateway: Member, settle_every_s: float
-) -> dict[str, str]:
-    """Variables of `declai gateway start`."""
+) -> Settings:
+    """Settings of `declai gateway start`."""
     return _shared(layout, rpc_url) | {
-        "DECLAI_HOST": "127.0.0.1",
-        "DECLAI_PORT": gateway.url.rpartition(":")[2],
-        "DECLAI_PUBLIC_URL": gateway.url,
-        "DECLAI_LINK_BIND": gateway.endpoint,
-        "DECLAI_DATA_DIR": str(layout.gateway),
-        "DECLAI_OPERATOR": gateway.operator.address,
-        "DECLAI_SIGNER_KEYSTORE": str(layout.keystore("gateway-signer")),
-        "DECLAI_SESSION_KEYSTORE": str(layout.keystore("gateway-session")),
-        "DECLAI_LINK_KEY": str(layout.link_key("gateway")),
-        "DECLAI_REDIS_URL": redis.url,
-        "DECLAI_NODE_REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
-        "DECLAI_SETTLE_EVERY_S": str(settle_every_s),
+        "host": "127.0.0.1",
+        "port": int(gateway.url.rpartition(":")[2]),
+        "public_url": gateway.url,
+        "link_bind": gateway.endpoint,
+        "data_dir": str(layout.gateway),
+        "operator": gateway.operator.address,
+        "signer_keystore": str(layout.keystore("gateway-signer")),
+        "session_keystore": str(layout.keystore("gateway-session")),
+        "link_key": str(layout.link_key("gateway")),
+        "redis_url": redis.url,
+        "node_redis_url": f"redis://127.0.0.1:{redis.port}/0",
+        "settle_every_s": settle_every_s,
     }
 
 
-def node_env(
+def node_settings(
     layout: Layout, rpc_url: str, gateway: Member, node: Member, number: int, model: str, num_threads: int
-) -> dict[str, str]:
-    """Variables of a node's program."""
-    # Unless told otherwise, each node gets its share of the cores: more threads than cores slow every stage down.
+) -> Settings:
+    """Settings of `declai node start`."""
     return _shared(layout, rpc_url) | {
-        "DECLAI_OPERATOR": node.operator.address,
-        "DECLAI_GATEWAY": gateway.operator.address,
-        "DECLAI_GATEWAY_URL": gateway.url,
-        "DECLAI_MODEL": model,
-        "DECLAI_SIGNER_KEYSTORE": str(layout.keystore(f"node-{number}-signer")),
-        "DECLAI_LINK_KEY": str(layout.link_key(f"node-{number}")),
-        "DECLAI_LINK_BIND": node.endpoint,
-        "DECLAI_DATA_DIR": str(layout.node(number)),
-        "DECLAI_NUM_THREADS": str(num_threads),
+        "operator": node.operator.address,
+        "gateway": gateway.operator.address,
+        "gateway_url": gateway.url,
+        "model": model,
+        "signer_keystore": str(layout.keystore(f"node-{number}-signer")),
+        "link_key": str(layout.link_key(f"node-{number}")),
+        "link_bind": node.endpoint,
+        "data_dir": str(layout.node(number)),
+        "num_threads": num_threads,
     }
