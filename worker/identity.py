@@ -50,7 +50,7 @@ def open_identity(settings: NodeSettings) -> Identity:
         WorkerError: the chain or the gateway cannot be reached now.
     """
     try:
-        account = open_keystore(settings.keystore, read_password(settings.password_file))
+        account = open_keystore(settings.signer_keystore, read_password(settings.password_file))
         link_keys = LinkKeyPair.load(settings.link_key)
         chain = Chain(settings.rpc_url, Deployment.load(settings.deployment))
         chain.check()
@@ -80,7 +80,7 @@ def _check_keys(
 ) -> None:
     if node.signer != account.address:
         raise NodeStartError(
-            f"the registry has signer {node.signer} for {operator}, {settings.keystore} holds {account.address}: "
+            f"the registry has signer {node.signer} for {operator}, {settings.signer_keystore} holds {account.address}: "
             "set the signer in the registry, or use its keystore"
         )
     if node.link_key != link_keys.public:

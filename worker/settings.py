@@ -25,7 +25,7 @@ class NodeSettings(ChainSettings):
     gateway_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$", description="needed without `gateway`")
     model: str = Field(min_length=1, max_length=200, description="name of the model to serve")
     data_dir: Path = Path("node-data")
-    keystore: Path = Path("signer.json")
+    signer_keystore: Path = Path("signer.json")
     password_file: Path = Path("password")
     link_key: Path = Path("link.key")
     link_bind: str = Field(default="tcp://127.0.0.1:8082", pattern=r"^tcp://")
