@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,6 +17,9 @@ from api.settings import GatewaySettings
 
 # Threads wait for the store, the chain and Redis; the event loop never does.
 NUM_THREADS = 32
+# Python's own. py_ecc, which comes with web3, sets 100,000 when it is imported, and then a body of nested brackets
+# overflows the C stack of the JSON parser and kills the process.
+RECURSION_LIMIT = 1000
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -23,6 +27,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sys.setrecursionlimit(RECURSION_LIMIT)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(NUM_THREADS, "gateway"))
         async with open_gateway(settings) as gateway:
             app.state.gateway = gateway
