@@ -80,8 +80,8 @@ def _check_keys(
 ) -> None:
     if node.signer != account.address:
         raise NodeStartError(
-            f"the registry has signer {node.signer} for {operator}, {settings.signer_keystore} holds {account.address}: "
-            "set the signer in the registry, or use its keystore"
+            f"the registry has signer {node.signer} for {operator}, but {settings.signer_keystore} holds "
+            f"{account.address}: set the signer in the registry, or use its keystore"
         )
     if node.link_key != link_keys.public:
         raise NodeStartError(f"{settings.link_key} is not the link key in the registry: set the endpoint anew")
