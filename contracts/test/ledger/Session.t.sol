@@ -157,6 +157,16 @@ contract SessionTest is Base {
         vm.assertEq(ledger.balanceOf(payer), BUDGET);
     }
 
+    function test_RevertWhen_OneSecondIsMissing() public {
+        bytes32 id = _open(BUDGET);
+        uint256 closesAt = block.timestamp + HOUR + SESSION_THAW;
+        vm.warp(closesAt - 1);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerStillThawing.selector, id, closesAt));
+        ledger.finalizeClose(id);
+        vm.warp(closesAt);
+        ledger.finalizeClose(id);
+    }
+
     function test_RevertWhen_StillThawing(uint256 wait) public {
         bytes32 id = _open(BUDGET);
         uint256 closesAt = block.timestamp + HOUR + SESSION_THAW;

@@ -146,6 +146,12 @@ contract SettleTest is Base {
         _settle(_one(claim), _one(_payout(worker, 1)));
     }
 
+    function test_RevertWhen_TheBudgetIsExceededByOne() public {
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, BUDGET + 1, 0, 0));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerBudgetExceeded.selector, id, BUDGET + 1, BUDGET));
+        _settle(claims, _one(_payout(worker, BUDGET + 1)));
+    }
+
     function test_TheWholeBudgetCanBeSpent() public {
         _settle(_one(_claim(id, 0, BUDGET, 0, 0)), _one(_payout(worker, BUDGET)));
         vm.assertEq(ledger.session(id).settled, BUDGET);
@@ -260,6 +266,14 @@ contract SettleTest is Base {
         }
         _settle(claims, _one(_payout(worker, paid)));
         vm.assertEq(ledger.balanceOf(gateway), tooHigh ? 0 : fee);
+    }
+
+    function test_RevertWhen_TheFeeIsTooHighByOne() public {
+        uint128 maximum = COST * MAX_FEE_BPS / 10_000;
+        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST + maximum + 1, 0, 0));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFeeTooHigh.selector, maximum + 1, maximum));
+        _settle(claims, _one(_payout(worker, COST)));
+        _settle(claims, _one(_payout(worker, COST + 1)));
     }
 
     function test_RevertWhen_PayoutsExceedDebits(uint128 extra) public {
