@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httpx
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import is_address, to_checksum_address
+from pydantic_core import from_json
 
 from chain.client import Chain, Deployment
 from chain.contracts.models import ModelVersion, model_id
@@ -122,7 +123,7 @@ def _address_at(url: str) -> str:
             log.warning("gateway %s does not answer yet: %s", url, type(error).__name__)
             time.sleep(ASK_AGAIN_S)
     try:
-        address = response.raise_for_status().json()["gateway"]["address"]
+        address = from_json(response.raise_for_status().content)["gateway"]["address"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise WorkerError(f"{url} does not say which gateway it is: {type(error).__name__}") from error
     if not is_address(address):

@@ -287,9 +287,7 @@ class World:
         self.dispatch(jobs)
         self.until(lambda: self.of(wire.Ready, jobs[0]))
         prompt = struct.pack(f"<{len(PROMPT)}I", *PROMPT)
-        self.links.send(
-            jobs[0].upstream and self.peer(self.members[0]), wire.Prompt(jobs[0].job_id, len(PROMPT), prompt)
-        )
+        self.links.send(self.peer(self.members[0]), wire.Prompt(jobs[0].job_id, len(PROMPT), prompt))
 
     def check_receipts(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> None:
         self.until(lambda: {n for n, _ in self.of(wire.Receipt, jobs[0])} == {0, 1, 2})
