@@ -1,0 +1,137 @@
+"""The event index tells what the contracts' own views tell, after random deeds, restarts and reorganisations."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from chain.contracts.models import model_id
+from chain.contracts.nodes import Offer, Role
+from chain.index import EventIndex
+from chain.messages import new_account
+from chain.state import ChainState
+from tests.chain.test_sender import rpc
+from tests.conftest import World
+
+CREDIT = 10**18
+MODEL = "tiny"
+
+
+class Deeds:
+    """Random actions of payers and operators; each is valid when it is done."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.random = random.Random(seed)
+        self.gateway = world.register(Role.GATEWAY)
+        self.workers = [world.register(Role.WORKER) for _ in range(2)]
+        self.payers = [world.rich() for _ in range(2)]
+        self.sessions: list[tuple[LocalAccount, bytes]] = []
+        for payer in self.payers:
+            world.deposit(payer, 1000 * CREDIT)
+        world.send(self.gateway, world.chain.models.publish(MODEL, "bafkfirst", 6))
+
+    def do(self, count: int) -> None:
+        for _ in range(count):
+            self.random.choice(
+                [self.deposit, self.open, self.close, self.offer, self.stake, self.unstake, self.publish]
+            )()
+
+    def deposit(self) -> None:
+        self.world.deposit(self.random.choice(self.payers), self.random.randint(1, CREDIT))
+
+    def open(self) -> None:
+        payer = self.random.choice(self.payers)
+        session = self.world.open_session(payer, self.gateway, new_account(), self.random.randint(1, CREDIT))
+        self.sessions.append((payer, session))
+
+    def close(self) -> None:
+        if self.sessions:
+            payer, session = self.sessions.pop()
+            self.world.send(payer, self.world.chain.ledger.close_session(session))
+
+    def offer(self) -> None:
+        first = self.random.randint(0, 4)
+        offer = Offer(first, self.random.randint(first + 1, 6), 0, 0, self.random.randint(0, 10**20), 3)
+        self.world.send(self.random.choice(self.workers), self.world.chain.nodes.set_offer(model_id(MODEL), offer))
+
+    def stake(self) -> None:
+        worker = self.random.choice(self.workers)
+        self.world.send(worker, self.world.chain.token.approve(self.world.chain.nodes.address, CREDIT))
+        self.world.send(worker, self.world.chain.nodes.add_stake(CREDIT))
+
+    def unstake(self) -> None:
+        worker = self.random.choice(self.workers)
+        self.world.send(worker, self.world.chain.nodes.begin_unstake(self.random.randint(1, CREDIT)))
+
+    def publish(self) -> None:
+        call = self.world.chain.models.publish(MODEL, f"bafk{self.random.randint(0, 9)}", self.random.randint(1, 9))
+        self.world.send(self.gateway, call)
+
+
+def assert_equal_to_views(state: ChainState, world: World, deeds: Deeds) -> None:
+    chain = world.chain
+    for operator in [deeds.gateway.address, *(worker.address for worker in deeds.workers)]:
+        assert state.nodes[operator] == chain.nodes.node(operator)
+    for worker in deeds.workers:
+        offer = state.offers.get((worker.address, model_id(MODEL)))
+        view = chain.nodes.offer(worker.address, model_id(MODEL))
+        assert offer == view if offer else view.end_layer == 0
+    for session, indexed in state.sessions.items():
+        assert indexed == chain.ledger.session(session)
+    for payer in deeds.payers:
+        assert state.balances[payer.address] == chain.ledger.balance_of(payer.address)
+    versions = state.models[model_id(MODEL)].versions
+    assert len(versions) == chain.models.num_versions(model_id(MODEL))
+    for number, version in enumerate(versions):
+        view_of_version = chain.models.version(model_id(MODEL), number)
+        assert (version.manifest_cid, version.num_layers) == (view_of_version.manifest_cid, view_of_version.num_layers)
+
+
+def test_the_index_equals_the_views(world: World, tmp_path: Path) -> None:
+    deeds = Deeds(world, seed=7)
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    for _ in range(3):
+        deeds.do(8)
+        assert_equal_to_views(index.sync(), world, deeds)
+    index.close()
+
+    again = EventIndex(tmp_path / "index.db", world.chain)
+    assert again.state == index.state
+    assert again.sync() == index.state
+    again.close()
+
+
+def test_a_reorganisation_is_followed(world: World, tmp_path: Path) -> None:
+    deeds = Deeds(world, seed=8)
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    deeds.do(5)
+    before = index.sync()
+    snapshot = rpc(world, "evm_snapshot")
+    sessions = list(deeds.sessions)
+    deeds.do(8)
+    orphaned = index.sync()
+    assert orphaned != before
+    rpc(world, "evm_revert", snapshot)
+    deeds.sessions = sessions
+    deeds.random.seed(99)
+    rpc(world, "evm_increaseTime", "0x5")
+    deeds.do(12)
+    assert_equal_to_views(index.sync(), world, deeds)
+    index.close()
+
+
+def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_path: Path, anvil: str) -> None:
+    from chain.client import Chain
+    from chain.deploy import Parameters, deploy
+
+    Deeds(world, seed=9)
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    assert index.sync().nodes
+    index.close()
+    other = Chain(anvil, deploy(anvil, world.treasury, Parameters(treasury=world.treasury.address)))
+    index = EventIndex(tmp_path / "index.db", other)
+    assert not index.sync().nodes
+    index.close()
