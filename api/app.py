@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from api.gateway import open_gateway
 from api.http import auth, blocks, chat, completions, errors, estimate, health, models, network, nodes, receipts
+from api.http.body_limit import LimitBodies
 from api.http.count import CountResponses
 from api.settings import GatewaySettings
 
@@ -40,9 +41,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
     )
-    app.state.settings = settings
+    app.add_middleware(LimitBodies, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(CountResponses)
     errors.install(app)
     for routes in (chat, completions, estimate, models, auth, receipts, nodes, network, health, blocks):

@@ -157,5 +157,7 @@ class Admission:
             self._reservations.reserve(signed.session, signed.request, signed.message.max_cost, state.budget)
         except BudgetExhausted as error:
             self._store.fail_request(signed.request, error.message)
+            # Totals that were rebuilt meanwhile count this request among those that run.
+            self._reservations.release(signed.session, signed.request, 0)
             raise
         return Admitted(signed.request, signed.session, signed.message, signed.signature)

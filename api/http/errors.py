@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from api.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound
+from api.errors import GatewayError, InvalidRequest, NotFound
 from chain.errors import ChainError
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,8 @@ def install(app: FastAPI) -> None:
 
 def _from_http(request: Request, error: HTTPException) -> GatewayError:
     path = request.url.path[:200]
-    if error.status_code == 413:
-        limit = request.app.state.settings.max_body_bytes
-        return BodyTooLarge(f"a body has at most {limit} bytes here")
+    if isinstance(error.__cause__, GatewayError):  # raised while the framework read the body
+        return error.__cause__
     if error.status_code == 405:
         return MethodNotAllowed(f"{request.method} does not go with {path}: see GET /openapi.json")
     if error.status_code == 404:

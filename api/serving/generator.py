@@ -105,7 +105,9 @@ class Generator:
                 if error.address is not None:
                     self._office.directory.lost(error.address)
                     excluded |= {error.address}
-                if pipeline.tokens or running.cancelled or attempt + 1 == MAX_ATTEMPTS:
+                # Without a node to leave out the next attempt would be the same one again.
+                hopeless = error.address is None or attempt + 1 == MAX_ATTEMPTS
+                if hopeless or pipeline.tokens or running.cancelled:
                     raise
                 plan = await self._other_plan(admitted, generation, excluded, error)
             finally:

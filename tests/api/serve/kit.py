@@ -186,6 +186,16 @@ class EchoNode:
         self._consumer = threading.Thread(target=self._consume, args=(answer,), daemon=True)
         self._consumer.start()
 
+    def rejoin(self, url: str, gateway: str) -> None:
+        """After another join took the account away."""
+        assert self._consumer is not None
+        self._consumer.join(10)
+        answer = JoinAnswer.model_validate_json(
+            httpx.post(f"{url}/v1/nodes/join", json=self.join_body(gateway)).content
+        )
+        self._consumer = threading.Thread(target=self._consume, args=(answer,), daemon=True)
+        self._consumer.start()
+
     def _consume(self, answer: JoinAnswer) -> None:
 
         client: Any = redis.Redis.from_url(
@@ -265,7 +275,8 @@ class Network:
 
         def idle() -> bool:
             live = directory.live()
-            return len(live) == len(self.nodes) and not any(directory.num_running(node) for node in live)
+            at_rest = all(not directory.num_running(node) and not node.heartbeat.draining for node in live)
+            return len(live) == len(self.nodes) and at_rest
 
         wait_until(idle, "all nodes being live and idle")
 
@@ -308,7 +319,7 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
         redis_url=broker.url,
         max_body_bytes=256 * 1024,
         ready_timeout_s=5.0,
-        stall_timeout_s=5.0,
+        stall_timeout_s=3.0,
         receipt_timeout_s=5.0,
     )
     nodes = []

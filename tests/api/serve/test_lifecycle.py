@@ -1,0 +1,213 @@
+"""What a request leaves behind: receipts, costs, freed reservations; when all goes well, on cancel, and on failure."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from chain.messages import Domain
+from chain.pricing import Tier, format_credits, request_cost, stage_cost
+from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
+from tests.api.serve.kit import LAYERS, MODEL, Network, wait_until
+from worker.receipts import SignedPlan, SignedReceipt, verify_job_receipts
+
+LONG = "abcdefghij " * 8
+
+
+def cost_of(num_prompt_tokens: int, num_output_tokens: int, tier: Tier = Tier.RESEARCH) -> int:
+    """What a request costs on the three nodes, from first principles."""
+    costs = [
+        stage_cost(
+            num_prompt_tokens=num_prompt_tokens,
+            num_output_tokens=num_output_tokens,
+            prompt_price=PROMPT_PRICE,
+            output_price=OUTPUT_PRICE,
+            num_layers=end - first,
+            tier=tier,
+        )
+        for first, end in LAYERS
+    ]
+    return request_cost(costs, 500)
+
+
+def ended(network: Network, request: str) -> Any:
+    """The stored request once it has ended."""
+
+    def found() -> Any:
+        row = network.gateway.store.request(request)
+        return row if row is not None and row.state != "running" else None
+
+    return wait_until(found, "the request's end")
+
+
+def reserved(network: Network) -> int:
+    keys = network.server.app.state.gateway.settings.redis_url.get_secret_value()
+    import redis
+
+    with redis.Redis.from_url(keys) as client:
+        return sum(client.hlen(key) for key in client.scan_iter("gateway:*:reserved"))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_receipts_add_up(http: httpx.Client, idle: Network, tier: Tier) -> None:
+    response = http.post(
+        "/v1/completions", json={"model": MODEL, "prompt": "hello world", "max_tokens": 50, "tier": tier.name.lower()}
+    )
+    usage = response.json()["usage"]
+    receipts = http.get(f"/v1/receipts/{response.headers['x-declai-request']}").json()
+    cost = cost_of(usage["prompt_tokens"], usage["completion_tokens"], tier)
+    assert int(receipts["cost"]) == cost
+    assert usage["cost_credits"] == receipts["cost_credits"] == format_credits(cost)
+    assert receipts["state"] == "finished"
+    assert sum(int(stage["receipt"]["cost"]) for stage in receipts["stages"]) + int(receipts["fee"]) == cost
+    check_receipts(idle, receipts, usage)
+    assert reserved(idle) == 0
+    for node in idle.nodes:
+        wait_until(lambda node=node: not node.store.unacknowledged(since=0), "the acknowledgement")  # type: ignore[misc]
+
+
+def check_receipts(network: Network, receipts: dict[str, Any], usage: dict[str, int]) -> None:
+    """Anyone can: signatures, counts, prices, chains, neighbours."""
+    from chain.messages import Assignment, InferenceRequest
+
+    plan = SignedPlan(
+        domain=Domain(chain_id=network.chain.deployment.chain_id, ledger=network.chain.ledger.address),
+        request=InferenceRequest.model_validate_json(json.dumps(receipts["message"])),
+        assignments=[Assignment.model_validate_json(json.dumps(stage["assignment"])) for stage in receipts["stages"]],
+        signers={node.address: node.signer.address for node in network.nodes},
+        num_prompt_tokens=usage["prompt_tokens"],
+    )
+    signed = [
+        SignedReceipt.model_validate_json(
+            json.dumps({name: stage[name] for name in ("receipt", "signature", "records")})
+        )
+        for stage in receipts["stages"]
+    ]
+    assert verify_job_receipts(signed, plan, usage["completion_tokens"]) == []
+
+
+def test_receipts_of_no_request(http: httpx.Client) -> None:
+    assert http.get("/v1/receipts/0x" + "00" * 32).status_code == 404
+    assert http.get("/v1/receipts/abc").status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, stream: bool) -> None:
+    for node in idle.nodes:
+        node.engine.delay_s = 0.02
+    body = json.dumps({"model": MODEL, "prompt": LONG, "max_tokens": 60, "stream": stream}).encode()
+    host, port = idle.url.removeprefix("http://").split(":")
+    before = {row.request for row in running_rows(idle)}
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n"
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        if stream:
+            assert b"data:" in sock.recv(65536) + sock.recv(65536)
+        started = idle.nodes[-1].engine.num_steps
+        wait_until(lambda: idle.nodes[-1].engine.num_steps > started + 5, "some tokens")
+    closed = time.monotonic()
+    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the stages' stop")
+    assert time.monotonic() - closed < 5
+    request = next(row.request for row in running_rows(idle) if row.request not in before)
+    row = ended(idle, request)
+    assert (row.state, row.finish_reason) == ("finished", "cancelled")
+    assert 0 < row.num_output_tokens < 60
+    assert row.cost == cost_of(row.num_prompt_tokens, row.num_output_tokens)
+    assert reserved(idle) == 0
+
+
+def running_rows(network: Network) -> list[Any]:
+    """All requests that the store knows."""
+    from sqlalchemy import select
+
+    from api.store.schema import requests
+
+    with network.gateway.store.engine.connect() as db:
+        return list(db.execute(select(requests)).all())
+
+
+def test_the_openai_client_cancels_by_closing(client: openai.OpenAI, idle: Network) -> None:
+    for node in idle.nodes:
+        node.engine.delay_s = 0.02
+    stream = client.completions.create(model=MODEL, prompt=LONG, max_tokens=60, stream=True)
+    request = stream.response.headers["x-declai-request"]
+    for _, _chunk in zip(range(3), stream, strict=False):
+        pass
+    stream.close()
+    row = ended(idle, request)
+    assert row.finish_reason == "cancelled"
+    assert row.num_output_tokens < 60
+
+
+def test_a_stage_that_breaks_in_mid_stream(client: openai.OpenAI, idle: Network) -> None:
+    idle.nodes[1].engine.delay_s = 0.02
+    stream = client.completions.create(model=MODEL, prompt=LONG, max_tokens=60, stream=True)
+    request = stream.response.headers["x-declai-request"]
+    seen = [next(iter(stream))]
+    idle.nodes[1].engine.broken = True
+    with pytest.raises(openai.APIError) as caught:
+        seen += list(stream)
+    assert caught.value.code == "stage_failed"
+    row = ended(idle, request)
+    assert (row.state, row.cost) == ("failed", 0)
+    assert reserved(idle) == 0
+    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the other stages' stop")
+
+
+def test_a_stage_that_breaks_before_the_first_token(http: httpx.Client, idle: Network) -> None:
+    idle.nodes[2].engine.broken = True
+    response = http.post("/v1/completions", json={"model": MODEL, "prompt": "hi", "max_tokens": 5})
+    assert response.status_code in (502, 503)
+    assert response.json()["error"]["code"] in ("stage_failed", "no_capacity")
+    assert ended(idle, response.headers["x-declai-request"]).cost == 0
+
+
+def test_a_silent_stage_is_given_up(http: httpx.Client, idle: Network) -> None:
+    idle.nodes[0].engine.silent = True
+    response = http.post("/v1/completions", json={"model": MODEL, "prompt": "hi", "max_tokens": 5})
+    assert response.status_code in (502, 503)
+    assert ended(idle, response.headers["x-declai-request"]).cost == 0
+    assert reserved(idle) == 0
+
+
+def test_a_slow_reader_holds_nobody_up(idle: Network, api_key: str, http: httpx.Client) -> None:
+    body = json.dumps({"model": MODEL, "prompt": LONG, "max_tokens": 60, "stream": True}).encode()
+    host, port = idle.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n"
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: running_rows(idle)[-1].state == "finished", "the request's end without a reader")
+        answer = http.post("/v1/completions", json={"model": MODEL, "prompt": "hi", "max_tokens": 5})
+        assert answer.status_code == 200
+        received = b""
+        while b"[DONE]" not in received:
+            piece = sock.recv(512)
+            assert piece, received[-200:]
+            received += piece
+
+
+def test_stream_events_end_in_order(http: httpx.Client) -> None:
+    body = {
+        "model": MODEL,
+        "prompt": "hi\ndata: x\n\n",
+        "max_tokens": 30,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    response = http.post("/v1/completions", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-declai-request"].startswith("0x")
+    events = response.text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["cost_credits"]
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
