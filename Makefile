@@ -40,13 +40,14 @@ lint: setup  ## Formatting, types, Solidity style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	forge fmt --check
-	solhint 'contracts/src/**/*.sol'
+	contracts/bin/forge fmt --check
+	contracts/bin/forge lint contracts/src
+	npx --no-install solhint --disc --max-warnings 0 'contracts/src/**/*.sol'
 
 format: setup  ## Write the formatting that `lint` checks
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	forge fmt
+	contracts/bin/forge fmt
 
 bench: setup  ## Every benchmark; tables here, JSON under build/benchmarks/
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
