@@ -20,6 +20,8 @@ from worker.jobs import Sampling
 from worker.wire import MAX_TOKENS
 
 MAX_TEXT_CHARS = 2**22
+# Colder than this is greedy: dividing logits by less leaves the range of floats.
+MIN_TEMPERATURE = 1e-4
 # Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -65,7 +67,7 @@ class GenerationRequest(Schema):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS, description="0 and -1: off")] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
@@ -158,8 +160,9 @@ class GenerationRequest(Schema):
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias,
         }
+        temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
             seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64,
             **{name: value for name, value in given.items() if value is not None},
         )

@@ -12,13 +12,15 @@ from api.scheduling.nodes import NodeDirectory
 from worker.errors import LinkError
 from worker.jobs import Peer
 from worker.links import AsyncLinks, LinkKeyPair
-from worker.wire import Frame, Heartbeat, JobFrame, Receipt, ReceiptAck
+from worker.wire import Failed, Frame, Heartbeat, JobFrame, Receipt, ReceiptAck
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.
 MAX_QUEUED_FRAMES = 4096
 # Receipts of jobs that are stored already come again when their acknowledgement was lost.
 MAX_STORED_JOBS = 4096
+# A node that is just taking a job up does not know it yet when it is given up: it is told again.
+ABANDON_AGAIN_S = (0.3, 2.0)
 
 
 class JobInbox:
@@ -53,6 +55,7 @@ class LinkHub:
         self._inboxes: dict[bytes, JobInbox] = {}
         self._stored: OrderedDict[bytes, None] = OrderedDict()
         self._receiver = asyncio.create_task(self._receive(), name="links")
+        self._is_open = True
         self.num_dropped = 0
 
     @property
@@ -65,6 +68,7 @@ class LinkHub:
         return self._links.num_malformed
 
     async def close(self) -> None:
+        self._is_open = False
         self._receiver.cancel()
         with suppress(asyncio.CancelledError):
             await self._receiver
@@ -81,6 +85,8 @@ class LinkHub:
 
     def send(self, peer: Peer, frame: Frame) -> None:
         """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
+        if not self._is_open:
+            return
         try:
             self._links.send(peer, frame)
         except LinkError as error:
@@ -93,6 +99,15 @@ class LinkHub:
             self._stored.popitem(last=False)
         for peer in peers:
             self.send(peer, ReceiptAck(job))
+
+    def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
+        """A job is over without a receipt: nobody shall work on it or wait for it."""
+        frame = Failed(job, "abandoned", "the gateway gave the job up")
+        loop = asyncio.get_running_loop()
+        for peer in peers:
+            self.send(peer, frame)
+            for delay_s in ABANDON_AGAIN_S:
+                loop.call_later(delay_s, self.send, peer, frame)
 
     async def _receive(self) -> None:
         while True:

@@ -95,7 +95,7 @@ class Pipeline:
                     raise ClientGone("cancelled before the first token")
                 await self._collect_receipts()
             except BaseException:
-                self._abandon()
+                self._office.hub.abandon(self._job, self._peers)
                 raise
             finally:
                 self._inbox = None
@@ -218,8 +218,3 @@ class Pipeline:
     def acknowledge(self) -> None:
         """The receipts are durable: the nodes may forget them."""
         self._office.hub.acknowledge(self._job, self._peers)
-
-    def _abandon(self) -> None:
-        """The job is over without a receipt: nobody shall work on it or wait for it."""
-        for peer in self._peers:
-            self._office.hub.send(peer, Failed(self._job, "abandoned", "the gateway gave the job up"))
