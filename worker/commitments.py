@@ -218,6 +218,8 @@ def parse_records(data: Buffer, job_id: bytes, stage: int, num_positions: int) -
 
     Raises CommitmentError.
     """
+    if num_positions < 1:
+        raise CommitmentError(f"{num_positions} positions have no records")
     view = memoryview(data).cast("B") if data else memoryview(b"")
     expected = -(-num_positions // CHUNK_TOKENS)
     if view.nbytes != expected * RECORD_BYTES:

@@ -297,7 +297,7 @@ class Links(_LinkSockets):
 
     def wake(self) -> None:
         """End a `poll` under way, or the next one. From any thread."""
-        with contextlib.suppress(BlockingIOError):  # full: a wake-up is pending anyway
+        with contextlib.suppress(OSError):  # full: a wake-up is pending anyway; or closed: nobody polls any more
             self._wake_sender.send(b"\0")
 
     def close(self) -> None:

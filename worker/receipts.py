@@ -105,6 +105,7 @@ class ProblemKind(StrEnum):
     BROKEN_CHAIN = "broken_chain"
     NEIGHBOURS_DIFFER = "neighbours_differ"
     WRONG_TOKENS = "wrong_tokens"
+    WRONG_SHARDS = "wrong_shards"
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,18 @@ class Transcript:
 
 @dataclass(frozen=True)
 class SignedPlan:
-    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer."""
+    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer.
+
+    `shard_roots`, one per stage (`Manifest.shard_root`), names the weights that had to be used; without it they are
+    not checked.
+    """
 
     domain: Domain
     request: InferenceRequest
     assignments: Sequence[Assignment]
     signers: Mapping[str, str]
     num_prompt_tokens: int
+    shard_roots: Sequence[bytes] | None = None
 
 
 def verify_receipt(
@@ -237,6 +243,8 @@ def _check_records(
     inputs, outputs = commitments.heads(records, job, assignment_digest, output)
     if inputs != receipt.inputs or (outputs != receipt.outputs and (not is_last or transcript is not None)):
         raise _RecordProblem(ProblemKind.BROKEN_CHAIN, "the records do not give the signed heads")
+    if plan.shard_roots is not None and records[0].shard_root != plan.shard_roots[stage]:
+        raise _RecordProblem(ProblemKind.WRONG_SHARDS, "the records name other weights than the manifest")
     if transcript is not None:
         _check_tokens(records, transcript, stage == 0, is_last)
     return records

@@ -210,24 +210,24 @@ class RunningJob:
 
     def _put_hidden(self, output: HiddenRows) -> None:
         rows = output.rows.data.cast("B")
-        self._commitment.sent(output.first_position, rows, output.num_tokens)
         assert self.job.downstream is not None
         frame = wire.Hidden(self.job.job_id, output.first_position, output.num_tokens, self._identity.dtype, rows)
-        self._send(self.job.downstream, frame)
+        self._send(self.job.downstream, frame)  # before hashing: the next stage waits for it
+        self._commitment.sent(output.first_position, rows, output.num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
+        logprob = min(output.logprob, 0.0) if output.logprob is not None else None
+        ids = (output.index, output.position, output.token_id)
+        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason, logprob=logprob)
+        if self.job.downstream is not None:
+            self._send(self.job.downstream, frame)
+        self._send(self.job.gateway, frame)
         first = self.job.num_prompt_tokens - 1
         if output.index == 0 and first:
             self._commitment.sent(0, b"", first)
         token = struct.pack("<I", output.token_id)
         self._commitment.sent(first + output.index, token, 1)
         self._tokens.append(output.token_id)
-        logprob = min(output.logprob, 0.0) if output.logprob is not None else None
-        ids = (output.index, output.position, output.token_id)
-        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason, logprob=logprob)
-        self._send(self.job.gateway, frame)
-        if self.job.downstream is not None:
-            self._send(self.job.downstream, frame)
         if output.finish_reason is not None:
             self._decide(output.finish_reason)
         elif self.job.downstream is None:

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 import torch
 
 from chain.contracts.models import model_id
-from chain.contracts.nodes import Offer
 from ipfs.errors import FetchFailed, IpfsError
 from ipfs.exchange import Exchange
 from ipfs.manifest import Manifest
@@ -52,7 +51,7 @@ def run_node(settings: NodeSettings) -> None:
     with ExitStack() as opened:
         status = opened.enter_context(StatusFile(settings.status_file, _description(settings, identity)))
         stages = _load_stages(settings, identity)
-        speed = _warm_up(stages, identity.offer)
+        speed = stages.measure_s_per_token_layer(identity.offer.first_layer, identity.offer.end_layer)
         store = NodeStore(settings.data_dir / "node.db")
         opened.callback(store.close)
         writer = opened.enter_context(ThreadPoolExecutor(1, "acknowledgements"))
@@ -146,13 +145,6 @@ def _fetch_when_possible(exchange: Exchange, cid: str) -> None:
         except FetchFailed as error:
             log.warning("cannot fetch the model's manifest yet: %s", error)
             time.sleep(AGAIN_S)
-
-
-def _warm_up(stages: ModelStages, offer: Offer) -> float:
-    """Make the engine of the whole offer ready; returns seconds per token and layer."""
-    stages.get(offer.first_layer, offer.end_layer)
-    stage = stages.load_stage(offer.first_layer, offer.end_layer)
-    return stage.measure_s_per_token() / (offer.end_layer - offer.first_layer)
 
 
 def _served(settings: NodeSettings, identity: Identity, manifest: Manifest) -> Served:

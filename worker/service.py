@@ -9,7 +9,7 @@ from typing import Protocol
 from eth_account.signers.local import LocalAccount
 
 from worker.admission import Refused, Terms, open_envelope
-from worker.errors import TaskRefused, WorkerError
+from worker.errors import TaskRefused, TaskReplayed, WorkerError
 from worker.jobs import Envelope, StageJob
 from worker.pipeline import Pipeline
 from worker.receipts import build_receipt
@@ -59,6 +59,8 @@ class StageService:
             job = open_envelope(envelope, self._terms, self._registry, self._store.take)
         except Refused as refused:
             log.warning("refused job %s: %s", refused.job.job_id.hex(), refused.reason)
+            if isinstance(refused.reason, TaskReplayed):
+                return  # the first copy may be running: a word about this one would be taken as the end of that one
             self._pipeline.refuse(refused.job, refused.reason.code, str(refused.reason))
             return
         except TaskRefused as reason:

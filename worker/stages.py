@@ -56,7 +56,7 @@ class ModelStages:
         self._device = device
         self._dtype = dtype_of(profile)
         self._lock = threading.Lock()
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._loaded: dict[tuple[int, int], tuple[Stage, Engine]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(manifest.architecture))
         self._architecture = inspect_architecture(folder)
@@ -65,20 +65,26 @@ class ModelStages:
 
     def get(self, first_layer: int, end_layer: int) -> tuple[Engine, StageIdentity]:
         """The engine for a range of layers, and what its receipts say it computes with. Raises NotLoaded."""
-        with self._lock:
-            engine = self._engines.get((first_layer, end_layer))
-            if engine is None:
-                if len(self._engines) >= MAX_ENGINES:
-                    raise NotLoaded(f"{MAX_ENGINES} other cuts of the model are loaded already")
-                engine = Engine(self.load_stage(first_layer, end_layer), self._limits, self._tokenizer(end_layer))
-                self._engines[first_layer, end_layer] = engine
+        _, engine = self._load(first_layer, end_layer)
         root = self.manifest.shard_root(first_layer, end_layer)
         return engine, StageIdentity(self.profile, LINK_DTYPES[self.profile], root)
 
-    def load_stage(self, first_layer: int, end_layer: int) -> Stage:
-        """The model slice alone."""
-        files = pull_stage(self.manifest, first_layer, end_layer, self._blocks, None, self._folder)
-        return Stage.load(self._architecture, first_layer, end_layer, files, self._dtype, self._device)
+    def measure_s_per_token_layer(self, first_layer: int, end_layer: int) -> float:
+        """Seconds per token and layer of a decode forward; only while the engine is idle. Raises NotLoaded."""
+        stage, _ = self._load(first_layer, end_layer)
+        return stage.measure_s_per_token() / (end_layer - first_layer)
+
+    def _load(self, first_layer: int, end_layer: int) -> tuple[Stage, Engine]:
+        with self._lock:
+            found = self._loaded.get((first_layer, end_layer))
+            if found is None:
+                if len(self._loaded) >= MAX_ENGINES:
+                    raise NotLoaded(f"{MAX_ENGINES} other cuts of the model are loaded already")
+                files = pull_stage(self.manifest, first_layer, end_layer, self._blocks, None, self._folder)
+                stage = Stage.load(self._architecture, first_layer, end_layer, files, self._dtype, self._device)
+                found = stage, Engine(stage, self._limits, self._tokenizer(end_layer))
+                self._loaded[first_layer, end_layer] = found
+            return found
 
     def _tokenizer(self, end_layer: int) -> Tokenizer | None:
         path = self._folder / "tokenizer.json"

@@ -130,6 +130,12 @@ def test_arbitrary_records_never_raise_anything_else(data: bytes, num_positions:
         commitments.parse_records(data, JOB, 0, num_positions)
 
 
+@pytest.mark.parametrize("num_positions", [0, -1])
+def test_no_positions_have_no_records(num_positions: int) -> None:
+    with pytest.raises(CommitmentError):
+        commitments.parse_records(b"", JOB, 0, num_positions)
+
+
 def test_a_full_chunk_has_one_record_and_the_next_token_starts_another() -> None:
     one = stage()
     rows = rows_of(CHUNK_TOKENS + 1)

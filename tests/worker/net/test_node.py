@@ -20,6 +20,7 @@ import pytest
 import redis
 import torch
 from eth_account.signers.local import LocalAccount
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -37,9 +38,17 @@ from declai.publish import Publication, add_model
 from ipfs.exchange import raw_block_response
 from ipfs.store import BlockStore
 from worker import broker, wire
+from worker.engine import EngineLimits, SessionSpec
+from worker.errors import BrokerError, NodeStartError, WorkerError
+from worker.identity import open_identity
 from worker.jobs import Peer, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, Links
+from worker.membership import Membership
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.registry import ChainRegistry
+from worker.sampling import SamplingParameters
+from worker.settings import NodeSettings
+from worker.stages import ModelStages, NotLoaded
 
 from .conftest import RedisServer
 
@@ -295,7 +304,8 @@ class World:
         for member in self.members:
             self.links.send(self.peer(member), wire.ReceiptAck(jobs[0].job_id))
         signers = {m.operator.address: m.signer.address for m in self.members}
-        plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
+        roots = [self.published.manifest.shard_root(*cut) for cut in CUTS]
+        plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT), roots)
         transcript = Transcript(PROMPT, tokens, sampling or Sampling())
         assert verify_job_receipts([found[n] for n in range(3)], plan, len(tokens), transcript, int(time.time())) == []
 
@@ -384,6 +394,7 @@ def test_replays_and_garbage_in_queues_and_links_leave_a_running_job_alone(world
     tokens = world.tokens(jobs)
     assert tokens == world.generate(300)
     world.check_receipts(jobs, tokens)
+    assert world.of(wire.Failed, jobs[0]) == []
     for number in range(3):
         assert world.status(number)["pipeline"]["dropped"]["malformed"] > 0
 
@@ -450,6 +461,152 @@ def test_sigterm_lets_the_running_job_finish(world: World) -> None:
     world.until(lambda: child.popen.poll() is not None)
     assert child.popen.returncode == 0
     assert world.status(2)["state"] == "stopped"
+
+
+def settings_of(world: World, number: int, **changes: object) -> NodeSettings:
+    values = {
+        "rpc_url": world.rpc_url,
+        "deployment": world.layout.deployment_file,
+        "gateway": world.gateway.operator.address,
+        "model": MODEL,
+        "signer_keystore": world.layout.keystore(f"node-{number}-signer"),
+        "password_file": world.layout.password_file,
+        "link_key": world.layout.link_key(f"node-{number}"),
+        "data_dir": world.folder / "unused",
+    }
+    return NodeSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_node_finds_itself_and_its_gateway_on_chain(world: World) -> None:
+    identity = open_identity(settings_of(world, 1))
+    assert identity.operator == world.members[1].operator.address
+    assert (identity.offer.first_layer, identity.offer.end_layer, identity.profile) == (2, 3, "fp32")
+    assert identity.gateway_url == world.gateway.url
+    by_url = open_identity(settings_of(world, 1, gateway=None, gateway_url=world.gateway.url))
+    assert by_url.gateway == world.gateway.operator.address
+    assert identity.account.key.hex() not in repr(identity)
+
+
+def test_settings_that_do_not_fit_the_chain_are_told_apart_from_a_chain_out_of_reach(world: World) -> None:
+    layout = world.layout
+    for changes in (
+        {"signer_keystore": layout.keystore("node-0-signer"), "operator": world.members[1].operator.address},
+        {"signer_keystore": layout.keystore("requester")},
+        {"signer_keystore": layout.folder / "nothing.json"},
+        {"password_file": layout.keystore("node-1-signer")},
+        {"link_key": layout.link_key("node-0")},
+        {"model": "tests/unknown"},
+        {"gateway": world.members[0].operator.address},
+        {"deployment": layout.folder / "nothing.json"},
+    ):
+        with pytest.raises(NodeStartError):
+            open_identity(settings_of(world, 1, **changes))
+    with pytest.raises(WorkerError) as unreachable:
+        open_identity(settings_of(world, 1, rpc_url="http://127.0.0.1:1"))
+    assert not isinstance(unreachable.value, NodeStartError)
+    with pytest.raises(ValidationError):
+        settings_of(world, 1, gateway=None)
+
+
+def test_the_registry_knows_who_is_who(world: World) -> None:
+    registry = ChainRegistry(world.chain)
+    gateway, node = world.gateway, world.members[0]
+    for _ in range(2):
+        assert registry.gateway_of(gateway.signer.address) == gateway.operator.address
+        assert registry.gateway_of(node.signer.address) is None
+        assert registry.gateway_of(new_account().address) is None
+        assert registry.holder_of(node.link_key) == node.operator.address
+        assert registry.holder_of(gateway.link_key) == gateway.operator.address
+        assert registry.holder_of(bytes(31) + b"\1") is None
+        assert registry.session_key(world.session, gateway.operator.address) == world.session_key.address
+        assert registry.session_key(world.session, node.operator.address) is None
+        assert registry.session_key(bytes(32), gateway.operator.address) is None
+    nowhere = ChainRegistry(Chain("http://127.0.0.1:1", world.chain.deployment))
+    assert nowhere.gateway_of(gateway.signer.address) is None
+
+
+def test_joining_trusts_only_the_registered_gateway(world: World) -> None:
+    identity = open_identity(settings_of(world, 1))
+    registry = ChainRegistry(world.chain)
+    chain_id, operator, account = world.domain.chain_id, identity.operator, identity.account
+
+    def membership(url: str, gateway: str) -> Membership:
+        return Membership(url, gateway, chain_id, operator, account, registry)
+
+    answers: list[tuple[int, bytes]] = []
+
+    class Impostor(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            status, body = answers[-1]
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Impostor)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url, gateway = f"http://127.0.0.1:{server.server_address[1]}", world.gateway.operator.address
+    good = {
+        "redis_url": "redis://127.0.0.1:6379/0",
+        "username": broker.username(operator),
+        "password": "x",
+        "key_prefix": broker.key_prefix(operator),
+        "gateway": world.peer(world.gateway).model_dump(mode="json"),
+        "heartbeat_s": 2,
+    }
+    stolen = good["gateway"] | {"link_key": "0x" + "01" * 32}
+    other = broker.key_prefix(world.members[0].operator.address)
+    for fields in (
+        {},
+        {"key_prefix": other},
+        {"gateway": stolen},
+        {"heartbeat_s": 0},
+        {"redis_url": "redis://a:b@c/0"},
+    ):
+        answers.append((200, json.dumps(good | fields if fields else {}).encode()))
+        with pytest.raises(BrokerError):
+            membership(url, gateway).join()
+    for status, body in ((200, b"[" * 10_000), (200, b" " * 20_000), (403, b"no"), (302, b"")):
+        answers.append((status, body))
+        with pytest.raises(BrokerError):
+            membership(url, gateway).join()
+    answers.append((200, json.dumps(good).encode()))
+    assert membership(url, gateway).join().gateway == world.peer(world.gateway)
+    with pytest.raises(BrokerError):
+        membership(url, world.members[0].operator.address).join()
+    with pytest.raises(BrokerError):
+        membership("http://127.0.0.1:1", gateway).join()
+    server.shutdown()
+    server.server_close()
+
+
+def test_any_part_of_the_layers_held_can_be_served(world: World, tmp_path: Path) -> None:
+    limits = EngineLimits(max_sessions=2, max_context_tokens=100, max_cache_bytes=2**24, prefill_chunk_tokens=4)
+    manifest = world.published.manifest
+    stages = ModelStages(manifest, 0, 5, "fp32", limits, blocks=world.blocks, fetch=None, folder=tmp_path)
+    (first, one), (second, two) = stages.get(0, 3), stages.get(3, 5)
+    assert stages.get(0, 3)[0] is first
+    assert (one.shard_root, two.shard_root) == (manifest.shard_root(0, 3), manifest.shard_root(3, 5))
+    assert stages.measure_s_per_token_layer(3, 5) > 0
+    first.add(b"s", SessionSpec(len(PROMPT), 6))
+    second.add(b"s", SessionSpec(len(PROMPT), 6, sampling=SamplingParameters(temperature=0)))
+    fed, tokens = PROMPT, []
+    while len(tokens) < 6:
+        first.feed(b"s", len(PROMPT) + len(tokens) - 1 if tokens else 0, fed)
+        while first.has_work:
+            [rows] = first.step()
+            second.feed(b"s", rows.first_position, rows.rows.tobytes())  # type: ignore[union-attr]
+        made = [output for _ in range(9) for output in second.step()]
+        tokens.append(made[0].token_id)  # type: ignore[union-attr]
+        fed = tokens[-1:]
+    assert tokens == world.generate(6)
+    for cut in ((1, 2), (2, 3)):
+        stages.get(*cut)
+    with pytest.raises(NotLoaded):
+        stages.get(1, 3)
 
 
 def test_no_secret_is_in_any_log(world: World) -> None:

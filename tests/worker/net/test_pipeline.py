@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from eth_utils.crypto import keccak
 
+from chain.messages import sign
 from worker import wire
 from worker.admission import Terms
 from worker.errors import WorkerError
@@ -282,6 +283,28 @@ def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, l
     wait_for(lambda: all(node.idle for node in survivors))
     assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"peer_lost"}  # type: ignore[union-attr]
     assert all(node.store.earnings().num_receipts == 0 for node in survivors)
+
+
+def test_a_task_that_comes_twice_runs_once_and_undisturbed(slow_net: Network) -> None:
+    net = slow_net
+    jobs = net.jobs(max_tokens=60)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.tokens(jobs[0]))
+    net.dispatch(jobs)
+    net.until(lambda: net.finish(jobs[0]))
+    net.check(jobs, expected_tokens(PROMPT, net.num_layers, 60))
+    assert net.of(wire.Failed, jobs[0]) == []
+
+
+def test_a_task_refused_is_told_to_its_gateway(net: Network) -> None:
+    jobs = net.jobs()
+    cheap = jobs[1].assignment.model_copy(update={"prompt_price": 1})
+    signature = sign(cheap, DOMAIN, net.gateway.signer)
+    changed = jobs[1].model_copy(update={"assignment": cheap, "assignment_signature": signature})
+    net.dispatch([jobs[0], StageJob.model_validate(changed.model_dump()), jobs[2]])
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    assert net.of(wire.Failed, jobs[0])[0][1].code == "price_too_low"  # type: ignore[union-attr]
 
 
 def test_a_silent_gateway_ends_its_jobs(slow_net: Network) -> None:

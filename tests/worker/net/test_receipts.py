@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -140,6 +141,13 @@ def test_the_answer_the_prompt_and_the_sampling_are_bound(jobs: list[StageJob], 
         problems = verify_job_receipts(signed, plan, 3, told)
         assert {p.stage for p in problems} == stages
         assert {p.kind for p in problems} <= {ProblemKind.WRONG_TOKENS, ProblemKind.BROKEN_CHAIN}
+
+
+def test_other_weights_than_the_manifests_are_named(jobs: list[StageJob], plan: SignedPlan) -> None:
+    signed = receipts_of(jobs)
+    assert verify_job_receipts(signed, replace(plan, shard_roots=[bytes(32)] * 3), 3, transcript()) == []
+    expected = replace(plan, shard_roots=[bytes(32), b"\1" * 32, bytes(32)])
+    assert kinds(verify_job_receipts(signed, expected, 3, transcript())) == {("wrong_shards", 1)}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
