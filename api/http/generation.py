@@ -37,13 +37,21 @@ async def generate(request: Request, asked: GenerationRequest, style: Style) -> 
         async with _cancel_when_gone(request, begun.running):
             first = await anext(items)
             if not asked.stream:
-                return JSONResponse(await _whole(answer, first, items), headers=headers)
+                whole = await _whole(answer, first, items)
+                return JSONResponse(whole, headers=headers | _timing(begun.running))
     except GatewayError as error:
         return respond(error, headers)
     except asyncio.CancelledError:
         begun.running.cancel()
         raise
-    return EventStream(_events(answer, begun.running, first, items), headers=headers)
+    return EventStream(_events(answer, begun.running, first, items), headers=headers | _timing(begun.running))
+
+
+def _timing(running: Running) -> dict[str, str]:
+    """Milliseconds from admission until all stages ran and until the first token (W3C Server-Timing)."""
+    if running.ready_s is None or running.first_token_s is None:
+        return {}
+    return {"Server-Timing": f"ready;dur={running.ready_s * 1e3:.3f}, first;dur={running.first_token_s * 1e3:.3f}"}
 
 
 async def _whole(answer: Answer, first: Piece | End, items: AsyncIterator[Piece | End]) -> dict[str, object]:

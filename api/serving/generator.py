@@ -137,15 +137,16 @@ class Generator:
         last_at = time.monotonic()
         async for token in pipeline.run():
             now = time.monotonic()
-            first = not token.index
-            (self._metrics.first_token_seconds if first else self._metrics.token_interval_seconds).observe(
-                now - last_at
-            )
+            if token.index:
+                self._metrics.token_interval_seconds.observe(now - last_at)
+            else:
+                running.saw_first_token(pipeline.ready_at)
+                self._metrics.ready_seconds.observe(pipeline.ready_at - running.started_at)
+                self._metrics.first_token_seconds.observe(now - running.started_at)
             last_at = now
             running.put(text.push(token))
             if text.ended and token.finish_reason is None:
                 pipeline.cancel()  # the last stage should have ended here: nobody pays for what comes after
-        self._metrics.dispatch_seconds.observe(pipeline.dispatch_s)
         if rest := text.flush():
             running.put(Piece(rest, (), ()))
         stages = await asyncio.to_thread(pipeline.checked_stages)

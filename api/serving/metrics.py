@@ -25,9 +25,9 @@ class Metrics:
         self.frames_dropped = Gauge("declai_frames_dropped", "Frames of no job of ours", registry=registry)
         self.frames_malformed = Gauge("declai_frames_malformed", "Messages that were no frames", registry=registry)
         self.chain_block = Gauge("declai_chain_block", "Newest block that was read", registry=registry)
-        self.dispatch_seconds = Histogram(
-            "declai_dispatch_seconds",
-            "From dispatch until all stages are ready",
+        self.ready_seconds = Histogram(
+            "declai_ready_seconds",
+            "From admission until all stages run",
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )

@@ -66,7 +66,7 @@ class Pipeline:
         self._receipts: dict[str, SignedReceipt] = {}
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self.dispatch_s = 0.0
+        self.ready_at = 0.0
 
     @property
     def _last(self) -> Peer:
@@ -101,18 +101,17 @@ class Pipeline:
                 self._inbox = None
 
     async def _open(self) -> None:
-        started = time.monotonic()
         if self._cancelled:
             raise ClientGone("cancelled before it was dispatched")
         await self._office.dispatch([(job.assignment.node, seal(job, self._office.account)) for job in self._jobs])
-        deadline = started + self._office.timeouts.ready_s
+        deadline = time.monotonic() + self._office.timeouts.ready_s
         while True:
             if self._cancelled:
                 raise ClientGone("cancelled before the stages were ready")
             address, frame = await self._next(deadline, "the stages were not ready in time")
             if isinstance(frame, Ready) and address == self._peers[0].address:
                 break
-        self.dispatch_s = time.monotonic() - started
+        self.ready_at = time.monotonic()
         ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
         self._office.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -29,13 +30,24 @@ class End:
 
 
 class Running:
-    """Between whoever serves the request and whoever reads it. The reader may be slow, or leave."""
+    """Between whoever serves the request and whoever reads it. The reader may be slow, or leave.
+
+    `ready_s` and `first_token_s`: seconds from admission until all stages ran and until the first token came.
+    """
 
     def __init__(self, request: str) -> None:
         self.request = request
         self.cancelled = False
+        self.started_at = time.monotonic()
+        self.ready_s: float | None = None
+        self.first_token_s: float | None = None
         self._queue: asyncio.Queue[Piece | End | GatewayError] = asyncio.Queue()
         self._on_cancel: Callable[[], None] | None = None
+
+    def saw_first_token(self, ready_at: float) -> None:
+        """The first token came now; `ready_at` (monotonic) is when all stages ran."""
+        self.ready_s = ready_at - self.started_at
+        self.first_token_s = time.monotonic() - self.started_at
 
     def put(self, item: Piece | End | GatewayError) -> None:
         """Bounded by the request's max_tokens."""
