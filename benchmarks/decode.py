@@ -96,10 +96,10 @@ def figures(network: list[Timing], whole: list[Timing]) -> dict[str, Any]:
 def devnet(model: Path, num_nodes: int) -> Iterator[dict[str, Any]]:
     """A running devnet's description (devnet.json); ended, with all its processes, on leaving."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "devnet.json"
+        path = Path(scratch) / "devnet" / "devnet.json"
         log_path = Path(scratch) / "devnet.log"
         command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", str(num_nodes)]
-        command += ["--model", str(model), "--dir", scratch]
+        command += ["--model", str(model), "--dir", str(Path(scratch) / "devnet")]
         with log_path.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:

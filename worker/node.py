@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from worker.errors import NodeStartError, WorkerError
 from worker.logs import set_up_logging
+from worker.model.threads import use_passive_waiting
 from worker.settings import NodeSettings
 from worker.supervisor import supervise
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems = "; ".join(f"{'_'.join(['DECLAI', *map(str, e['loc'])]).upper()}: {e['msg']}" for e in error.errors())
         log.error("wrong settings: %s", problems)
         return EXIT_USAGE
+    use_passive_waiting()  # before torch loads, in the child or here: stages that share cores must not spin
     if not options.once:
         return supervise([sys.executable, "-m", "worker.node", "--once"])
     return _serve(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from chain.fields import Address
 from chain.settings import ChainSettings
+from worker.model.threads import pick_num_threads
 
 GIB = 2**30
 
@@ -54,15 +54,5 @@ class NodeSettings(ChainSettings):
         return self.data_dir / "status.json"
 
     def model_threads(self) -> int:
-        """Threads for the model. More than the cores that are free for them slow every stage on the machine down."""
-        return self.num_threads or own_cores()
-
-
-def own_cores() -> int:
-    """Cores this process may use: its affinity, and its control group's quota where there is one (Linux)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
+        """Threads for the model."""
+        return self.num_threads or pick_num_threads()

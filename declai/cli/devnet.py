@@ -62,7 +62,7 @@ def _running_pid(layout: Layout) -> int | None:
     help="Hugging Face folder. [default: the demo's model]",
 )
 @click.option("--chain", type=click.Choice(get_args(ChainKind)), default="anvil", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of each node. [default: its share of the cores]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each node. [default: the machine's cores]")
 @click.option("--settle-every", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
 @dir_option
 def up(

@@ -107,8 +107,7 @@ class Devnet:
         env = write_settings(layout.gateway_config, settings)
         # The nodes wait for the gateway by themselves, and load while it starts.
         self._spawn("gateway", ["gateway", "start"], layout, env)
-        # Unless told otherwise, each node gets its share of the cores: more threads slow every stage down.
-        threads = self.options.threads_per_node or max(1, (os.cpu_count() or 1) // len(nodes))
+        threads = self.options.threads_per_node or 0  # 0: the node looks at the machine
         for number, node in enumerate(nodes):
             settings = node_settings(layout, rpc_url, gateway, node, number, published.manifest.name, threads)
             env = write_settings(layout.node_config(number), settings)
