@@ -81,12 +81,16 @@ def figures(network: list[Timing], whole: list[Timing]) -> dict[str, Any]:
 
     network_speed = median(timing.tokens_per_s for timing in network)
     whole_speed = median(timing.tokens_per_s for timing in whole)
+    network_decode = median(timing.decode_tokens_per_s for timing in network)
+    whole_decode = median(timing.decode_tokens_per_s for timing in whole)
     return {
         "threads": pick_num_threads(),
         "network_tokens_per_s": round(network_speed, 2),
         "generate_tokens_per_s": round(whole_speed, 2),
         "ratio": round(network_speed / whole_speed, 3),
-        "network_decode_tokens_per_s": round(median(timing.decode_tokens_per_s for timing in network), 2),
+        "network_decode_tokens_per_s": round(network_decode, 2),
+        "generate_decode_tokens_per_s": round(whole_decode, 2),
+        "decode_ratio": round(network_decode / whole_decode, 3),
         "network_first_token_s_median": round(median(timing.first_token_s for timing in network), 4),
         "network_request_s_worst": round(max(timing.last_token_s for timing in network), 3),
     }
@@ -159,19 +163,35 @@ def stream(description: dict[str, Any], prompt: list[int], num_tokens: int) -> T
 
 
 def whole_model(folder: Path) -> Any:
-    """The same requests by `generate`: prompt and number of tokens to Timing (its first token is not seen)."""
+    """The same requests by `generate`: prompt and number of tokens to Timing."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.generation.streamers import BaseStreamer
     from transformers.utils import logging
+
+    class Clock(BaseStreamer):  # type: ignore[misc]
+        """When the prompt went in (the first time) and when each token came out."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            pass
 
     logging.disable_progress_bar()
     torch.set_num_threads(pick_num_threads())
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     def generate(prompt: list[int], num_tokens: int) -> Timing:
+        clock = Clock()
         began = time.perf_counter()
-        model.generate(torch.tensor([prompt]), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0)
-        return Timing(0.0, time.perf_counter() - began, num_tokens)
+        model.generate(
+            torch.tensor([prompt]), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0, streamer=clock
+        )
+        return Timing(clock.times[1] - began, time.perf_counter() - began, num_tokens)
 
     return generate
 
