@@ -81,14 +81,18 @@ def run_node(settings: NodeSettings) -> None:
             registry,
         )
         answer = _join(membership)
-        pipeline.beat_to([answer.gateway])
-        service.send_waiting_receipts()
         account = BrokerAccount(answer.username, answer.password.get_secret_value(), membership.rejoin)
         app = build_app(answer.redis_url, answer.key_prefix, account, service.run_stage)
-        status.follow(pipeline, store)
         opened.callback(status.follow_nothing)
-        log.info("serving %s layers [%d, %d) at %s", settings.model, terms.first_layer, terms.end_layer, links.endpoint)
-        consume(app, settings.max_sessions + SPARE_TASK_THREADS, on_shutdown=pipeline.drain)
+
+        def ready() -> None:
+            log.info("serving %s layers [%d, %d)", settings.model, terms.first_layer, terms.end_layer)
+            status.follow(pipeline, store)
+            pipeline.beat_to([answer.gateway])
+            service.send_waiting_receipts()
+
+        num_threads = settings.max_sessions + SPARE_TASK_THREADS
+        consume(app, num_threads, on_ready=ready, on_shutdown=pipeline.drain)
         _let_receipts_leave(pipeline)
 
 

@@ -27,11 +27,13 @@ class StatusFile:
         self._description = {"pid": os.getpid(), **description}
         self._sources: tuple[Pipeline, NodeStore] | None = None
         self._ended = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
     def follow(self, pipeline: Pipeline, store: NodeStore) -> None:
         """The node serves from now on: tell what these say."""
         self._sources = (pipeline, store)
+        self._try_to_write()
 
     def follow_nothing(self) -> None:
         """The node stops serving; the sources may be closed."""
@@ -50,9 +52,13 @@ class StatusFile:
 
     def _run(self) -> None:
         while not self._ended.wait(EVERY_S):
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        with self._lock:
             try:
                 self._write("starting")
-            except (OSError, WorkerError) as error:
+            except (OSError, WorkerError) as error:  # a node serves on without its status file
                 log.warning("cannot write %s: %s", self._path, error)
 
     def _write(self, state: str) -> None:

@@ -62,16 +62,33 @@ def build_app(redis_url: str, key_prefix: str, account: BrokerAccount, run_stage
     return app
 
 
-def consume(app: Celery, num_threads: int, on_shutdown: Callable[[], None] = lambda: None) -> None:
-    """Run tasks until SIGTERM; then call `on_shutdown` and finish those running. Blocks the main thread, its place."""
+def _nothing() -> None:
+    return
+
+
+def consume(
+    app: Celery,
+    num_threads: int,
+    *,
+    on_ready: Callable[[], None] = _nothing,
+    on_shutdown: Callable[[], None] = _nothing,
+) -> None:
+    """Call `on_ready` and run tasks until SIGTERM; then call `on_shutdown` and finish those running.
+
+    Blocks; to be called from the main thread, which gets the signals.
+    """
 
     def keep_logging(**_: Any) -> None:
         """Celery sets up logging of its own unless someone is connected to this signal."""
+
+    def ready(**_: Any) -> None:
+        on_ready()
 
     def shutting_down(**_: Any) -> None:
         on_shutdown()
 
     signals.setup_logging.connect(keep_logging)
+    signals.worker_ready.connect(ready)
     signals.worker_shutting_down.connect(shutting_down)
     worker: Worker = app.Worker(
         pool="threads",

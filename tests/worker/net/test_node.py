@@ -396,7 +396,7 @@ def test_replays_and_garbage_in_queues_and_links_leave_a_running_job_alone(world
     world.check_receipts(jobs, tokens)
     assert world.of(wire.Failed, jobs[0]) == []
     for number in range(3):
-        assert world.status(number)["pipeline"]["dropped"]["malformed"] > 0
+        world.until(lambda number=number: world.status(number)["pipeline"]["dropped"]["malformed"] > 0)
 
 
 def test_a_restarted_redis_is_found_again(world: World) -> None:
