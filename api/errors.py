@@ -125,3 +125,17 @@ class StageFailed(GatewayError):
     """A stage was lost or refused; nothing is charged."""
 
     status, type, code = 502, "server_error", "stage_failed"
+
+
+class StoreUnusable(GatewayError):
+    """The durable store is of a kind or version that this program does not write."""
+
+
+class BookkeepingUnavailable(GatewayError):
+    """Redis does not answer: no budget can be reserved now."""
+
+    status, type, code = 503, "server_error", "bookkeeping_unavailable"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "2"}

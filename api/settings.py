@@ -27,6 +27,9 @@ class GatewaySettings(ChainSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     behind_tls: bool = Field(default=False, description="a proxy in front ends TLS: needed beyond loopback")
+    private_network: bool = Field(
+        default=False, description="Redis is reached over a network that is this gateway's own"
+    )
     public_url: str = Field(default="http://127.0.0.1:8080", pattern=r"^https?://[^/?#]+$")
     link_bind: str = Field(default="tcp://127.0.0.1:8081", pattern=r"^tcp://")
     data_dir: Path = Path("gateway-data")
@@ -57,6 +60,18 @@ class GatewaySettings(ChainSettings):
             raise ValueError(
                 f"host {self.host} is reachable from outside and API keys would travel in the clear: "
                 "put a TLS proxy in front and set DECLAI_BEHIND_TLS=true, or listen on 127.0.0.1"
+            )
+        public = urlsplit(self.public_url)
+        if public.scheme == "http" and not is_loopback(public.hostname or ""):
+            raise ValueError(
+                f"public_url {self.public_url} has no TLS, API keys would travel in the clear: "
+                "publish an https:// address"
+            )
+        broker = urlsplit(self.redis_url.get_secret_value())
+        if broker.scheme == "redis" and not is_loopback(broker.hostname or "localhost") and not self.private_network:
+            raise ValueError(
+                f"Redis at {broker.hostname} would get passwords and tasks in the clear: use a rediss:// URL, or set "
+                "DECLAI_PRIVATE_NETWORK=true when nobody else is on that network"
             )
         return self
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from eth_utils.address import to_checksum_address
+
 from api.errors import InvalidRequest, InvalidSignature
 
 MAX_MESSAGE_CHARS = 4096
@@ -15,6 +17,9 @@ _HEADER = re.compile(
     r"^(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<domain>[^\s/?#]{1,255})"
     r" wants you to sign in with your Ethereum account:$"
 )
+# RFC 3986's reserved and unreserved characters, and the space.
+_STATEMENT = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;= ]+")
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$")
 _FIELDS = (
     ("URI", True),
@@ -58,12 +63,12 @@ def parse(message: str) -> SignIn:
         raise InvalidRequest("the first line is not that of an EIP-4361 message", param="message")
     if not re.fullmatch(r"0x[0-9a-fA-F]{40}", lines[1]) or lines[2] != "":
         raise InvalidRequest("the second line must be an address, the third one empty", param="message")
-    at, statement = 3, None
-    if not lines[3].startswith("URI: "):
-        # One statement line, or an empty one in its place, then an empty line.
-        statement, at = lines[3] or None, 4 if lines[3] == "" else 5
-        if lines[3] != "" and (len(lines) < 5 or lines[4] != ""):
-            raise InvalidRequest("an empty line must follow the statement", param="message")
+    if lines[1] != to_checksum_address(lines[1]):
+        raise InvalidRequest(f"the address must be written {to_checksum_address(lines[1])} (EIP-55)", param="message")
+    statement = lines[3] or None
+    at = 4 if statement is None else 5
+    if statement is not None and (not _STATEMENT.fullmatch(statement) or lines[4:5] != [""]):
+        raise InvalidRequest("a statement is one line of ASCII text, followed by an empty line", param="message")
     values: dict[str, str] = {}
     for name, required in _FIELDS:
         if at < len(lines) and lines[at].startswith(f"{name}: "):
@@ -85,6 +90,8 @@ def _checked(
 ) -> SignIn:
     if values["Version"] != "1" or not re.fullmatch(r"[1-9]\d{0,15}", values["Chain ID"]):
         raise InvalidRequest("version 1 and a decimal chain id are needed", param="message")
+    if not all(_URI.fullmatch(uri) for uri in (values["URI"], *resources)):
+        raise InvalidRequest("the URI and every resource must be URIs (RFC 3986)", param="message")
     if not re.fullmatch(r"[A-Za-z0-9]{8,64}", values["Nonce"]):
         raise InvalidRequest("the nonce has 8 to 64 letters and digits", param="message")
     return SignIn(
@@ -110,6 +117,13 @@ def _time(text: str) -> datetime:
     raise InvalidRequest(f"{text[:40]!r} is not an RFC 3339 time", param="message")
 
 
+def _authority(uri: str) -> str | None:
+    try:
+        return urlsplit(uri).netloc
+    except ValueError:  # an IPv6 address that is none
+        return None
+
+
 def check(signin: SignIn, *, domain: str, chain_id: int, max_age_s: int) -> None:
     """Hold a message to this gateway, this chain and this moment.
 
@@ -117,7 +131,7 @@ def check(signin: SignIn, *, domain: str, chain_id: int, max_age_s: int) -> None
         InvalidSignature: it was signed for somewhere else, or its time is not now.
     """
     now = datetime.now(UTC)
-    if signin.domain != domain or urlsplit(signin.uri).netloc != domain:
+    if signin.domain != domain or _authority(signin.uri) != domain:
         raise InvalidSignature(f"the message is for {signin.domain} ({signin.uri}), this gateway is {domain}")
     if signin.chain_id != chain_id:
         raise InvalidSignature(f"the message is for chain {signin.chain_id}, this gateway's is {chain_id}")

@@ -6,6 +6,7 @@ lets go. Methods block: call them in a thread.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from eth_account.signers.local import LocalAccount
 from api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
 from api.auth.signin import check_session
 from api.credits.reservations import Reservations
-from api.errors import BudgetExhausted, CapTooLow, InvalidSignature, NonceReplayed
-from api.store.store import Store, StoredStage
+from api.errors import CapTooLow, GatewayError, InvalidRequest, InvalidSignature, NonceReplayed, Overloaded, StageFailed
+from api.store.records import StoredStage
+from api.store.schema import MAX_INTEGER
+from api.store.store import Store
 from chain.client import Chain
 from chain.contracts.ledger import SessionState
 from chain.contracts.models import model_id
@@ -25,6 +28,8 @@ from chain.messages import InferenceRequest, digest, sign
 from chain.pricing import Tier, format_credits
 
 REQUEST_TTL_S = 600
+# A claim lists what ended above the oldest request that still runs: its gas must stay below a block's.
+MAX_ENDED_ABOVE = 512
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Admission:
         self._gateway = gateway
         self._session_account = session_account
         self._max_unacknowledged = max_unacknowledged
+        self._numbering = threading.Lock()
 
     def admit_signed(self, header: SignedHeader, asked: Asked) -> Admitted:
         """Let in a request that the payer's session key signed.
@@ -76,6 +82,8 @@ class Admission:
         Raises:
             GatewayError: one of the typed refusals; nothing is charged.
         """
+        if max(header.request.nonce, header.request.acked_below) > MAX_INTEGER:
+            raise InvalidRequest(f"nonce and ackedBelow are at most {MAX_INTEGER}: count up from 0", param="nonce")
         session = "0x" + header.request.session.hex()
         state = self._session(session)
         signed = check_signed(header, asked.body, key=state.key, domain=self._chain.domain, model=model_id(asked.model))
@@ -89,33 +97,44 @@ class Admission:
                 details={"max_cost": str(asked.max_cost)},
             )
         check_acknowledgement(self._store, signed, self._max_unacknowledged)
-        return self._enter(signed, state)
+        self._store.begin_request(signed.request, signed.message, signed.signature)
+        return self._reserve(signed, state)
 
     def admit_keyed(self, session: str, asked: Asked) -> Admitted:
         """Let in a request that came with an API key: the gateway signs it with the session's key, which it holds."""
         state = self._session(session)
         check_session(state, session, gateway=self._gateway, key=self._session_account.address)
-        for _ in range(8):
-            acked_below, spent = self._store.acknowledgement(session)
-            message = InferenceRequest(
-                session=bytes.fromhex(session[2:]),
-                nonce=self._store.session_totals(session).next_nonce,
-                model=model_id(asked.model),
-                body=bytes(32),  # whoever asks by API key trusts the gateway with the session: nothing to commit to
-                max_tokens=asked.max_tokens,
-                tier=asked.tier,
-                max_cost=asked.max_cost,
-                acked_below=acked_below,
-                spent=spent,
-                deadline=int(time.time()) + REQUEST_TTL_S,
-            )
-            signature = sign(message, self._chain.domain, self._session_account)
-            name = "0x" + digest(message, self._chain.domain).hex()
-            try:
-                return self._enter(SignedRequest(message, signature, name), state)
-            except NonceReplayed:
-                continue  # another request of the session was quicker
-        raise NonceReplayed("too many requests of this session at once: try again")
+        # One at a time here; another process of this gateway may still take the nonce first.
+        with self._numbering:
+            for _ in range(8):
+                signed = self._sign_keyed(session, asked)
+                try:
+                    self._store.begin_request(signed.request, signed.message, signed.signature)
+                    break
+                except NonceReplayed:
+                    continue
+            else:
+                raise Overloaded("too many requests of this session at once: try again")
+        return self._reserve(signed, state)
+
+    def _sign_keyed(self, session: str, asked: Asked) -> SignedRequest:
+        acked_below, spent, num_above = self._store.acknowledgement(session)
+        if num_above > MAX_ENDED_ABOVE:
+            raise Overloaded(f"{num_above} requests of this session ended while an older one runs: wait for that one")
+        message = InferenceRequest(
+            session=bytes.fromhex(session[2:]),
+            nonce=self._store.session_totals(session).next_nonce,
+            model=model_id(asked.model),
+            body=bytes(32),  # whoever asks by API key trusts the gateway with the session: nothing to commit to
+            max_tokens=asked.max_tokens,
+            tier=asked.tier,
+            max_cost=asked.max_cost,
+            acked_below=acked_below,
+            spent=spent,
+            deadline=int(time.time()) + REQUEST_TTL_S,
+        )
+        signature = sign(message, self._chain.domain, self._session_account)
+        return SignedRequest(message, signature, "0x" + digest(message, self._chain.domain).hex())
 
     def finish(
         self,
@@ -127,7 +146,17 @@ class Admission:
         fee: int,
         stages_done: Sequence[StoredStage],
     ) -> int:
-        """Record the end with its receipts, durably, then free the reservation; returns the cost in base units."""
+        """Record the end with its receipts, durably, then free the reservation; returns the cost in base units.
+
+        Raises:
+            StageFailed: the receipts add up to more than the cap that was signed; nothing is recorded.
+        """
+        asked_for = sum(stage.cost for stage in stages_done) + fee
+        if asked_for > admitted.message.max_cost:
+            raise StageFailed(
+                f"the stages ask for {format_credits(asked_for)} credits, the cap was "
+                f"{format_credits(admitted.message.max_cost)}; nothing is charged"
+            )
         cost = self._store.finish_request(
             admitted.request,
             finish_reason=finish_reason,
@@ -151,13 +180,12 @@ class Admission:
         check_session(state, session, gateway=self._gateway, key=None)
         return state
 
-    def _enter(self, signed: SignedRequest, state: SessionState) -> Admitted:
-        self._store.begin_request(signed.request, signed.message, signed.signature)
+    def _reserve(self, signed: SignedRequest, state: SessionState) -> Admitted:
         try:
             self._reservations.reserve(signed.session, signed.request, signed.message.max_cost, state.budget)
-        except BudgetExhausted as error:
-            self._store.fail_request(signed.request, error.message)
-            # Totals that were rebuilt meanwhile count this request among those that run.
-            self._reservations.release(signed.session, signed.request, 0)
+        except BaseException as error:
+            # A request that stays running would hold its cap, and what may be acknowledged, until the next start.
+            reason = error.message if isinstance(error, GatewayError) else type(error).__name__
+            self._store.fail_request(signed.request, reason)
             raise
         return Admitted(signed.request, signed.session, signed.message, signed.signature)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.store.store import StoredRequest, StoredStage
+from api.settlement.plan import SessionClaim
+from api.store.records import StoredRequest, StoredStage
 from chain.contracts.ledger import Claim, Payout
 from chain.fields import Address, Bytes32, Signature, Uint128
 from chain.merkle import PayoutTree, SumTree, payout_leaf
@@ -99,19 +100,17 @@ def payout_root(payouts: Sequence[PayoutEntry], domain: Domain) -> bytes:
 
 
 def build(
-    members: Sequence[tuple[StoredRequest, Sequence[StoredStage]]],
-    claims: Mapping[bytes, Sequence[StoredRequest]],
+    claims: Sequence[SessionClaim],
+    stages_of: Callable[[str], Sequence[StoredStage]],
     *,
     domain: Domain,
     gateway: str,
 ) -> Batch:
-    """Net finished requests into claims and payouts.
-
-    `members`: the requests to pay, each with its stages. `claims`: per session the requests to list, by nonce, the
-    newest last: all with a cost and nonce >= the newest one's `acked_below`.
-    """
+    """Net sessions' claims into one batch. `stages_of`: the stored stages of a request (0x-hex)."""
+    members = [request for claim in claims for request in claim.members]
     by_node: dict[str, list[ReceiptEntry]] = defaultdict(list)
-    for request, stages in members:
+    for request in members:
+        stages = stages_of(request.request)
         for stage in stages:
             by_node[stage.assignment.node].append(_entry(request, stage, len(stages)))
     entries = [PayoutEntry(node=node, faults=0, receipts=by_node[node]) for node in sorted(by_node, key=_address_order)]
@@ -120,7 +119,7 @@ def build(
         tree = sum_tree(entry.receipts, domain)
         payouts.append(Payout(entry.node, tree.total, tree.num_leaves, entry.faults, tree.top))
     root = payout_root(entries, domain)
-    listed = [request for session in sorted(claims) for request in claims[session]]
+    listed = [request for claim in claims for request in claim.listed]
     file = BatchFile(
         chain_id=domain.chain_id,
         ledger=domain.ledger,
@@ -134,7 +133,7 @@ def build(
         payouts=payouts,
         root=root,
         file=file,
-        members=[request.request for request, _ in members],
+        members=[request.request for request in members],
     )
 
 

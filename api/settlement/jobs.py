@@ -31,7 +31,14 @@ def make_app(settings: GatewaySettings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         beat_schedule_filename=str(settings.data_dir / "beat"),
-        beat_schedule={"settle": {"task": TASK, "schedule": settings.settle_every_s}},
+        # A task that waited for a whole interval is of no use beside the next one.
+        beat_schedule={
+            "settle": {
+                "task": TASK,
+                "schedule": settings.settle_every_s,
+                "options": {"expires": settings.settle_every_s},
+            }
+        },
     )
 
     def settle() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from api.settlement.batch import Batch, build
-from api.store.store import BatchState, Store, StoredBatch, StoredRequest
+from api.settlement.batch import MAX_BATCH_BYTES, Batch, build
+from api.settlement.plan import Room, SessionClaim, choose_claim
+from api.store.records import BatchState, StoredBatch
+from api.store.store import Store
 from chain.client import Chain
 from chain.contracts.binding import Call
 from chain.errors import ContractRevert, NonceTaken, TransactionFailed, TransactionUnconfirmed
@@ -58,16 +59,18 @@ class Settlement:
         max_claims: int,
         max_receipts: int,
         lock_path: Path,
+        stuck_after_s: float = 120.0,
     ) -> None:
+        """`stuck_after_s`: a transaction that nobody mined for so long is sent again with a higher fee."""
         self._store = store
         self._blocks = blocks
         self._chain = chain
         self._gateway = gateway
         self._depth = depth
-        self._max_claims = max_claims
-        self._max_receipts = max_receipts
+        # Half of what a reader accepts: entries are measured by an estimate.
+        self._room = Room(max_claims, max_receipts, MAX_BATCH_BYTES // 2)
         self._lock_path = lock_path
-        self._sender = TransactionSender(chain, account, depth=depth)
+        self._sender = TransactionSender(chain, account, depth=depth, timeout_s=stuck_after_s)
 
     def run(self) -> list[Settled]:
         """Finish an open batch, then settle all there is. Safe to call at any time, any number of times."""
@@ -106,34 +109,37 @@ class Settlement:
         return self._store.open_batch()
 
     def _build(self) -> Batch | None:
-        by_session: dict[bytes, list[StoredRequest]] = defaultdict(list)
-        for request in self._store.unsettled(self._max_receipts):
-            by_session[request.message.session].append(request)
-        claims: dict[bytes, list[StoredRequest]] = {}
-        members = []
-        num_receipts = 0
-        for session, requests in by_session.items():
-            listed = self._claim(session, requests)
-            newest = listed[-1].message.nonce
-            if claims and sum(map(len, claims.values())) + len(listed) > self._max_claims:
+        claims: list[SessionClaim] = []
+        room = self._room
+        for session in self._store.unsettled_sessions():
+            rows = self._store.claimable(session, self._room.num_receipts)
+            claim = choose_claim(rows, room, alone=not claims)
+            if claim is None or not self._is_payable(session, claim):
+                continue
+            claims.append(claim)
+            room = claim.taken_from(room)
+            if min(room.num_claims, room.num_receipts) <= 0:
                 break
-            claims[session] = listed
-            # Whatever the newest request's claim covers is paid now, or the debit would not equal the payouts.
-            for request in self._store.unsettled_of("0x" + session.hex(), newest):
-                stages = self._store.request_stages(request.request)
-                num_receipts += len(stages)
-                members.append((request, stages))
-            if num_receipts >= self._max_receipts:
-                break
-        if not members:
+        if not claims:
             return None
-        return build(members, claims, domain=self._chain.domain, gateway=self._gateway)
+        return build(claims, self._store.request_stages, domain=self._chain.domain, gateway=self._gateway)
 
-    def _claim(self, session: bytes, requests: list[StoredRequest]) -> list[StoredRequest]:
-        """The newest finished request and all that it does not acknowledge, by nonce."""
-        name = "0x" + session.hex()
-        newest = self._store.finished_from(name, max(request.message.nonce for request in requests))[-1]
-        return self._store.finished_from(name, newest.message.acked_below)
+    def _is_payable(self, session: str, claim: SessionClaim) -> bool:
+        """Whether the ledger stands where our books say; one session that does not must not hold up all others."""
+        state = self._chain.ledger.session(bytes.fromhex(session[2:]))
+        if not state.exists:
+            num_lost = self._store.exclude_session(session)
+            logger.error("session %s was closed before %d of its requests were settled", session, num_lost)
+            return False
+        if state.settled != claim.settled_before:
+            logger.error(
+                "session %s: the ledger settled %d, our books say %d; left out until they agree",
+                session,
+                state.settled,
+                claim.settled_before,
+            )
+            return False
+        return True
 
     # Sending
 
@@ -147,7 +153,7 @@ class Settlement:
                         transaction = self._sender.prepare(call)
                     except ContractRevert as refusal:
                         return self._refused(batch, refusal)
-                    self._store.add_transaction(batch.id, transaction.raw)
+                    self._store.set_transactions(batch.id, [transaction.raw])
                     self._sender.broadcast(transaction)
                 batch = self._reload(batch)
             try:
@@ -156,13 +162,15 @@ class Settlement:
                 logger.warning("batch %d must be signed anew: %s", batch.id, error)
                 batch = self._as_planned(batch)
             except TransactionUnconfirmed:
+                if self._sender.mined(self._hashes(batch), 1) is not None:
+                    continue  # it only waits for its depth
                 bumped = self._sender.bump(batch.transactions[-1])
-                self._store.add_transaction(batch.id, bumped.raw)
+                self._store.set_transactions(batch.id, [*batch.transactions, bumped.raw])
                 batch = self._reload(batch)
         raise TransactionUnconfirmed(f"batch {batch.id} is not confirmed; the next run goes on with it")
 
     def _confirm(self, batch: StoredBatch) -> Settled:
-        hashes = [self._sender.hash_of(raw) for raw in batch.transactions]
+        hashes = self._hashes(batch)
         if self._sender.mined(hashes, 1) is None:
             self._sender.broadcast(batch.transactions[-1])
         receipt = self._sender.confirm(hashes, depth=self._depth)
@@ -184,6 +192,9 @@ class Settlement:
         logger.error("session %s cannot be settled and is left out: %s", session, refusal)
         self._store.refuse_batch(batch.id, session)
         return None
+
+    def _hashes(self, batch: StoredBatch) -> list[bytes]:
+        return [self._sender.hash_of(raw) for raw in batch.transactions]
 
     def _reload(self, batch: StoredBatch) -> StoredBatch:
         found = self._store.batch(batch.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -19,6 +20,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 SCHEMA_VERSION = 1
+# The widest integer that SQL keeps exactly: nonces above it are refused before they get here.
+MAX_INTEGER = 2**63 - 1
 
 versions = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
@@ -28,7 +31,7 @@ sessions = Table(
     metadata,
     Column("session", String(66), primary_key=True),
     Column("finished_total", String(40), nullable=False, default="0"),
-    Column("acked_below", Integer, nullable=False, default=0),
+    Column("acked_below", BigInteger, nullable=False, default=0),
     Column("acked_spent", String(40), nullable=False, default="0"),
 )
 
@@ -42,7 +45,7 @@ batches = Table(
     Column("call_data", Text, nullable=False),
     Column("transactions", Text, nullable=False, default="[]"),
     Column("created_at", Float, nullable=False),
-    Column("confirmed_block", Integer),
+    Column("confirmed_block", BigInteger),
 )
 
 requests = Table(
@@ -50,7 +53,7 @@ requests = Table(
     metadata,
     Column("request", String(66), primary_key=True),
     Column("session", String(66), nullable=False),
-    Column("nonce", Integer, nullable=False),
+    Column("nonce", BigInteger, nullable=False),
     Column("message", Text, nullable=False),
     Column("signature", String(132), nullable=False),
     Column("state", String(10), nullable=False),
