@@ -317,10 +317,10 @@ class AsyncLinks(_LinkSockets):
     async def receive(self, max_messages: int = 256) -> list[Inbound]:
         """The frames that have come; waits until there is at least one well-formed frame."""
         while True:
+            await asyncio.sleep(0)  # a flood of frames, well-formed or not, must not keep the event loop to itself
             received = self._receive_now(max_messages)
             if received:
                 return received
-            await asyncio.sleep(0)  # a flood of malformed frames must not keep the event loop to itself
             await self._async_router.poll()
 
     def close(self) -> None:

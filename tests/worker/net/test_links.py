@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -216,6 +217,36 @@ async def test_the_gateways_face_awaits_frames_and_answers(net: Net) -> None:
         gateway.send(peer_of(node), wire.Cancel(bytes(32)))
         assert (await asyncio.to_thread(receive, node))[0].sender == keys.public
     finally:
+        gateway.close()
+
+
+async def test_a_flood_leaves_the_event_loop_to_others(net: Net) -> None:
+    node, keys = net.links(), LinkKeyPair(*curve_pair())
+    net.registered.add(keys.public)
+    options = LinkOptions(high_water_messages=5000)
+    gateway = AsyncLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, options)
+    peer = Peer(address=ADDRESS, link_key=keys.public, endpoint=gateway.endpoint)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    try:
+        count = num_calls = 0
+        node.connect(peer)
+        for _ in range(20):
+            for _ in range(8):
+                with contextlib.suppress(LinkFull):
+                    node.send(peer, wire.Ready(bytes(32)))
+            count += len(await asyncio.wait_for(gateway.receive(max_messages=1), 10))
+            num_calls += 1
+        assert turns >= num_calls
+    finally:
+        task.cancel()
         gateway.close()
 
 
