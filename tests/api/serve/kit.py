@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from api.auth import siwe
 from api.gateway import Gateway
 from api.settings import GatewaySettings
 from chain import keystore
-from chain.client import Chain
+from chain.client import Chain, Rpc
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Role
 from chain.messages import new_account, sign_text
@@ -116,8 +116,16 @@ class EchoNode:
     """A contributor's node: real links, pipeline, task checks and receipts around the echo engine."""
 
     def __init__(
-        self, directory: Path, chain: Chain, manifest: Manifest, cid: str, tokenizer: Tokenizer, layers: tuple[int, int]
+        self,
+        directory: Path,
+        chain: Chain,
+        manifest: Manifest,
+        cid: str,
+        tokenizer: Tokenizer,
+        layers: tuple[int, int],
+        seconds_per_token_layer: float = 1e-4,
     ) -> None:
+        directory.mkdir(exist_ok=True)
         self.chain, self.layers = chain, layers
         self.operator, self.signer = new_account(), new_account()
         self.keys = LinkKeyPair.create(directory / "link.key")
@@ -132,7 +140,7 @@ class EchoNode:
             self.links,
             served,
             options=options,
-            seconds_per_token_layer=1e-4,
+            seconds_per_token_layer=seconds_per_token_layer,
             on_acknowledged=self.store.acknowledge,
         )
         terms = Terms(
@@ -226,11 +234,11 @@ class Network:
     settings: GatewaySettings
     operator: LocalAccount
     payer: LocalAccount
+    treasury: LocalAccount
     nodes: list[EchoNode]
     manifest: Manifest
     manifest_cid: str
     tokenizer: Tokenizer
-    api_keys: list[str] = field(default_factory=list)
 
     @property
     def gateway(self) -> Gateway:
@@ -274,7 +282,8 @@ class Network:
         directory = self.gateway.directory
 
         def idle() -> bool:
-            live = directory.live()
+            ours = {node.address for node in self.nodes}
+            live = [node for node in directory.live() if node.address in ours]
             at_rest = all(not directory.num_running(node) and not node.heartbeat.draining for node in live)
             return len(live) == len(self.nodes) and at_rest
 
@@ -298,8 +307,8 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
         keystore.save(account, keys / f"{name}.json", PASSWORD, keystore.SCRYPT_LIGHT)
     link_keys = LinkKeyPair.create(keys / "link.key")
     link_bind = f"tcp://127.0.0.1:{free_port()}"
-    rpc_accounts = [treasury.address, operator.address, payer.address]
-    chain_setup.fund(_rpc(rpc_url), rpc_accounts)
+    rpc_accounts = [treasury.address, operator.address, signer.address, payer.address]
+    chain_setup.fund(Rpc(rpc_url), rpc_accounts)
     chain = chain_setup.deploy_contracts(rpc_url, treasury, [operator.address, payer.address])
     chain.deployment.save(directory / "deployment.json")
     chain_setup.register(
@@ -324,18 +333,11 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
     )
     nodes = []
     for number, layers in enumerate(LAYERS):
-        folder = directory / f"node{number}"
-        folder.mkdir()
-        nodes.append(EchoNode(folder, chain, manifest, cid, tokenizer, layers))
-    chain_setup.fund(_rpc(rpc_url), [node.address for node in nodes])
-    granting = TransactionSender(chain, treasury)
-    for node in nodes:
-        granting.send(chain.token.mint(node.address, chain_setup.GRANT))
-        chain_setup.register(chain, node.member, int(Role.WORKER))  # type: ignore[arg-type]
-        chain_setup.offer(chain, node.member, MODEL, *node.layers)
+        nodes.append(EchoNode(directory / f"node{number}", chain, manifest, cid, tokenizer, layers))
+        register_node(chain, treasury, nodes[-1])
     server = ServingThread(settings, sock)
     server.start()
-    network = Network(url, chain, server, settings, operator, payer, nodes, manifest, cid, tokenizer)
+    network = Network(url, chain, server, settings, operator, payer, treasury, nodes, manifest, cid, tokenizer)
     try:
         for node in nodes:
             node.start(url, operator.address)
@@ -347,7 +349,9 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
             node.stop()
 
 
-def _rpc(rpc_url: str) -> Any:
-    from chain.client import Rpc
-
-    return Rpc(rpc_url)
+def register_node(chain: Chain, treasury: LocalAccount, node: EchoNode) -> None:
+    """Stake and offer, with real transactions."""
+    chain_setup.fund(Rpc(chain.rpc_url), [node.address])
+    TransactionSender(chain, treasury).send(chain.token.mint(node.address, chain_setup.GRANT))
+    chain_setup.register(chain, node.member, Role.WORKER)
+    chain_setup.offer(chain, node.member, MODEL, *node.layers)

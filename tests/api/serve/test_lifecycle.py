@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import redis
+from sqlalchemy import select
 
-from chain.messages import Domain
+from api.settlement.jobs import run_settlement
+from api.store.schema import requests
+from chain.messages import Assignment, Domain, InferenceRequest
 from chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
-from tests.api.serve.kit import LAYERS, MODEL, Network, wait_until
+from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
 from worker.receipts import SignedPlan, SignedReceipt, verify_job_receipts
 
 LONG = "abcdefghij " * 8
@@ -47,10 +53,7 @@ def ended(network: Network, request: str) -> Any:
 
 
 def reserved(network: Network) -> int:
-    keys = network.server.app.state.gateway.settings.redis_url.get_secret_value()
-    import redis
-
-    with redis.Redis.from_url(keys) as client:
+    with redis.Redis.from_url(network.settings.redis_url.get_secret_value()) as client:
         return sum(client.hlen(key) for key in client.scan_iter("gateway:*:reserved"))  # type: ignore[misc]
 
 
@@ -72,15 +75,15 @@ def test_receipts_add_up(http: httpx.Client, idle: Network, tier: Tier) -> None:
         wait_until(lambda node=node: not node.store.unacknowledged(since=0), "the acknowledgement")  # type: ignore[misc]
 
 
-def check_receipts(network: Network, receipts: dict[str, Any], usage: dict[str, int]) -> None:
+def check_receipts(
+    network: Network, receipts: dict[str, Any], usage: dict[str, int], more_signers: dict[str, str] | None = None
+) -> None:
     """Anyone can: signatures, counts, prices, chains, neighbours."""
-    from chain.messages import Assignment, InferenceRequest
-
     plan = SignedPlan(
         domain=Domain(chain_id=network.chain.deployment.chain_id, ledger=network.chain.ledger.address),
         request=InferenceRequest.model_validate_json(json.dumps(receipts["message"])),
         assignments=[Assignment.model_validate_json(json.dumps(stage["assignment"])) for stage in receipts["stages"]],
-        signers={node.address: node.signer.address for node in network.nodes},
+        signers={node.address: node.signer.address for node in network.nodes} | (more_signers or {}),
         num_prompt_tokens=usage["prompt_tokens"],
     )
     signed = [
@@ -103,7 +106,7 @@ def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, st
         node.engine.delay_s = 0.02
     body = json.dumps({"model": MODEL, "prompt": LONG, "max_tokens": 60, "stream": stream}).encode()
     host, port = idle.url.removeprefix("http://").split(":")
-    before = {row.request for row in running_rows(idle)}
+    before = {row.request for row in stored_requests(idle)}
     with socket.create_connection((host, int(port)), timeout=10) as sock:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -114,7 +117,7 @@ def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, st
     closed = time.monotonic()
     wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the stages' stop")
     assert time.monotonic() - closed < 5
-    request = next(row.request for row in running_rows(idle) if row.request not in before)
+    request = next(row.request for row in stored_requests(idle) if row.request not in before)
     row = ended(idle, request)
     assert (row.state, row.finish_reason) == ("finished", "cancelled")
     assert 0 < row.num_output_tokens < 60
@@ -122,12 +125,8 @@ def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, st
     assert reserved(idle) == 0
 
 
-def running_rows(network: Network) -> list[Any]:
+def stored_requests(network: Network) -> list[Any]:
     """All requests that the store knows."""
-    from sqlalchemy import select
-
-    from api.store.schema import requests
-
     with network.gateway.store.engine.connect() as db:
         return list(db.execute(select(requests)).all())
 
@@ -183,7 +182,7 @@ def test_a_slow_reader_holds_nobody_up(idle: Network, api_key: str, http: httpx.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_until(lambda: running_rows(idle)[-1].state == "finished", "the request's end without a reader")
+        wait_until(lambda: stored_requests(idle)[-1].state == "finished", "the request's end without a reader")
         answer = http.post("/v1/completions", json={"model": MODEL, "prompt": "hi", "max_tokens": 5})
         assert answer.status_code == 200
         received = b""
@@ -211,3 +210,42 @@ def test_stream_events_end_in_order(http: httpx.Client) -> None:
     assert chunks[-1]["usage"]["cost_credits"]
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
+
+
+def test_another_node_steps_in_before_the_first_token(http: httpx.Client, idle: Network, tmp_path: Path) -> None:
+    spare = EchoNode(
+        tmp_path, idle.chain, idle.manifest, idle.manifest_cid, idle.tokenizer, LAYERS[1], seconds_per_token_layer=1.0
+    )
+    register_node(idle.chain, idle.treasury, spare)
+    spare.start(idle.url, idle.operator.address)
+    try:
+        directory = idle.gateway.directory
+        wait_until(lambda: len(directory.live()) == len(idle.nodes) + 1, "the spare node's heartbeat")
+        body = {"model": MODEL, "prompt": "hello", "max_tokens": 30}
+        estimate = http.post("/v1/estimate", json=body).json()
+        assert estimate["stages"][1]["node"] == idle.nodes[1].address
+        idle.nodes[1].engine.broken = True
+        answer = http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["text"].strip() == "hello"
+        receipts = http.get(f"/v1/receipts/{answer.headers['x-declai-request']}").json()
+        assert receipts["stages"][1]["assignment"]["node"] == spare.address
+        assert receipts["stages"][1]["assignment"]["attempt"] == 1
+        check_receipts(idle, receipts, answer.json()["usage"], {spare.address: spare.signer.address})
+    finally:
+        spare.stop()
+        idle.gateway.directory.lost(spare.address)
+
+
+def test_settlement_pays_what_the_receipts_say(http: httpx.Client, idle: Network) -> None:
+    http.post("/v1/completions", json={"model": MODEL, "prompt": "pay them", "max_tokens": 30})
+    earned: Counter[str] = Counter()
+    for row in stored_requests(idle):
+        for stage in idle.gateway.store.request_stages(row.request):
+            earned[stage.assignment.node] += stage.cost
+    fees = sum(int(row.fee or 0) for row in stored_requests(idle))
+    assert run_settlement(idle.settings)
+    assert run_settlement(idle.settings) == []
+    for node, amount in earned.items():
+        assert idle.chain.ledger.balance_of(node) == amount
+    assert idle.chain.ledger.balance_of(idle.operator.address) == fees
