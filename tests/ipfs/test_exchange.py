@@ -1,0 +1,133 @@
+"""Blocks over HTTP: whole files come, lies do not, and what broke off goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from ipfs.errors import FetchFailed
+from ipfs.exchange import Exchange, raw_block_response
+from ipfs.store import BlockStore
+
+
+class Peer:
+    """A real HTTP server over a store, which counts what it is asked and can lie."""
+
+    def __init__(self, store: BlockStore) -> None:
+        self.store = store
+        self.asked: list[str] = []
+        self.answer: tuple[int, bytes] | None = None
+        self.after: int | None = None
+
+    def respond(self, cid: str) -> tuple[int, dict[str, str], bytes]:
+        self.asked.append(cid)
+        if self.answer is not None and (self.after is None or len(self.asked) > self.after):
+            return self.answer[0], {}, self.answer[1]
+        return raw_block_response(self.store, cid)
+
+
+@contextmanager
+def serve(peer: Peer) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = peer.respond(self.path.partition("?")[0].removeprefix("/ipfs/"))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+CONTENT = b"".join(bytes([number]) * 700_000 for number in range(6))
+
+
+def test_a_file_comes_whole_and_only_what_is_missing_is_asked_for(tmp_path: Path) -> None:
+    peer = Peer(BlockStore(tmp_path / "theirs"))
+    cid = peer.store.add(CONTENT)
+    mine = BlockStore(tmp_path / "mine")
+    with serve(peer) as url:
+        exchange = Exchange(mine, [url])
+        seen: list[int] = []
+        exchange.fetch(cid, seen.append)
+        assert b"".join(mine.read(cid)) == CONTENT
+        assert sum(seen) == len(CONTENT)
+        num_asked = len(peer.asked)
+        exchange.fetch(cid)
+        assert len(peer.asked) == num_asked
+        exchange.close()
+
+
+def test_a_broken_download_goes_on_where_it_broke(tmp_path: Path) -> None:
+    peer = Peer(BlockStore(tmp_path / "theirs"))
+    cid = peer.store.add(CONTENT)
+    mine = BlockStore(tmp_path / "mine")
+    peer.answer, peer.after = (503, b""), 3
+    with serve(peer) as url:
+        exchange = Exchange(mine, [url])
+        with pytest.raises(FetchFailed, match="503"):
+            exchange.fetch(cid)
+        got = [asked for asked in peer.asked if mine.has(asked)]
+        assert len(got) == 3
+        peer.answer, peer.asked = None, []
+        exchange.fetch(cid)
+        assert not set(got) & set(peer.asked)
+        assert mine.verify(cid).ok
+        exchange.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, b"lies"), (200, b""), (200, bytes(5 * 2**20)), (404, b""), (302, b""), (200, CONTENT[:700_000])]
+)
+def test_a_liar_is_passed_over_for_an_honest_peer(tmp_path: Path, answer: tuple[int, bytes]) -> None:
+    honest, liar = Peer(BlockStore(tmp_path / "theirs")), Peer(BlockStore(tmp_path / "liar"))
+    liar.answer = answer
+    cid = honest.store.add(CONTENT)
+    mine = BlockStore(tmp_path / "mine")
+    with serve(honest) as good, serve(liar) as bad:
+        exchange = Exchange(mine, [bad, good])
+        exchange.fetch(cid)
+        assert mine.verify(cid).ok
+        exchange.close()
+        alone = Exchange(BlockStore(tmp_path / "alone"), [bad])
+        with pytest.raises(FetchFailed):
+            alone.fetch(cid)
+        assert not list((tmp_path / "alone" / "blocks").glob("*/*"))
+        alone.close()
+
+
+def test_a_damaged_block_of_ours_is_fetched_again(tmp_path: Path) -> None:
+    peer = Peer(BlockStore(tmp_path / "theirs"))
+    cid = peer.store.add(b"content")
+    mine = BlockStore(tmp_path / "mine")
+    mine.add(b"content")
+    next(mine.folder.glob(f"blocks/*/{cid}")).write_bytes(b"damaged")
+    with serve(peer) as url:
+        exchange = Exchange(mine, [url])
+        exchange.fetch(cid)
+        exchange.close()
+    assert b"".join(mine.read(cid)) == b"content"
+
+
+@pytest.mark.parametrize("path", ["", "..", "../../etc/passwd", "Qm" + "a" * 44, "b" * 59, "%00", "bafy"])
+def test_nothing_but_blocks_is_served(tmp_path: Path, path: str) -> None:
+    status, _, _ = raw_block_response(BlockStore(tmp_path), path)
+    assert status in (400, 404)
