@@ -92,7 +92,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         stack.callback(base.store.close)
         stack.callback(base.index.close)
         gateway, generator = await _assemble(settings, base, stack)
-        chores = asyncio.gather(_follow_chain(base.directory), _guard_broker(gateway.redis))
+        chores = asyncio.gather(_follow_chain(base.directory, gateway.hub), _guard_broker(gateway.redis))
         stack.push_async_callback(_cancel, chores)
         # Last in, first out: requests end while everything that they need is still open.
         stack.push_async_callback(generator.close)
@@ -193,11 +193,14 @@ async def _cancel(task: asyncio.Future[tuple[None, None]]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _follow_chain(directory: NodeDirectory) -> None:
+async def _follow_chain(directory: NodeDirectory, hub: LinkHub) -> None:
     while True:
         await asyncio.sleep(FOLLOW_CHAIN_EVERY_S)
         try:
+            peers = directory.registry.peers
             await asyncio.to_thread(directory.refresh)
+            if directory.registry.peers != peers:
+                hub.keep_only(directory.registry.peers.values())
         except ChainError as error:
             logger.warning("the chain cannot be followed now: %s", error)
         except Exception:  # one bad answer must not end the following

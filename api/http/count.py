@@ -6,9 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.gateway import Gateway
 
+METHODS = {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"}
+
 
 class CountResponses:
-    """ASGI middleware. Paths that are no route of ours count as one, or strangers could fill the memory."""
+    """ASGI middleware. Paths and methods that are not ours count as one, or strangers could fill the memory."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,7 +25,8 @@ class CountResponses:
                 gateway: Gateway | None = getattr(scope["app"].state, "gateway", None)
                 if gateway is not None:
                     route = getattr(scope.get("route"), "path", "other")
-                    labels = (scope["method"] if route != "other" else "any", route, str(message["status"]))
+                    method = scope["method"] if scope["method"] in METHODS and route != "other" else "other"
+                    labels = (method, route, str(message["status"]))
                     gateway.metrics.http_responses.labels(*labels).inc()
             await send(message)
 

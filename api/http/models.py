@@ -35,9 +35,8 @@ async def show_model(request: Request, name: str) -> dict[str, Any]:
     """One model with what its manifest says."""
     gateway = gateway_of(request)
     served = await asyncio.to_thread(gateway.catalog.get, name)
-    listed = next(model for model in gateway.catalog.listed() if model.name == name)
     manifest = served.manifest
-    return _shape(listed) | {
+    return _shape(served.listed) | {
         "context_length": manifest.context_length,
         "vocab_size": manifest.vocab_size,
         "dtype": manifest.dtype,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from pydantic import ValidationError
 
 from api.scheduling.placement import NodeOffer
 from chain.client import Chain
@@ -14,6 +17,7 @@ from chain.index import EventIndex
 from worker.jobs import Peer
 from worker.wire import Heartbeat
 
+logger = logging.getLogger(__name__)
 # Nodes beat every two seconds; one that missed three is taken for dead.
 LIVE_S = 7.0
 
@@ -29,9 +33,10 @@ class LiveNode:
 
 @dataclass(frozen=True)
 class Registry:
-    """The active workers at one block, by operator and by link key, and what they offer. Replaced, never changed."""
+    """The active workers at one block, where their links listen, and what they offer. Replaced, never changed."""
 
     workers: dict[str, Node] = field(default_factory=dict)
+    peers: dict[str, Peer] = field(default_factory=dict)
     by_key: dict[bytes, str] = field(default_factory=dict)
     offers: dict[tuple[str, bytes], Offer] = field(default_factory=dict)
 
@@ -50,9 +55,23 @@ class NodeDirectory:
     def refresh(self) -> None:
         """Follow the chain to its newest block. Blocking. Raises ChainError; what is known stays then."""
         state = self._index.sync()
-        workers = {address: node for address, node in state.nodes.items() if self._is_active_worker(node)}
+        workers, peers = {}, {}
+        for address, node in state.nodes.items():
+            if self._is_active_worker(node) and (peer := self._peer(address, node)) is not None:
+                workers[address], peers[address] = node, peer
         by_key = {node.link_key: address for address, node in workers.items()}
-        self.registry = Registry(workers, by_key, dict(state.offers))
+        self.registry = Registry(workers, peers, by_key, dict(state.offers))
+
+    def _peer(self, address: str, node: Node) -> Peer | None:
+        """Where a node's link listens; None when what it registered is no endpoint: nobody could speak with it."""
+        known = self.registry.peers.get(address)
+        if known is not None and (known.link_key, known.endpoint) == (node.link_key, node.endpoint):
+            return known
+        try:
+            return Peer(address=address, link_key=node.link_key, endpoint=node.endpoint)
+        except ValidationError:
+            logger.debug("node %s registered no endpoint of ours: %.100r", address, node.endpoint)
+            return None
 
     def _is_active_worker(self, node: Node) -> bool:
         if not node.roles & Role.WORKER:
@@ -71,8 +90,7 @@ class NodeDirectory:
 
     def peer(self, address: str) -> Peer:
         """Where an active worker's link listens."""
-        node = self.registry.workers[address]
-        return Peer(address=address, link_key=node.link_key, endpoint=node.endpoint)
+        return self.registry.peers[address]
 
     def beat(self, link_key: bytes, heartbeat: Heartbeat) -> None:
         """A heartbeat came over the link of this key."""

@@ -22,17 +22,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """One version of a model, ready to tokenise for."""
-
-    name: str
-    id: bytes
-    manifest_cid: str
-    manifest: Manifest
-    tokenizer: ModelTokenizer
-
-
-@dataclass(frozen=True)
 class ListedModel:
     """A model that has a version to serve. `published_at` in Unix seconds, 0 when the index does not tell."""
 
@@ -41,6 +30,24 @@ class ListedModel:
     manifest_cid: str
     num_layers: int
     published_at: int
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One version of a model, ready to tokenise for."""
+
+    listed: ListedModel
+    id: bytes
+    manifest: Manifest
+    tokenizer: ModelTokenizer
+
+    @property
+    def name(self) -> str:
+        return self.listed.name
+
+    @property
+    def manifest_cid(self) -> str:
+        return self.listed.manifest_cid
 
 
 class ModelCatalog:
@@ -53,7 +60,7 @@ class ModelCatalog:
         self._cache_dir = cache_dir
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._loaded: dict[tuple[str, str], ServedModel] = {}
+        self._loaded: dict[ListedModel, ServedModel] = {}
 
     def listed(self) -> list[ListedModel]:
         """Every model with a version to serve, by name."""
@@ -68,18 +75,19 @@ class ModelCatalog:
             NoCapacity: its files cannot be had now, or cannot be used.
         """
         model = self._index.state.models.get(model_id(name))
-        cid = current_cid(model) if model else None
-        if cid is None:
+        found = _listed(model) if model else None
+        if found is None:
             known = ", ".join(listed.name for listed in self.listed()[:20]) or "none"
             raise ModelNotFound(f"no model {name[:100]!r} on this network; there is: {known}", param="model")
-        served = self._loaded.get((name, cid))
+        served = self._loaded.get(found)
         if served is None:
             with self._lock:
-                served = self._loaded.get((name, cid)) or self._load(name, cid)
-                self._loaded[name, cid] = served
+                served = self._loaded.get(found) or self._load(found)
+                self._loaded[found] = served
         return served
 
-    def _load(self, name: str, cid: str) -> ServedModel:
+    def _load(self, listed: ListedModel) -> ServedModel:
+        name, cid = listed.name, listed.manifest_cid
         try:
             if self._fetch is not None:
                 self._fetch(cid)
@@ -89,26 +97,17 @@ class ModelCatalog:
         except IpfsError as error:
             logger.warning("model %s (%s) cannot be opened: %s", name, cid, error)
             raise NoCapacity(f"the files of {name} cannot be opened here now: {error}", param="model") from None
-        return ServedModel(name, model_id(name), cid, manifest, tokenizer)
-
-
-def current_cid(model: Model) -> str | None:
-    """The manifest of the version with the largest share, as the registry's `current`; None when none is served."""
-    version = _current_version(model)
-    return None if version is None else model.versions[version].manifest_cid
-
-
-def _current_version(model: Model) -> int | None:
-    shares = [(weight, -version) for version, weight in model.rollout if not model.versions[version].deprecated]
-    if shares:
-        return -max(shares)[1]
-    alive = [index for index, version in enumerate(model.versions) if not version.deprecated]
-    return alive[-1] if alive and not model.rollout else None
+        return ServedModel(listed, model_id(name), manifest, tokenizer)
 
 
 def _listed(model: Model) -> ListedModel | None:
-    index = _current_version(model)
-    if index is None:
-        return None
-    version = model.versions[index]
+    """The version with the largest share, as the registry's `current` has it; None when none is served."""
+    shares = [(weight, -version) for version, weight in model.rollout if not model.versions[version].deprecated]
+    if shares:
+        version = model.versions[-max(shares)[1]]
+    else:
+        alive = [version for version in model.versions if not version.deprecated]
+        if model.rollout or not alive:
+            return None
+        version = alive[-1]
     return ListedModel(model.name, model.publisher, version.manifest_cid, version.num_layers, version.published_at)

@@ -22,6 +22,7 @@ from worker.jobs import Sampling
 
 # When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
 DEFAULT_MAX_TOKENS = 512
+MAX_TOKENISING = 8
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Desk:
         self._admission = admission
         self._generator = generator
         self._fee_bps = fee_bps
+        # Long prompts must not take all threads: others wait for the store and the chain in them.
+        self._tokenising = asyncio.Semaphore(MAX_TOKENISING)
 
     async def estimate(self, ask: Ask, max_cost: int | None = None) -> tuple[Generation, Quote]:
         """What would be generated, on which nodes, and for how much at most. Costs nothing.
@@ -72,7 +75,8 @@ class Desk:
         Raises:
             GatewayError: the model is not known, the prompt does not fit, or nobody serves it now.
         """
-        generation = await asyncio.to_thread(self._generation, ask)
+        async with self._tokenising:
+            generation = await asyncio.to_thread(self._generation, ask)
         model = generation.model
         question = Question(
             model=model,

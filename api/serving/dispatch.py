@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api.errors import Overloaded
+from api.errors import NoCapacity
 from worker.broker import queue_key, task_message
 from worker.jobs import Envelope
 
@@ -20,7 +20,7 @@ async def dispatch(redis: Redis, tasks: Sequence[tuple[str, Envelope]]) -> None:
     """Put each envelope into the queue of its node (operator address).
 
     Raises:
-        Overloaded: the broker cannot take them.
+        NoCapacity: the broker cannot take them.
     """
     batch = redis.pipeline(transaction=False)
     for operator, envelope in tasks:
@@ -30,4 +30,4 @@ async def dispatch(redis: Redis, tasks: Sequence[tuple[str, Envelope]]) -> None:
     try:
         await batch.execute()
     except RedisError as error:
-        raise Overloaded(f"the task queue does not take the job ({type(error).__name__}): try again soon") from None
+        raise NoCapacity(f"the task queue does not take the job ({type(error).__name__}): try again soon") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from api.scheduling.nodes import NodeDirectory
@@ -99,6 +99,10 @@ class LinkHub:
             self._stored.popitem(last=False)
         for peer in peers:
             self.send(peer, ReceiptAck(job))
+
+    def keep_only(self, peers: Iterable[Peer]) -> None:
+        """Close the links to everyone else: they left the registry, or moved."""
+        self._links.keep_only(set(peers))
 
     def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
         """A job is over without a receipt: nobody shall work on it or wait for it."""

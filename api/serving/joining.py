@@ -7,8 +7,9 @@ import time
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from api.errors import AuthenticationFailed, DeadlineExpired, InvalidSignature, NonceReplayed, Overloaded
+from api.errors import AuthenticationFailed, DeadlineExpired, InvalidSignature, NoCapacity, NonceReplayed
 from api.scheduling.nodes import NodeDirectory
 from chain.errors import BadSignature
 from chain.messages import recover_text
@@ -46,7 +47,7 @@ class Joining:
         Raises:
             InvalidSignature, DeadlineExpired, NonceReplayed: the word is forged, old, or was used.
             NodeNotRegistered: no active worker of the registry has this signer.
-            Overloaded: the broker cannot be reached.
+            NoCapacity: the broker cannot be reached.
         """
         age_s = time.time() - asked.timestamp
         if abs(age_s) > MAX_AGE_S:
@@ -58,12 +59,12 @@ class Joining:
             raise InvalidSignature(str(error)) from None
         await self._check_registered(asked.address, signer)
         key = NONCE_KEY.format(gateway=self._gateway.address.lower(), nonce=f"{asked.address.lower()}:{asked.nonce}")
-        if not await self._redis.set(key, 1, ex=2 * MAX_AGE_S, nx=True):
-            raise NonceReplayed("this join was used before: sign a new one")
         try:
+            if not await self._redis.set(key, 1, ex=2 * MAX_AGE_S, nx=True):
+                raise NonceReplayed("this join was used before: sign a new one")
             credentials = await grant(self._redis, asked.address)
-        except BrokerError as error:
-            raise Overloaded(str(error)) from None
+        except (BrokerError, RedisError) as error:
+            raise NoCapacity(f"the task queue cannot be reached ({type(error).__name__}): join again soon") from None
         return JoinAnswer(
             redis_url=self._node_redis_url,
             username=credentials.username,

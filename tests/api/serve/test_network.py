@@ -18,9 +18,10 @@ from eth_utils.crypto import keccak
 from chain.contracts.models import model_id
 from chain.messages import InferenceRequest, digest, new_account, sign
 from chain.pricing import Tier
+from chain.sender import TransactionSender
 from ipfs.exchange import Exchange
 from ipfs.store import BlockStore
-from tests.api.serve.kit import LAYERS, MODEL, NUM_LAYERS, Network
+from tests.api.serve.kit import LAYERS, MODEL, NUM_LAYERS, EchoNode, Network, register_node, wait_until
 
 BODY = {"model": MODEL, "prompt": "hello", "max_tokens": 20}
 
@@ -177,3 +178,22 @@ def test_signed_requests(idle: Network) -> None:
     receipts = httpx.get(f"{idle.url}/v1/receipts/{first.headers['x-declai-request']}").json()
     wallet.nonce, wallet.acked_below, wallet.spent = 1, 1, int(receipts["cost"])
     assert wallet.post({name: BODY[name] for name in ("model", "prompt")}, max_tokens=7).status_code == 200
+
+
+def test_a_node_with_a_nonsense_endpoint_is_no_node(idle: Network, http: httpx.Client, tmp_path: Any) -> None:
+    """It has its stake and beats, and offers to work for nothing; a plan with it could never be carried out."""
+    node = EchoNode(
+        tmp_path, idle.chain, idle.manifest, idle.manifest_cid, idle.tokenizer, LAYERS[0], seconds_per_token_layer=1e-9
+    )
+    register_node(idle.chain, idle.treasury, node)
+    node.start(idle.url, idle.operator.address)
+    try:
+        directory = idle.gateway.directory
+        wait_until(lambda: len(directory.live()) == len(idle.nodes) + 1, "its heartbeat")
+        nonsense = idle.chain.nodes.set_endpoint("tcp://nowhere", "", node.keys.public)
+        TransactionSender(idle.chain, node.operator).send(nonsense)
+        wait_until(lambda: directory.worker(node.address) is None, "the gateway's notice")
+        assert http.post("/v1/completions", json=BODY).status_code == 200
+        assert len(directory.live()) == len(idle.nodes)
+    finally:
+        node.stop()
