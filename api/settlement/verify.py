@@ -6,6 +6,7 @@ price, commitment, sum tree, payout and debit is computed again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -90,7 +91,7 @@ def _verify(
     _check_file(verdict, batch, file, chain)
     _check_request(verdict, entries, batch, state, chain)
     _check_receipts(verdict, entries, state, chain)
-    _check_debits(verdict, batch, file)
+    _check_debits(verdict, batch, file, state)
     session = entries[0].request.session
     listed = {digest(claim.request, chain.domain).hex(): claim.cost for claim in file.claims}
     verdict.earnings = {entry.assignment.node: entry.receipt.cost for entry in entries}
@@ -187,16 +188,32 @@ def _check_receipts(verdict: Verdict, entries: list[ReceiptEntry], state: ChainS
         )
 
 
-def _check_debits(verdict: Verdict, batch: Batch, file: BatchFile) -> None:
+def _check_debits(verdict: Verdict, batch: Batch, file: BatchFile, state: ChainState) -> None:
     debits, payouts = sum(d.amount for d in batch.debits), sum(p.amount for p in batch.payouts)
     verdict.require(
         debits == payouts + batch.fee,
         f"on chain the debits {debits} = payouts {payouts} + fee {batch.fee}, to the unit",
     )
     verdict.require(
-        {debit.session for debit in batch.debits} <= {claim.request.session for claim in file.claims},
-        "every debited session has a signed claim in the file",
+        _debits_of(batch, file, state) == {debit.session: debit.amount for debit in batch.debits},
+        "every session's debit is what its signed claims add up to, less what was settled before",
     )
+
+
+def _debits_of(batch: Batch, file: BatchFile, state: ChainState) -> dict[bytes, int]:
+    """Each session's debit, computed again from the file's claims and the batches before."""
+    totals: dict[bytes, int] = {}
+    spent: dict[bytes, int] = {}
+    for claim in file.claims:
+        session = claim.request.session
+        spent[session] = claim.request.spent  # nonces rise: the newest one's stays
+        totals[session] = totals.get(session, 0) + claim.cost
+    settled = dict.fromkeys(totals, 0)
+    for earlier in itertools.takewhile(lambda other: other is not batch, state.batches.values()):
+        for debit in earlier.debits:
+            if debit.session in settled:
+                settled[debit.session] += debit.amount
+    return {session: spent[session] + total - settled[session] for session, total in totals.items()}
 
 
 def _signer(recovered: Callable[[], str]) -> str | None:

@@ -1,0 +1,61 @@
+"""A chain of this folder's own (its tests reorganise it), one market on it, and stores of both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.client import Chain, Rpc
+from chain.deploy import Parameters, deploy
+from chain.messages import new_account
+from declai.devnet.chain_setup import fund
+from declai.devnet.processes import RedisAddress, start_chain
+from tests.api.money.kit import Books, Market
+from tests.api.money.postgres import new_database, running_postgres
+from tests.conftest import World
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    with start_chain(tmp_path_factory.mktemp("money-chain")) as url:
+        treasury = new_account()
+        fund(Rpc(url), [treasury.address])
+        world = World(Chain(url, deploy(url, treasury, Parameters(treasury=treasury.address))), treasury)
+        yield Market.open(world)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'gateway.db'}"
+    return new_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def open_books(
+    market: Market, tmp_path: Path, store_url: str, redis_server: RedisAddress
+) -> Iterator[Callable[..., Books]]:
+    """Opens books over the same store and folder, as often as asked; settings of the settlement may be given."""
+    opened: list[Books] = []
+
+    def make(**settlement: int | float) -> Books:
+        opened.append(Books(market, tmp_path, store_url, redis_server.url, **settlement))
+        return opened[-1]
+
+    yield make
+    for books in opened:
+        books.close()
+
+
+@pytest.fixture
+def books(open_books: Callable[..., Books]) -> Books:
+    return open_books()
