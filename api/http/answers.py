@@ -16,8 +16,8 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any]) -> bytes:
-    """One server-sent event. JSON has no bare line ends, so that no text can end the event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """One server-sent event. ASCII alone: some clients also split lines at U+2028 and its like."""
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
 def usage(end: End) -> dict[str, Any]:

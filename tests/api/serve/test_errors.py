@@ -258,6 +258,14 @@ def test_nothing_of_this_was_charged(idle: Network, api_key: str) -> None:
     assert idle.gateway.store.session_totals(session).running == {}
 
 
+@pytest.mark.parametrize("field", ["model", "prompt", "stop", "user", "tier"])
+def test_half_a_character(http: httpx.Client, field: str) -> None:
+    body = json.dumps(COMPLETION | {field: "\ud800"})
+    response = http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 404), response.text
+    http.post("/v1/completions", content=json.dumps(COMPLETION | {"metadata": {"\ud800": "\ud800"}}))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -195,7 +195,7 @@ def test_a_slow_reader_holds_nobody_up(idle: Network, api_key: str, http: httpx.
 def test_stream_events_end_in_order(http: httpx.Client) -> None:
     body = {
         "model": MODEL,
-        "prompt": "hi\ndata: x\n\n",
+        "prompt": "hi\ndata: x\n\n\u2028\x85",
         "max_tokens": 30,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -203,6 +203,7 @@ def test_stream_events_end_in_order(http: httpx.Client) -> None:
     response = http.post("/v1/completions", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["x-declai-request"].startswith("0x")
+    assert response.content.isascii()
     events = response.text.split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
