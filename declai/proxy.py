@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -58,7 +59,7 @@ async def _forward(request: Request) -> Response:
     try:
         if len(raw) > MAX_BODY_BYTES:
             raise ApiError(f"a body has at most {MAX_BODY_BYTES} bytes", status=413, code="body_too_large")
-        body = json.loads(raw)
+        body = from_json(raw)
         if not isinstance(body, dict):
             raise ValueError("a JSON object is needed")
     except ApiError as error:

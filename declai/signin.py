@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 from eth_account.signers.local import LocalAccount
+from pydantic_core import from_json
 
 from api.auth.siwe import compose
 from chain.messages import sign_text
@@ -20,7 +21,7 @@ def sign_in(url: str, account: LocalAccount, session: str, chain_id: int) -> str
     """
     try:
         with httpx.Client(base_url=url, timeout=30) as client:
-            challenge = client.get("/v1/auth/nonce").raise_for_status().json()
+            challenge = from_json(client.get("/v1/auth/nonce").raise_for_status().content)
             message = compose(
                 domain=challenge["domain"],
                 uri=challenge["uri"],
@@ -33,7 +34,7 @@ def sign_in(url: str, account: LocalAccount, session: str, chain_id: int) -> str
             signature = "0x" + sign_text(message, account).hex()
             response = client.post("/v1/auth/login", json={"message": message, "signature": signature})
             if response.status_code != 200:
-                raise ApiError(response.json()["error"]["message"], status=response.status_code)
-            return str(response.json()["api_key"])
+                raise ApiError(from_json(response.content)["error"]["message"], status=response.status_code)
+            return str(from_json(response.content)["api_key"])
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise ApiError(f"signing in at {url} failed: {error!r}") from None

@@ -16,6 +16,7 @@ import httpx
 from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
 from declai.errors import ApiError
+from declai.fetch import get_json
 from declai.network import default_path, load
 
 GRACE_S = 15.0
@@ -73,12 +74,8 @@ def start() -> None:
 def status(network_path: Path | None, as_json: bool) -> None:
     """Ask a gateway how it is."""
     url = load(network_path).gateway.url
-    try:
-        ready = httpx.get(f"{url}/readyz", timeout=10)
-        info = httpx.get(f"{url}/v1/network", timeout=10).raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise ApiError(f"the gateway at {url} does not answer: {error!r}") from None
-    data = {"url": url, "ready": ready.status_code == 200, **info}
+    info = get_json(url, "/v1/network")
+    data = {"url": url, "ready": httpx.get(f"{url}/readyz", timeout=10).status_code == 200, **info}
     flat = [(k, v) for k, v in data.items() if not isinstance(v, dict | list)]
     emit(data, as_json, lambda: fields([*flat, *info["gateway"].items()]))
 

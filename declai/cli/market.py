@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import httpx
 
 from chain.pricing import format_credits
 from declai.cli.options import network_option
 from declai.cli.output import emit, json_option, table
-from declai.errors import ApiError
+from declai.fetch import get_json
 from declai.network import load
 
 
@@ -21,10 +20,7 @@ from declai.network import load
 def command(model: str | None, network_path: Path | None, as_json: bool) -> None:
     """List the offers: model, layers, prices in credits per million token-layers, speed, load."""
     url = load(network_path).gateway.url
-    try:
-        nodes = httpx.get(f"{url}/v1/nodes", timeout=10).raise_for_status().json()["data"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise ApiError(f"the gateway at {url} does not answer: {error!r}") from None
+    nodes = get_json(url, "/v1/nodes")["data"]
     offers = [node for node in nodes if model is None or node.get("model") == model]
     rows = [
         (

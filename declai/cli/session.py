@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import click
-import httpx
 
 from chain.pricing import format_credits, parse_credits
 from declai.cli.options import network_option, wallet_options
 from declai.cli.output import emit, fields, json_option, table
 from declai.cli.paying import open_paying
-from declai.errors import ApiError
+from declai.fetch import get_json
 from declai.signin import sign_in
 from declai.wallets import unlock
 
@@ -164,8 +162,5 @@ def proxy(
 
 
 def _gateway(url: str) -> dict[str, str]:
-    try:
-        info: dict[str, str] = httpx.get(f"{url}/v1/network", timeout=10).raise_for_status().json()["gateway"]
-    except (httpx.HTTPError, KeyError, json.JSONDecodeError) as error:
-        raise ApiError(f"the gateway at {url} does not answer: {error!r}") from None
+    info: dict[str, str] = get_json(url, "/v1/network")["gateway"]
     return info

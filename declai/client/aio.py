@@ -1,9 +1,11 @@
-"""The SDK's client: everything a requester does, against one gateway. `declai.client.sync` is the same, blocking."""
+"""The SDK's client: everything a requester does, against one gateway. `declai.client.sync` is the same, blocking.
+
+What comes over the network is parsed by pydantic's parser: it bounds nesting, the standard library's crashes.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +14,7 @@ from typing import Any
 
 import httpx
 from eth_account.signers.local import LocalAccount
+from pydantic_core import from_json
 
 from chain.client import Chain, Deployment
 from chain.keystore import read_password
@@ -220,13 +223,13 @@ class AsyncClient:
             raise ApiError(f"the gateway at {self.network.gateway.url} does not answer: {error!r}") from error
         if response.status_code != 200:
             raise _api_error(response.status_code, response.text)
-        return response.json()
+        return from_json(response.content)
 
     async def _estimate(self, body: dict[str, Any]) -> Estimate:
         response = await self._http.post("/v1/estimate", json=body)
         if response.status_code != 200:
             raise _api_error(response.status_code, response.text)
-        return Estimate.model_validate(response.json())
+        return Estimate.model_validate_json(response.content)
 
     async def _sign(self, body: dict[str, Any]) -> SignedRequest:
         wallet = await asyncio.to_thread(self._open_wallet)
@@ -329,7 +332,7 @@ class AsyncClient:
 
 def _api_error(status: int, text: str) -> ApiError:
     try:
-        error = json.loads(text)["error"]
+        error = from_json(text)["error"]
         return ApiError(
             error["message"], status=status, type=error["type"], param=error.get("param"), code=error.get("code")
         )
@@ -340,13 +343,12 @@ def _api_error(status: int, text: str) -> ApiError:
 async def _payloads(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """The JSON of a whole answer, or of each event of a stream. Raises ApiError for an error in mid-stream."""
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        await response.aread()
-        yield response.json()
+        yield from_json(await response.aread())
         return
     async for line in response.aiter_lines():
         if not line.startswith("data: ") or line == "data: [DONE]":
             continue
-        payload = json.loads(line[6:])
+        payload = from_json(line[6:])
         if "error" in payload:
             error = payload["error"]
             raise ApiError(error["message"], type=error.get("type", "server_error"), code=error.get("code"))

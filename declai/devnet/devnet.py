@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from chain.client import Chain, Rpc
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Role
@@ -45,6 +43,8 @@ from declai.devnet.processes import (
     spawn,
 )
 from declai.devnet.programs import gateway_settings, node_settings, python_module, write_settings
+from declai.errors import ApiError
+from declai.fetch import get_json
 from declai.network import ChainInfo, GatewayInfo, ModelInfo, Network, NodeInfo, RedisInfo, WalletInfo, write
 from declai.publish import Publication, add_model
 from declai.signin import sign_in
@@ -191,8 +191,8 @@ class Devnet:
     @staticmethod
     def _num_live(url: str) -> int:
         try:
-            nodes = httpx.get(f"{url}/v1/nodes", timeout=5).raise_for_status().json()["data"]
-        except (httpx.HTTPError, ValueError, KeyError):
+            nodes = get_json(url, "/v1/nodes")["data"]
+        except ApiError:
             return 0
         return sum(bool(node.get("live")) for node in nodes)
 
