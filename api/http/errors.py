@@ -57,7 +57,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location[1:]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "int"):  # the others name a branch of a union
+        elif part.isidentifier() and part not in ("str", "int"):  # what is no identifier names a branch of a union
             path += f".{part}" if path else part
     return path[:200]
 

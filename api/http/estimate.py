@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from pydantic import Discriminator, Tag
 
 from api.http.caller import gateway_of
 from api.http.schemas import ChatRequest, CompletionRequest
@@ -13,8 +14,18 @@ from chain.pricing import format_credits
 router = APIRouter(tags=["generation"])
 
 
+def _kind(body: Any) -> str:
+    return "chat-body" if isinstance(body, dict) and "messages" in body else "completion-body"
+
+
+AnyRequest = Annotated[
+    Annotated[ChatRequest, Tag("chat-body")] | Annotated[CompletionRequest, Tag("completion-body")],
+    Discriminator(_kind),
+]
+
+
 @router.post("/v1/estimate")
-async def estimate(request: Request, asked: ChatRequest | CompletionRequest) -> dict[str, Any]:
+async def estimate(request: Request, asked: AnyRequest) -> dict[str, Any]:
     """The plan that would be chosen now and the most that it may cost: the body is that of the request itself."""
     gateway = gateway_of(request)
     generation, quote = await gateway.desk.estimate(asked.ask())

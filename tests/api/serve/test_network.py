@@ -36,7 +36,10 @@ def test_an_estimate_needs_no_key_and_bounds_the_cost(idle: Network, http: httpx
     assert chat.json()["max_tokens"] > 0
     refused = httpx.post(f"{idle.url}/v1/estimate", json={"model": MODEL})
     assert refused.status_code == 400
-    assert "error" in refused.json()
+    assert refused.json()["error"]["param"] == "prompt"
+    refused = httpx.post(f"{idle.url}/v1/estimate", json={"model": MODEL, "messages": [{"role": "user", "content": 1}]})
+    assert refused.json()["error"]["param"] == "messages"
+    assert refused.json()["error"]["message"].startswith("messages[0].content:")
 
 
 def test_nodes_and_network(idle: Network) -> None:
