@@ -1,4 +1,4 @@
-"""What a devnet survives and what ends with it: a killed node, a lost Redis, a killed devnet."""
+"""What a devnet survives, and what ends with it: a killed node, a killed devnet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from declai.client.aio import chain_of
 from declai.network import Network, load
 from tests.declai.conftest import ROOT, UP_TIMEOUT_S, Cli
 
@@ -29,7 +30,7 @@ def own_devnet(tmp_path: Path) -> Iterator[tuple[Network, subprocess.Popen[bytes
     """A devnet of two nodes that the test may break."""
     cli = Cli(tmp_path)
     log = (tmp_path / "up.log").open("wb")
-    command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", "2"]
+    command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", "2", "--settle-every", "1"]
     process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
     file = tmp_path / "devnet" / "devnet.json"
     until(lambda: file.exists() or process.poll() is not None, UP_TIMEOUT_S)
@@ -74,11 +75,13 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_killed_node_fails_its_request_for_free_and_a_killed_devnet_takes_all_along(
+def test_settled_by_the_clock_then_a_node_is_killed_then_the_devnet(
     own_devnet: tuple[Network, subprocess.Popen[bytes]],
 ) -> None:
     network, process = own_devnet
     assert post(network, max_tokens=3).status_code == 200
+    ledger = chain_of(network).ledger
+    until(lambda: all(ledger.balance_of(node.address) > 0 for node in network.nodes))  # the periodic settlement
     with httpx.stream(
         "POST",
         f"{network.gateway.url}/v1/completions",
