@@ -48,8 +48,3 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for routes in (chat, completions, estimate, models, auth, receipts, nodes, network, health, blocks):
         app.include_router(routes.router)
     return app
-
-
-def from_environment() -> FastAPI:
-    """`uvicorn api.app:from_environment --factory`: settings from `DECLAI_*` or the file that `DECLAI_CONFIG` names."""
-    return create_app(GatewaySettings())

@@ -81,7 +81,6 @@ class Reservations:
         self._store = store
         self._prefix = f"gateway:{gateway.lower()}:session:"
         register = client.register_script
-        self._outdated: set[str] = set()
         self._scripts = Scripts(register(_RESERVE), register(_RELEASE), register(_REBUILD))
 
     def _keys(self, session: str) -> list[str]:
@@ -99,15 +98,17 @@ class Reservations:
             raise _exhausted(amount, budget)
         arguments = [request, min(_up(amount), MAX_UNITS), min(budget // UNIT, MAX_UNITS)]
         try:
-            if session in self._outdated:
-                self.forget(session)
-                self._outdated.discard(session)
+            checked = False
             for _ in range(MAX_TRIES):
                 outcome, held = cast("list[Any]", self._scripts.reserve(keys=self._keys(session), args=arguments))
                 if int(outcome) == 1:
                     return
                 if int(outcome) == 0:
-                    raise _exhausted(amount, max(budget - int(held) * UNIT, 0))
+                    if checked:
+                        raise _exhausted(amount, max(budget - int(held) * UNIT, 0))
+                    # A crash may have left a cap behind: nobody is refused before the store was asked.
+                    self.forget(session)
+                    checked = True
                 self._rebuild(session)
         except redis.RedisError as error:
             raise BookkeepingUnavailable(
@@ -118,13 +119,12 @@ class Reservations:
     def release(self, session: str, request: str, cost: int) -> None:
         """The request ended and cost this much (0 when it failed); the store knows already.
 
-        Without an answer from Redis the cap stays held there, until the next reservation has it rebuilt.
+        Without an answer from Redis the cap stays held there, until a reservation that it stands in the way of.
         """
         try:
             self._scripts.release(keys=self._keys(session), args=[request, _up(cost)])
         except redis.RedisError as error:
             logger.warning("Redis did not release request %s: %s", request, type(error).__name__)
-            self._outdated.add(session)
 
     def forget(self, session: str) -> None:
         """Drop what Redis knows of a session; the next reservation rebuilds it."""
