@@ -2,7 +2,8 @@
 
 Redis may be lost at any time: what it holds is rebuilt from the store, which records a request before its reservation
 is asked for. Lua's numbers are exact to 2**53, so amounts are counted in 10**9 base units here: costs and caps rounded
-up, budgets down, never over the budget.
+up, budgets down, never over the budget. Near the budget's end two requests that ask at the same moment may both be
+refused, because a rebuild counts whatever the store has begun; that errs on the payer's side.
 """
 
 from __future__ import annotations
