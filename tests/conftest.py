@@ -17,6 +17,9 @@ from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import RedisAddress, start_chain, start_redis
+from tests.devnet import cli, devnet
+
+__all__ = ["cli", "devnet"]  # fixtures for all tests
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.declai.conftest import Running
+from tests.devnet import Running
 
 QUESTION = [{"role": "user", "content": "What is the for statement?"}]
 

@@ -17,7 +17,7 @@ from declai import Client
 from declai.client.aio import chain_of
 from declai.devnet.processes import free_port
 from declai.errors import ApiError, SessionError
-from tests.declai.conftest import ROOT, Running
+from tests.devnet import ROOT, Running
 
 
 @pytest.fixture(autouse=True)

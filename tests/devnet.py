@@ -16,7 +16,7 @@ import pytest
 
 from declai.network import Network, load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 UP_TIMEOUT_S = 180.0
 
 

@@ -1,0 +1,73 @@
+"""The documents tell the truth: commands run, links lead somewhere, every dependency has its reason."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from declai.cli import GROUPS
+from tests.devnet import ROOT, Running
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def console_commands(path: Path) -> list[list[str]]:
+    blocks = re.findall(r"^```console\n(.*?)^```", path.read_text(), re.M | re.S)
+    return [shlex.split(line[2:]) for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_runs(devnet: Running, path: Path) -> None:
+    for command in console_commands(path):
+        assert command[0] == "declai"
+        devnet.cli.ok(*command[1:])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_named_in_passing_exists(devnet: Running, path: Path) -> None:
+    named = set(re.findall(r"`declai ([a-z]+)(?: ([a-z-]+))?[ `]", path.read_text()))
+    for group, command in named:
+        assert group in GROUPS
+        if command and group != "chat":
+            assert "Usage" in devnet.cli.ok(group, command, "--help")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_every_make_target_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for path in DOCUMENTS:
+        for target in re.findall(r"`?make ([a-z]+)`?", path.read_text()):
+            assert re.search(rf"^{target}:", makefile, re.M) or target not in ("demo", "test", "lint", "bench", "clean")
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in ("demo", "test", "lint", "bench", "clean"))
+
+
+def test_every_dependency_has_its_reason() -> None:
+    readme = (ROOT / "README.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = [re.split(r"[<>=~]", requirement)[0] for requirement in python]
+    names += json.loads((ROOT / "package.json").read_text())["devDependencies"]
+    assert not [name for name in names if f"`{name}`" not in readme]
+
+
+def test_every_group_is_documented() -> None:
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    assert not [group for group in GROUPS if f"declai {group}" not in text]
+
+
+def test_python_examples_run(devnet: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DECLAI_HOME", str(devnet.cli.home))
+    for path in DOCUMENTS:
+        for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S):
+            code = block.replace("http://127.0.0.1:8080", devnet.network.gateway.url)
+            exec(compile(code.replace("dcl_...", devnet.network.api_key or ""), str(path), "exec"), {})
