@@ -55,7 +55,7 @@ def make_jobs(
     max_tokens: int = 8,
     sampling: Sampling | None = None,
     attempt: int = 0,
-    lifetime_s: int = 120,
+    lifetime_s: int = 3000,  # parametrised jobs are made when the tests are collected
     salt: bytes = b"",
     session: LocalAccount | None = None,
     layers: Sequence[tuple[int, int]] | None = None,
