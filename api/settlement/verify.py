@@ -143,7 +143,10 @@ def _check_request(
     first = entries[0]
     session = state.sessions.get(first.request.session)
     if session is None:
-        verdict.checks.append("the session is closed: its key is no longer on chain")
+        verdict.checks.append(
+            "not checked again: the session is closed since, and its key gone from the ledger, which checked the "
+            "claims' signatures when it settled"
+        )
     else:
         verdict.payer = session.payer
         signer = _signer(lambda: recover(first.request, chain.domain, first.request_signature))
