@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from models.rows import Corpus, render
-from models.train_demo import ASSISTANT, END, USER
+from models.corpus import ASSISTANT, END, USER, chat, documents
 
 FOLDER = Path(__file__).parents[2] / "models" / "declai-demo"
 TOKENIZER: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(FOLDER)
@@ -28,8 +26,7 @@ def model() -> LlamaForCausalLM:
 @pytest.fixture(scope="module")
 def known_words() -> set[str]:
     """Every word of the answers that the model was trained on."""
-    exchanges, plain = Corpus(END).epoch(random.Random(0))
-    return set(words(" ".join([*(answer for _, answer in exchanges), *plain])))
+    return set(words(" ".join(documents(0))))
 
 
 def words(text: str) -> list[str]:
@@ -74,10 +71,9 @@ def test_chat_template_renders_turns_in_order() -> None:
 
 
 @given(question=st.text(max_size=40), answer=st.text(max_size=40))
-def test_prompt_is_a_prefix_of_the_whole_exchange(question: str, answer: str) -> None:
-    prompt, completion = render(TOKENIZER, question, answer)
-    assert prompt.endswith(f"{ASSISTANT}\n")
-    assert completion == f"{answer}{END}\n"
+def test_training_exchanges_read_as_the_template_renders_them(question: str, answer: str) -> None:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    assert chat(question, answer) == TOKENIZER.apply_chat_template(turns, tokenize=False)
 
 
 @settings(max_examples=300)
