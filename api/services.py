@@ -16,6 +16,9 @@ from chain.errors import DeploymentError
 from chain.keystore import open_keystore, read_password
 from ipfs.store import BlockStore
 
+# Of several chances to settle what a closing session owes, one has to succeed.
+SETTLEMENTS_PER_THAW = 4
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -47,10 +50,21 @@ def operator_of(settings: GatewaySettings, chain: Chain, signer: str) -> str:
     return operator
 
 
+def check_interval(settings: GatewaySettings, chain: Chain) -> None:
+    """Refuse to settle so seldom that payers could take their budgets back first. Raises DeploymentError."""
+    thaw_period_s = chain.ledger.thaw_period_s()
+    if settings.settle_every_s * SETTLEMENTS_PER_THAW > thaw_period_s:
+        raise DeploymentError(
+            f"a payer can close a session within {thaw_period_s} s: settle at least every "
+            f"{thaw_period_s // SETTLEMENTS_PER_THAW} s (DECLAI_SETTLE_EVERY_S), not every {settings.settle_every_s:g}"
+        )
+
+
 @contextmanager
 def open_settlement(settings: GatewaySettings) -> Iterator[Settlement]:
     """Everything that the settlement job needs, closed again afterwards."""
     chain, keys = open_chain(settings), open_keys(settings)
+    check_interval(settings, chain)
     store = Store(settings.store_url)
     try:
         yield Settlement(

