@@ -56,7 +56,7 @@ def parse_header(value: str) -> SignedHeader:
         return SignedHeader.model_validate_json(text)
     except (binascii.Error, ValueError):  # pydantic's and Unicode's errors are ValueErrors
         raise InvalidSignature(
-            "the Authorization header is not base64url JSON with request, salt and signature (see docs/requesters.md)"
+            "the Authorization header is not base64url JSON with request, salt and signature (see docs/http.md)"
         ) from None
 
 
