@@ -70,10 +70,16 @@ def verify_request(
             for entry in payout.receipts
             if "0x" + digest(entry.request, chain.domain).hex() == request
         ]
-        if entries:
+        if entries and _may_settle(batch, entries[0], state):
             return _verify(request, entries, batch, file, state, chain)
     hint = f" Batches that could not be read: {'; '.join(unreadable)}" if unreadable else ""
     raise NotSettled(f"request {request} is in none of {len(state.batches)} settled batches.{hint}")
+
+
+def _may_settle(batch: Batch, entry: ReceiptEntry, state: ChainState) -> bool:
+    """Whether the batch is by the session's gateway: any other one may put a stranger's request into its file."""
+    session = state.sessions.get(entry.request.session)
+    return session is None or session.gateway == batch.gateway
 
 
 def read_batch(batch: Batch, store: BlockStore, fetch: Callable[[str], None] | None) -> BatchFile:
@@ -91,6 +97,7 @@ def _verify(
     _check_file(verdict, batch, file, chain)
     _check_request(verdict, entries, batch, state, chain)
     _check_receipts(verdict, entries, state, chain)
+    _check_claims(verdict, entries[0], file, state, chain)
     _check_debits(verdict, batch, file, state)
     session = entries[0].request.session
     listed = {digest(claim.request, chain.domain).hex(): claim.cost for claim in file.claims}
@@ -103,10 +110,8 @@ def _verify(
             0 <= verdict.fee * BPS <= earned * chain.ledger.max_fee_bps(),
             f"the request's cost {verdict.cost} = earnings {earned} + fee {verdict.fee}, within the ledger's maximum",
         )
-        verdict.require(verdict.cost <= entries[0].request.max_cost, "the cost is within the cap that was signed")
     else:
         verdict.cost = earned
-        verdict.checks.append("the payer acknowledged the cost in a later request of this batch")
     verdict.require(
         any(debit.session == session for debit in batch.debits), "the request's session was debited in this batch"
     )
@@ -175,6 +180,11 @@ def _check_receipts(verdict: Verdict, entries: list[ReceiptEntry], state: ChainS
         ),
         "the stages' layers follow one another",
     )
+    model = state.models.get(stages[0].request.model)
+    verdict.require(
+        model is not None and ends[-1] in {version.num_layers for version in model.versions},
+        f"the stages end at layer {ends[-1]}, as a published version of the model does",
+    )
     plan = SignedPlan(
         domain=chain.domain,
         request=stages[0].request,
@@ -189,6 +199,31 @@ def _check_receipts(verdict: Verdict, entries: list[ReceiptEntry], state: ChainS
         verdict.checks.append(
             f"{len(stages)} receipts: signatures, counts, prices, commitments, and neighbours agree byte for byte"
         )
+
+
+def _check_claims(verdict: Verdict, entry: ReceiptEntry, file: BatchFile, state: ChainState, chain: Chain) -> None:
+    """The claims on the request's session are what the ledger takes, and one of them covers the request."""
+    request, session = entry.request, state.sessions.get(entry.request.session)
+    claims = [claim for claim in file.claims if claim.request.session == request.session]
+    nonces = [claim.request.nonce for claim in claims]
+    acked_below = claims[-1].request.acked_below if claims else 0
+    verdict.require(
+        request in [claim.request for claim in claims] or request.nonce < acked_below,
+        "the request is claimed in this batch, or acknowledged by the newest one that is",
+    )
+    verdict.require(
+        all(acked_below <= nonce for nonce in nonces) and all(a < b for a, b in itertools.pairwise(nonces)),
+        f"the session's {len(claims)} claims are in order, each once, and none is acknowledged already",
+    )
+    verdict.require(
+        all(claim.cost <= claim.request.max_cost for claim in claims), "every claim is within the cap that was signed"
+    )
+    if session is not None:
+        signers = {
+            _signer(lambda claim=claim: recover(claim.request, chain.domain, claim.signature))  # type: ignore[misc]
+            for claim in claims
+        }
+        verdict.require(signers == {session.key}, "every claim is signed by the session's key")
 
 
 def _check_debits(verdict: Verdict, batch: Batch, file: BatchFile, state: ChainState) -> None:

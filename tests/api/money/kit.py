@@ -65,6 +65,7 @@ class Market:
 
         market = cls(world, party(Role.GATEWAY), [party(Role.WORKER) for _ in range(num_nodes)], world.rich())
         market.give_gas(market.gateway.signer)
+        world.send(world.treasury, world.chain.models.publish(MODEL, "bafkmoney", num_nodes * LAYERS_PER_STAGE))
         world.deposit(market.payer, 10_000 * UNITS_PER_CREDIT)
         return market
 

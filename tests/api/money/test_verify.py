@@ -220,6 +220,24 @@ def test_each_lie_is_found_even_when_the_chain_anchored_it(case: Case, lie: Call
     assert case.verify(case.newest, case.anchored(file), file).problems, "the chain has what the file says"
 
 
+def test_a_gateway_cannot_keep_a_stage_from_its_pay(case: Case) -> None:
+    """The last stage is gone, and so is what it costs: every sum on chain holds, and the payer paid less."""
+    file = drop_the_last_stage_and_say_there_were_two(case)
+    earned = sum(entry.receipt.cost for payout in file.payouts for entry in payout.receipts)
+    (debit,), claim = case.batch.debits, file.claims[-1]
+    less = claim.cost // 3
+    cheaper = file.model_copy(
+        update={"claims": [*file.claims[:-1], claim.model_copy(update={"cost": claim.cost - less})]}
+    )
+    batch = case.anchored(cheaper)
+    fee = debit.amount - less - earned
+    assert fee > 0
+    batch = replace(batch, debits=(replace(debit, amount=debit.amount - less),), fee=fee)
+    problems = case.verify(case.newest, batch, cheaper).problems
+    assert len(problems) == 1
+    assert "the stages end at layer 4" in problems[0]
+
+
 def test_payouts_on_chain_other_than_the_receipts_are_found(case: Case) -> None:
     first, second, *others = case.batch.payouts
     moved = (replace(first, amount=first.amount + 1), replace(second, amount=second.amount - 1), *others)
