@@ -20,7 +20,9 @@ _HEADER = re.compile(
 # RFC 3986's reserved and unreserved characters, and the space.
 _STATEMENT = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;= ]+")
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
-_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$")
+# RFC 3986's pchar, as in one segment of a path.
+_REQUEST_ID = re.compile(r"([A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _FIELDS = (
     ("URI", True),
     ("Version", True),
@@ -37,6 +39,7 @@ _FIELDS = (
 class SignIn:
     """A parsed message. `address` as written; times are aware datetimes."""
 
+    scheme: str | None
     domain: str
     address: str
     uri: str
@@ -46,6 +49,7 @@ class SignIn:
     expires_at: datetime | None
     not_before: datetime | None
     statement: str | None
+    request_id: str | None
     resources: tuple[str, ...]
 
 
@@ -82,20 +86,24 @@ def parse(message: str) -> SignIn:
         at = len(lines)
     if at != len(lines) or not all(line.startswith("- ") for line in resources):
         raise InvalidRequest("the message goes on after its last field", param="message")
-    return _checked(header["domain"], lines[1], statement, values, tuple(line[2:] for line in resources))
+    return _checked(header, lines[1], statement, values, tuple(line[2:] for line in resources))
 
 
 def _checked(
-    domain: str, address: str, statement: str | None, values: dict[str, str], resources: tuple[str, ...]
+    header: re.Match[str], address: str, statement: str | None, values: dict[str, str], resources: tuple[str, ...]
 ) -> SignIn:
-    if values["Version"] != "1" or not re.fullmatch(r"[1-9]\d{0,15}", values["Chain ID"]):
+    if values["Version"] != "1" or not re.fullmatch(r"[1-9][0-9]{0,15}", values["Chain ID"]):
         raise InvalidRequest("version 1 and a decimal chain id are needed", param="message")
     if not all(_URI.fullmatch(uri) for uri in (values["URI"], *resources)):
         raise InvalidRequest("the URI and every resource must be URIs (RFC 3986)", param="message")
     if not re.fullmatch(r"[A-Za-z0-9]{8,64}", values["Nonce"]):
         raise InvalidRequest("the nonce has 8 to 64 letters and digits", param="message")
+    request_id = values.get("Request ID")
+    if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidRequest("the request id holds characters that RFC 3986's pchar does not know", param="message")
     return SignIn(
-        domain=domain,
+        scheme=header["scheme"],
+        domain=header["domain"],
         address=address,
         uri=values["URI"],
         chain_id=int(values["Chain ID"]),
@@ -104,13 +112,14 @@ def _checked(
         expires_at=_time(values["Expiration Time"]) if "Expiration Time" in values else None,
         not_before=_time(values["Not Before"]) if "Not Before" in values else None,
         statement=statement,
+        request_id=request_id,
         resources=resources,
     )
 
 
 def _time(text: str) -> datetime:
     try:
-        if _TIME.match(text):
+        if _TIME.fullmatch(text):
             return datetime.fromisoformat(text)
     except ValueError:
         pass
