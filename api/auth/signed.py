@@ -100,11 +100,18 @@ def check_acknowledgement(store: Store, signed: SignedRequest, max_unacknowledge
         Overloaded: too many finished requests are not acknowledged yet.
     """
     message = signed.message
-    spent, num_running, num_unacknowledged = store.spent_below(signed.session, message.acked_below)
-    details = {"acked_below": message.acked_below, "spent": str(spent), "running_below": num_running}
-    if message.acked_below > message.nonce or num_running or spent != message.spent:
+    # Nobody has agreed to costs at or above the nonce that he signs: those above stay free to be used.
+    acked_below = min(message.acked_below, message.nonce)
+    spent, num_running, num_unacknowledged = store.spent_below(signed.session, acked_below, message.spent)
+    details = {"acked_below": acked_below, "spent": str(spent), "running_below": num_running}
+    if message.acked_below > message.nonce:
         raise AcknowledgementMismatch(
-            f"requests with nonce below {message.acked_below} cost {spent} base units here, {message.spent} is "
+            f"a request with nonce {message.nonce} cannot acknowledge what lies below {message.acked_below}",
+            details=details,
+        )
+    if num_running or spent != message.spent:
+        raise AcknowledgementMismatch(
+            f"requests with nonce below {acked_below} cost {spent} base units here, {message.spent} is "
             "acknowledged: fetch their receipts and sign again",
             details=details,
         )

@@ -133,13 +133,14 @@ class RequestTables:
         next_nonce = row.acked_below if newest is None else max(newest + 1, row.acked_below)
         return SessionTotals(int(row.finished_total), next_nonce, {r.request: int(r.max_cost) for r in running})
 
-    def spent_below(self, session: str, nonce: int) -> tuple[int, int, int]:
+    def spent_below(self, session: str, nonce: int, claimed: int | None = None) -> tuple[int, int, int]:
         """(cost of the ended requests with a lower nonce, how many of those still run, ended ones not below).
 
-        When none of those runs, the sum is final from here on: no request may begin below it any more.
+        When none of those runs, the sum is final from here on: no request may begin below it any more. A payer who
+        `claimed` another sum has agreed to nothing, and nothing becomes final.
         """
         with self.engine.begin() as db:
-            return _spent_below(db, _lock_session(db, session), nonce)
+            return _spent_below(db, _lock_session(db, session), nonce, claimed)
 
     def acknowledgement(self, session: str) -> tuple[int, int, int]:
         """(acked_below, spent, ended requests not below) of the longest prefix of ended requests.
@@ -156,7 +157,7 @@ class RequestTables:
             return acked_below, spent, num_above
 
 
-def _spent_below(db: Connection, row: Row[Any], nonce: int) -> tuple[int, int, int]:
+def _spent_below(db: Connection, row: Row[Any], nonce: int, claimed: int | None = None) -> tuple[int, int, int]:
     """`Store.spent_below` for a locked session."""
     base, spent = (row.acked_below, int(row.acked_spent)) if nonce >= row.acked_below else (0, 0)
     later = db.execute(
@@ -165,7 +166,7 @@ def _spent_below(db: Connection, row: Row[Any], nonce: int) -> tuple[int, int, i
     below = [r for r in later if r.nonce < nonce]
     num_running = sum(r.cost is None for r in below)
     spent += sum(int(r.cost or 0) for r in below)
-    if not num_running and nonce > row.acked_below:
+    if not num_running and nonce > row.acked_below and claimed in (None, spent):
         values = {"acked_below": nonce, "acked_spent": str(spent)}
         db.execute(update(sessions).where(sessions.c.session == row.session).values(**values))
     return spent, num_running, sum(r.cost is not None for r in later if r.nonce >= nonce)
