@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rfc8785
@@ -77,7 +78,7 @@ class Payer:
         return self.books.market.session(self.session).settled
 
 
-BODY: dict[str, object] = {"model": MODEL}
+BODY: dict[str, Any] = {"model": MODEL}
 ASKED = Asked(MODEL, BODY, 8, Tier.RESEARCH, CAP)
 BODY_HASH = keccak(bytes(32) + rfc8785.dumps(BODY))
 
