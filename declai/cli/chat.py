@@ -61,6 +61,12 @@ def _client(network: Network, wallet: str, password_file: Path | None, api_key: 
         with Client(network, wallet=wallet, password_file=password_file) as probe:
             if not any(not session.closed for session in probe.sessions()):
                 api_key = network.api_key
+                click.secho(
+                    "no open session on this machine: paying with the network file's API key, whose whole budget the "
+                    "gateway could spend (`declai session open` is safer)",
+                    dim=True,
+                    err=True,
+                )
     return Client(network, wallet=wallet, password_file=password_file, api_key=api_key)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from eth_utils.address import is_address, to_checksum_address
 
 from chain.contracts.binding import Call
 from chain.fields import to_hex
@@ -95,8 +96,14 @@ def withdraw(
     _done("withdraw", units, receipt, as_json)
 
 
+def _address(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not is_address(value):
+        raise click.BadParameter(f"{value!r} is not an address: 0x and 40 hexadecimal digits, with a right checksum")
+    return str(to_checksum_address(value))
+
+
 @command.command()
-@click.argument("address")
+@click.argument("address", callback=_address)
 @click.argument("amount")
 @network_option
 @wallet_options

@@ -65,13 +65,21 @@ def fields(pairs: Sequence[tuple[str, object]]) -> None:
     """Print one thing: a name and a value a line, values aligned."""
     width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
-        click.echo(f"{name:<{width}}{value}")
+        click.echo(f"{name:<{width}}{_readable(value)}")
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_readable, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items()) or "-"
+    return str(value)
 
 
 def bytes_progress() -> Progress:
     """A progress bar in bytes, on stderr so that output can be piped."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def report_failure(error: Exception) -> None:

@@ -109,7 +109,7 @@ def close(
 ) -> None:
     """End a session. After the thaw a second call brings the rest of the budget back."""
     paying = open_paying(network_path, wallet_name, password_file)
-    record = paying.payer.record(session)
+    record = paying.payer.record_to_close(session)
     closes_at = paying.payer.close_session(record.id)
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(closes_at))
     data = {"session": record.id, "rest_available_at": closes_at, "local_time": when}

@@ -64,6 +64,16 @@ class Payer:
         named = f"session {session} is not on this machine" if session else f"no open session of {self.address}"
         raise SessionError(f"{named}: open one with `declai session open --budget 10`")
 
+    def record_to_close(self, session: str | None) -> SessionRecord:
+        """Like `record`; when no session is open, the newest one that the ledger still holds."""
+        try:
+            return self.record(session)
+        except SessionError:
+            for record in self.records() if session is None else ():
+                if self._chain.ledger.session(bytes.fromhex(record.id[2:])).exists:
+                    return record
+            raise
+
     def open_wallet(self, session: str | None) -> SessionWallet:
         """The session's wallet, its key unlocked."""
         record = self.record(session)

@@ -151,6 +151,22 @@ def test_a_wallets_login_gives_a_key_for_any_client(devnet: Running) -> None:
         assert answer.usage.completion_tokens <= 3
 
 
+def test_a_session_is_closed_and_asked_for_again(devnet: Running) -> None:
+    cli = devnet.cli
+    for session in cli.json("session", "list"):
+        if session["status"] == "open":
+            cli.ok("session", "close", "--session", session["session"])
+    newest = cli.json("session", "open", "--budget", "1")["session"]
+    first = cli.json("session", "close")
+    again = cli.json("session", "close")
+    assert first["session"] == again["session"] == newest
+    assert again["rest_available_at"] == first["rest_available_at"]
+
+
+def test_a_mistyped_address_is_wrong_usage(devnet: Running) -> None:
+    assert "not an address" in devnet.cli.fails("credits", "send", "0x12", "1", code=2)
+
+
 def test_market_status_and_models(devnet: Running) -> None:
     cli = devnet.cli
     offers = cli.json("market")
