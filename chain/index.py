@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from web3.exceptions import BlockNotFound
+
 from chain.client import Chain
 from chain.contracts.binding import Event, typed_errors
 from chain.state import ChainState
@@ -100,8 +102,6 @@ class EventIndex:
             return self.state
 
     def _block_hash(self, number: int) -> bytes | None:
-        from web3.exceptions import BlockNotFound
-
         try:
             with typed_errors():
                 return bytes(self._chain.w3.eth.get_block(number)["hash"])
