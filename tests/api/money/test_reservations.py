@@ -6,6 +6,7 @@ import secrets
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from redis.retry import Retry
 
 from api.credits.reservations import MAX_UNITS, UNIT, Reservations
 from api.errors import BookkeepingUnavailable, BudgetExhausted
+from api.store.records import SessionTotals
 from api.store.store import Store
 from chain.messages import InferenceRequest
 from chain.pricing import UNITS_PER_CREDIT
@@ -34,7 +36,7 @@ from declai.devnet.processes import RedisAddress
 
 BUDGET = 10 * UNITS_PER_CREDIT
 # Without shrinking: every step syncs to disk, and a failing run prints its steps anyway.
-STEPS = settings(max_examples=40, stateful_step_count=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+STEPS = settings(max_examples=50, stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate])
 GATEWAY = "0x" + "ab" * 20
 
 
@@ -66,6 +68,13 @@ def finish(store: Store, request: str, cost: int) -> None:
     )
 
 
+AMOUNTS = (
+    st.integers(0, BUDGET + 5)
+    | st.sampled_from([BUDGET * share // 8 for share in range(1, 9)])
+    | st.sampled_from([1, UNIT - 1, UNIT, UNIT + 1, BUDGET - 1])
+)
+
+
 class BudgetMachine(RuleBasedStateMachine):
     """Two gateway processes over one store and one Redis; the model is exact arithmetic."""
 
@@ -90,7 +99,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @rule(
         target=running,
         which=st.integers(0, 1),
-        amount=st.integers(0, BUDGET + 5) | st.sampled_from([1, UNIT - 1, UNIT, UNIT + 1, BUDGET, BUDGET - 1]),
+        amount=AMOUNTS,
     )
     def reserve(self, which: int, amount: int) -> str | None:
         request = begin(self.store, self.session, self.nonce, amount)
@@ -119,6 +128,11 @@ class BudgetMachine(RuleBasedStateMachine):
         del self.held[request]
         self.spent += cost
 
+    @rule(which=st.integers(0, 1), amount=AMOUNTS, permille=st.integers(1, 1000))
+    def serve(self, which: int, amount: int, permille: int) -> None:
+        """The usual life of a request, in one step, so that runs get to the budget's end."""
+        self.end(which, self.reserve(which, amount), permille, fails=False)
+
     @rule(which=st.integers(0, 1), request=running)
     def repeat(self, which: int, request: str | None) -> None:
         """A retry of a reservation, or of a release long after: neither changes what is spent."""
@@ -139,13 +153,14 @@ class BudgetMachine(RuleBasedStateMachine):
     def lose_redis(self) -> None:
         self.client.flushdb()
 
-    @rule()
-    def restart(self) -> None:
-        """What ran is lost and costs nothing."""
-        self.store.fail_all_running("restarted")
-        self.held.clear()
-        self.gateways = [Reservations(self.client, self.store, GATEWAY) for _ in range(2)]
-        self.gateways[0].forget_all()
+    @rule(sure=st.integers(0, 2))
+    def restart(self, sure: int) -> None:
+        """What ran is lost and costs nothing. Only every third time, or no budget would ever be used up."""
+        if sure == 0:
+            self.store.fail_all_running("restarted")
+            self.held.clear()
+            self.gateways = [Reservations(self.client, self.store, GATEWAY) for _ in range(2)]
+            self.gateways[0].forget_all()
 
     @invariant()
     def never_over_budget(self) -> None:
@@ -172,6 +187,65 @@ class BudgetMachine(RuleBasedStateMachine):
 def test_a_session_is_never_over_its_budget(redis_server: RedisAddress) -> None:
     BudgetMachine.address = redis_server
     run_state_machine_as_test(BudgetMachine, settings=STEPS)
+
+
+class InterruptedStore(Store):
+    """A store during whose reading of totals something else happens, after they were read."""
+
+    def __init__(self, url: str, meanwhile: Callable[[], None]) -> None:
+        super().__init__(url)
+        self.meanwhile: Callable[[], None] | None = meanwhile
+
+    def session_totals(self, session: str) -> SessionTotals:
+        totals = super().session_totals(session)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return totals
+
+
+@pytest.mark.parametrize("loses_redis", [False, True])
+def test_a_rebuild_from_old_totals_is_thrown_away(
+    redis_server: RedisAddress, tmp_path: Path, loses_redis: bool
+) -> None:
+    """While one process rebuilds, another one loses Redis, rebuilds and reserves: that reservation must count."""
+    url, client = f"sqlite:///{tmp_path}/gateway.db", redis.Redis.from_url(redis_server.url)
+    session = f"0x{secrets.token_hex(32)}"
+    store = Store(url)
+    other = Reservations(client, store, GATEWAY)
+    half = BUDGET // 2
+
+    def meanwhile() -> None:
+        other.forget(session)
+        other.reserve(session, begin(store, session, 1, half), half, BUDGET)
+        if loses_redis:
+            other.forget(session)
+
+    slow = Reservations(client, InterruptedStore(url, meanwhile), GATEWAY)
+    slow.reserve(session, begin(store, session, 0, half), half, BUDGET)
+    third = begin(store, session, 2, half)
+    with pytest.raises(BudgetExhausted):
+        other.reserve(session, third, half, BUDGET)
+    assert sum(map(int, client.hvals(other._keys(session)[1]))) * UNIT >= BUDGET
+    client.close()
+    store.close()
+
+
+def test_what_a_request_cost_is_not_there_for_the_next(redis_server: RedisAddress, tmp_path: Path) -> None:
+    """Without a rebuild in between: the release itself must count the cost."""
+    store, client = Store(f"sqlite:///{tmp_path}/gateway.db"), redis.Redis.from_url(redis_server.url)
+    session, reservations = f"0x{secrets.token_hex(32)}", Reservations(client, store, GATEWAY)
+    first = begin(store, session, 0, BUDGET)
+    reservations.reserve(session, first, BUDGET, BUDGET)
+    finish(store, first, BUDGET // 2)
+    reservations.release(session, first, BUDGET // 2)
+    assert client.hget(reservations._keys(session)[0], "committed") == str(BUDGET // 2 // UNIT).encode()
+    second = begin(store, session, 1, BUDGET // 2 + UNIT)
+    with pytest.raises(BudgetExhausted) as refusal:
+        reservations.reserve(session, second, BUDGET // 2 + UNIT, BUDGET)
+    assert int(refusal.value.details["left"]) <= BUDGET // 2
+    client.close()
+    store.close()
 
 
 def test_threads_that_race_and_lose_redis_never_overbook(store_url: str, redis_server: RedisAddress) -> None:
