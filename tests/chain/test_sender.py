@@ -96,13 +96,14 @@ def test_depth_counts_blocks_and_a_reorganisation_takes_a_receipt_back(world: Wo
     snapshot = rpc(world, "evm_snapshot")
     transaction = sender.prepare(world.chain.token.transfer(target, CREDIT))
     sender.broadcast(transaction)
-    assert sender.mined([transaction.hash], 1) is not None
+    assert sender.confirm([transaction], depth=1)["status"] == 1
     assert sender.mined([transaction.hash], 3) is None
     rpc(world, "anvil_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
     rpc(world, "evm_revert", snapshot)
     assert sender.mined([transaction.hash], 1) is None
     sender.broadcast(transaction)
+    sender.confirm([transaction], depth=1)
     rpc(world, "anvil_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
     assert world.chain.token.balance_of(target) == CREDIT
