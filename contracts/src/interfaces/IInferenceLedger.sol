@@ -157,7 +157,7 @@ interface IInferenceLedger is IEarnings {
 
     /// @notice A direct claim.
     /// @param node Operator that claims; stays when the claim has ended, so that nobody claims twice.
-    /// @param amount Cost of the receipt.
+    /// @param amount Cost of the receipt; once the claim has ended, what was paid of it.
     /// @param receipt EIP-712 digest of the receipt.
     /// @param session Session that pays.
     /// @param nonce Number of the request.
@@ -207,9 +207,7 @@ interface IInferenceLedger is IEarnings {
     /// @param payouts What each node earned, a word each, from the highest bit: 160 operator | 96 amount.
     /// What the payouts leave of the debits is the gateway's fee.
     /// @param header sha2-256 digest of the block that links to the receipts, in full (see SumTree).
-    event BatchSettled(
-        bytes32 indexed batch, address indexed gateway, uint256 slot, bytes debits, uint256[] payouts, bytes32 header
-    );
+    event BatchSettled(bytes32 indexed batch, address indexed gateway, bytes debits, uint256[] payouts, bytes32 header);
     /// @notice A gateway says that a node failed work worth `amount`; a fault counts up to what the batch pays the node.
     event NodeFaulted(address indexed node, address indexed gateway, uint96 amount);
     /// @notice A node claims the cost of a receipt from the session; the bond left its balance.
@@ -220,6 +218,7 @@ interface IInferenceLedger is IEarnings {
         bytes32 receipt,
         uint64 nonce,
         uint96 amount,
+        uint96 bond,
         uint48 paysAt
     );
     /// @notice Somebody showed how much the payer had acknowledged in total; the claim is paid within it.
@@ -274,6 +273,7 @@ interface IInferenceLedger is IEarnings {
     error InferenceLedgerCostAbovePrice(uint256 cost, uint256 price);
     error InferenceLedgerNotClaimable(uint256 from, uint256 until);
     error InferenceLedgerAlreadyClaimed(bytes32 assignment);
+    error InferenceLedgerPayoutChallenged(bytes32 receipt);
     error InferenceLedgerNoClaim(bytes32 assignment);
     error InferenceLedgerClaimRunning(bytes32 assignment, uint256 paysAt);
     error InferenceLedgerNotIncluded(bytes32 receipt);

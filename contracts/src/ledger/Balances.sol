@@ -93,7 +93,7 @@ abstract contract Balances is IInferenceLedger, ReentrancyGuardTransient {
 
     /// @inheritdoc IInferenceLedger
     function compensate(address gateway, Compensation[] calldata compensations) external override {
-        _checkActsFor(gateway);
+        _accountOf(gateway);
         for (uint256 i = 0; i < compensations.length; ++i) {
             Compensation calldata given = compensations[i];
             if (given.payer == address(0)) revert InferenceLedgerZeroAddress();
@@ -143,8 +143,10 @@ abstract contract Balances is IInferenceLedger, ReentrancyGuardTransient {
         if (held > type(uint96).max) revert InferenceLedgerTooManyCredits(held);
     }
 
-    function _checkActsFor(address gateway) internal view {
-        if (msg.sender != gateway && msg.sender != gatewayAccount[gateway].settler) {
+    /// @dev The account of a gateway that the caller acts for.
+    function _accountOf(address gateway) internal view returns (GatewayAccount storage account) {
+        account = gatewayAccount[gateway];
+        if (msg.sender != account.settler && msg.sender != gateway) {
             revert InferenceLedgerNotAuthorized(gateway, msg.sender);
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IDisputeCourt} from "../interfaces/IDisputeCourt.sol";
 import {IInferenceLedger} from "../interfaces/IInferenceLedger.sol";
 import {Acceptance, Assignment, InferenceReceipt, InferenceRequest, Messages} from "../libraries/Messages.sol";
 import {Settlement} from "./Settlement.sol";
@@ -50,6 +51,9 @@ abstract contract DirectClaims is Settlement {
         _checkPrice(work, receipt);
         DirectClaim storage claim = _claims[assignment];
         if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
+        bytes32 digest = _hashTypedDataV4(receipt.hash());
+        // Its gateway pays or paid it, from a batch or from its stake.
+        if (IDisputeCourt(nodes.court()).isChallenged(digest)) revert InferenceLedgerPayoutChallenged(digest);
 
         _take(node, CLAIM_BOND);
         self.numClaims += 1;
@@ -57,11 +61,11 @@ abstract contract DirectClaims is Settlement {
         // casting to 'uint96' is safe because _checkPrice refuses what exceeds the budget
         // forge-lint: disable-next-line(unsafe-typecast)
         claim.amount = uint96(receipt.cost);
-        claim.receipt = _hashTypedDataV4(receipt.hash());
+        claim.receipt = digest;
         claim.session = id;
         claim.nonce = work.request.nonce;
         claim.paysAt = uint48(block.timestamp) + CLAIM_WINDOW;
-        emit ClaimOpened(assignment, node, id, claim.receipt, claim.nonce, claim.amount, claim.paysAt);
+        emit ClaimOpened(assignment, node, id, claim.receipt, claim.nonce, claim.amount, CLAIM_BOND, claim.paysAt);
     }
 
     /// @inheritdoc IInferenceLedger
@@ -110,6 +114,7 @@ abstract contract DirectClaims is Settlement {
         uint96 limit = claim.cap == 0 ? self.budget : claim.cap;
         uint96 left = limit > self.settled ? limit - self.settled : 0;
         uint96 amount = claim.amount < left ? claim.amount : left;
+        claim.amount = amount;
         self.settled += amount;
         _paidDirectly[claim.session] += amount;
         _give(claim.node, CLAIM_BOND);
@@ -216,7 +221,7 @@ abstract contract DirectClaims is Settlement {
     }
 
     function _void(Session storage self, DirectClaim storage claim, bytes32 assignment, address to) private {
-        claim.paysAt = 0;
+        (claim.paysAt, claim.amount) = (0, 0);
         self.numClaims -= 1;
         _give(to, CLAIM_BOND);
         emit ClaimVoided(assignment, to);

@@ -115,9 +115,9 @@ abstract contract Sessions is Balances, EIP712 {
     function _sessionAt(address gateway, bytes32 id, address key) internal pure returns (Session storage self) {
         assembly ("memory-safe") {
             let memory_ := mload(0x40)
-            mstore(memory_, shr(96, shl(96, gateway)))
+            mstore(memory_, and(gateway, 0xffffffffffffffffffffffffffffffffffffffff))
             mstore(add(memory_, 0x20), id)
-            mstore(add(memory_, 0x40), shr(96, shl(96, key)))
+            mstore(add(memory_, 0x40), and(key, 0xffffffffffffffffffffffffffffffffffffffff))
             self.slot := keccak256(memory_, 0x60)
         }
     }

@@ -35,13 +35,13 @@ abstract contract Settlement is Sessions {
     /// @inheritdoc IInferenceLedger
     function settle(Batch calldata batch) external override returns (bytes32 hash) {
         address gateway = batch.gateway;
-        _checkActsFor(gateway);
+        GatewayAccount storage account = _accountOf(gateway);
         (bytes memory debits, uint256 debited) = _debit(gateway, batch.claims);
-        _pay(gateway, batch.payouts, debited);
+        _pay(account, batch.payouts, debited);
         if (batch.faults.length != 0) _blame(gateway, batch.payouts, batch.faults);
         hash = _hashBatch(batch.payouts, batch.header);
         _anchor(gateway, batch.slot, hash);
-        emit BatchSettled(hash, gateway, batch.slot, debits, batch.payouts, batch.header);
+        emit BatchSettled(hash, gateway, debits, batch.payouts, batch.header);
     }
 
     /// @inheritdoc IInferenceLedger
@@ -162,7 +162,7 @@ abstract contract Settlement is Sessions {
     }
 
     /// @dev Pays the nodes, and to the gateway what is left.
-    function _pay(address gateway, uint256[] calldata payouts, uint256 debited) private {
+    function _pay(GatewayAccount storage account, uint256[] calldata payouts, uint256 debited) private {
         uint256 paid;
         uint256 epoch = currentEpoch();
         // Nothing here overflows: far fewer than 2**160 payouts of 96 bits each, and none of more than what was debited.
@@ -183,7 +183,7 @@ abstract contract Settlement is Sessions {
             if (fee > maxFee) revert InferenceLedgerFeeTooHigh(fee, maxFee);
             // casting to 'uint96' is safe because fees are parts of budgets, which are parts of a supply of 96 bits
             // forge-lint: disable-next-line(unsafe-typecast)
-            gatewayAccount[gateway].fees += uint96(fee);
+            account.fees += uint96(fee);
         }
     }
 

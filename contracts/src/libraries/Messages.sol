@@ -40,8 +40,6 @@ struct InferenceRequest {
 /// @param node Operator that serves the stage.
 /// @param promptPrice Base units per million token-layers of prompt.
 /// @param outputPrice Base units per million token-layers of output.
-/// @param shard Root of the model shard that the stage must run.
-/// @param numericProfile Number format that the stage must compute in.
 /// @param attempt Counts up when a stage is placed anew.
 /// @param deadline Unix time, in seconds.
 struct Assignment {
@@ -52,8 +50,6 @@ struct Assignment {
     address node;
     uint128 promptPrice;
     uint128 outputPrice;
-    bytes32 shard;
-    uint8 numericProfile;
     uint32 attempt;
     uint64 deadline;
 }
@@ -105,7 +101,7 @@ library Messages {
     bytes32 internal constant WORK_TYPEHASH =
         keccak256("Work(bytes32 model,bytes32 body,uint32 maxTokens,uint8 tier,uint64 deadline)");
     bytes32 internal constant ASSIGNMENT_TYPEHASH = keccak256(
-        "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,address node,uint128 promptPrice,uint128 outputPrice,bytes32 shard,uint8 numericProfile,uint32 attempt,uint64 deadline)"
+        "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,address node,uint128 promptPrice,uint128 outputPrice,uint32 attempt,uint64 deadline)"
     );
     bytes32 internal constant RECEIPT_TYPEHASH = keccak256(
         "InferenceReceipt(bytes32 assignment,address node,uint32 promptTokens,uint32 outputTokens,bytes32 inputs,bytes32 outputs,uint128 cost,uint64 startedAt,uint64 finishedAt)"
