@@ -13,6 +13,7 @@ from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from web3 import Web3
+from web3.types import Nonce
 from web3.utils.address import get_create_address
 
 from chain.client import ContractName, Deployment, Rpc
@@ -80,7 +81,7 @@ def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deplo
     order: list[ContractName] = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
     first = rpc.w3.eth.get_transaction_count(account.address)
     # The registry, the ledger and the court know one another, so their addresses are worked out before they are made.
-    at = {name: str(get_create_address(account.address, first + i)) for i, name in enumerate(order)}
+    at = {name: str(get_create_address(account.address, Nonce(first + i))) for i, name in enumerate(order)}
     stakes = (p.min_worker_stake, p.min_gateway_stake, p.min_auditor_stake)
     registry = (p.stake_thaw_s, p.lock_multiple, p.half_weight, p.decay_epochs, *stakes)
     claims = (p.claim_delay_s, p.claim_period_s, p.claim_window_s, p.claim_bond)

@@ -177,23 +177,28 @@ class InferenceLedger(Binding):
     def terms(self, session: bytes) -> SessionTerms | None:
         """Terms of a session that was ever opened."""
         if session not in self._terms:
-            for event in self._log("SessionOpened", session=session):
+            for event in self._log("SessionOpened", session=session):  # one at most
                 v = event.values
                 self._terms[session] = SessionTerms(v["payer"], v["gateway"], v["key"], v["number"])
         return self._terms.get(session)
 
     def session(self, session: bytes) -> SessionState:
         """The session's state; one that does not `exist` was never opened or is closed for good."""
+        if session in self._terms and (found := self._session(self._terms[session])).exists:
+            return found
+        # Unknown, closed, or another session since: a reorganisation gives numbers anew.
+        self._terms.pop(session, None)
         terms = self.terms(session)
-        if terms is None:
-            return SessionState()
+        return SessionState() if terms is None else self._session(terms)
+
+    def _session(self, terms: SessionTerms) -> SessionState:
         budget, settled, ends_at, num_claims = self._read("session", terms.as_struct())
         if budget == 0:
             return SessionState()
         return SessionState(terms.key, settled, terms.gateway, budget, terms.payer, ends_at, num_claims)
 
     def batch_in(self, gateway: str, slot: int) -> tuple[bytes, int]:
-        """The batch anchored in a slot: the first 28 bytes of its root, and when it was settled (Unix seconds; 0: never)."""
+        """What a slot holds: the first 28 bytes of a batch's root, and when it was settled (Unix seconds, or 0)."""
         root, settled_at = self._read("anchor", gateway, slot)
         return bytes(root), int(settled_at)
 
