@@ -37,7 +37,6 @@ class Batch:
 
     root: bytes
     gateway: str
-    slot: int
     debits: tuple[Debit, ...]
     payouts: tuple[Payout, ...]
     header: bytes
@@ -216,7 +215,7 @@ def _batch_settled(state: ChainState, v: dict[str, Any], block: int) -> None:
     words = [int.from_bytes(v["debits"][i : i + 32], "big") for i in range(0, len(v["debits"]), 32)]
     debits = tuple(Debit(state.session_numbers[word >> 96], word % 2**96) for word in words)
     payouts = tuple(Payout(to_checksum_address(f"0x{word >> 96:040x}"), word % 2**96) for word in v["payouts"])
-    batch = Batch(v["batch"], v["gateway"], v["slot"], debits, payouts, v["header"], block)
+    batch = Batch(v["batch"], v["gateway"], debits, payouts, v["header"], block)
     for debit in debits:
         session = state.sessions[debit.session]
         state.sessions[debit.session] = replace(session, settled=session.settled + debit.amount)

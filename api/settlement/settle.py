@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,8 +138,8 @@ class Settlement:
     def _free_slot(self) -> int:
         """A slot of the ledger that may be written again, an old one if there is: it costs 17,100 gas less.
 
-        Slots are used in turn; when the next one's batch must still stand, the ring was too small for its time and
-        goes on behind its end.
+        Slots are used in turn. When the next one's batch must still stand, the ring is too small for its time; when a
+        larger one has no free slot either (the books were lost, say), any of the endless rest will do.
         """
         retention_s = self._chain.ledger.parameters().batch_retention_s
         turn, now = self._store.num_batches(), self._chain.timestamp()
@@ -147,7 +148,7 @@ class Settlement:
             _, settled_at = self._chain.ledger.batch_in(self._gateway, slot)
             if not settled_at or settled_at + retention_s <= now:
                 return slot
-        return SLOT_RINGS[-1] + turn
+        return SLOT_RINGS[-1] + secrets.randbelow(2**48)
 
     def _is_payable(self, session: str, claim: SessionClaim) -> bool:
         """Whether the ledger stands where our books say; one session that does not must not hold up all others."""

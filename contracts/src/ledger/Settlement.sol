@@ -100,7 +100,7 @@ abstract contract Settlement is Sessions {
                 }
                 total = _settleUpTo(_sessionAt(gateway, id, key), id, total + newest.spent());
                 debited += total;
-                total |= uint256(id) << 96;
+                total |= (uint256(id) & type(uint96).max) << 96;
                 // There are at most as many sessions as claims, which `debits` has a word for each; so its end can be cut off below.
                 assembly ("memory-safe") {
                     length := add(length, 0x20)
