@@ -87,6 +87,13 @@ class Settlement:
                 done.append(settled)
         return done
 
+    def collect_fees(self) -> int:
+        """Move what settling earned into the operator's balance on the ledger; returns the base units."""
+        fees = self._chain.ledger.fees_of(self._gateway)
+        if fees:
+            self._sender.send(self._chain.ledger.collect_fees(self._gateway))
+        return fees
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._lock_path.open("w") as file:

@@ -53,6 +53,8 @@ abstract contract PayoutChallenges is Bonds {
     /// @inheritdoc IDisputeCourt
     function answerChallenge(bytes32 receipt, IInferenceLedger.Inclusion calldata inclusion) external override {
         Challenge storage self = _open(receipt);
+        // A payout's highest 160 bits are its node.
+        // forge-lint: disable-next-item(unsafe-typecast)
         bool shown = inclusion.gateway == self.gateway && inclusion.receipt == receipt && inclusion.cost == self.amount
             && ledger.isIncluded(inclusion)
             && address(uint160(inclusion.payouts[inclusion.payoutIndex] >> 96)) == self.node;

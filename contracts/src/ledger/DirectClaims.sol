@@ -47,10 +47,10 @@ abstract contract DirectClaims is Settlement {
         if (receipt.node != node || nodes.operatorOf(msg.sender) != node) {
             revert InferenceLedgerNotNode(node, msg.sender);
         }
-        _checkClaimable(self, work.assignment.deadline);
-        _checkPrice(work, receipt);
         DirectClaim storage claim = _claims[assignment];
         if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
+        _checkClaimable(self, work.assignment.deadline);
+        _checkPrice(work, receipt);
         bytes32 digest = _hashTypedDataV4(receipt.hash());
         // Its gateway pays or paid it, from a batch or from its stake.
         if (IDisputeCourt(nodes.court()).isChallenged(digest)) revert InferenceLedgerPayoutChallenged(digest);

@@ -67,6 +67,8 @@ abstract contract Settlement is Sessions {
     }
 
     function _nodeOf(uint256 payout) internal pure returns (address) {
+        // casting to 'uint160' is safe because 160 bits are left
+        // forge-lint: disable-next-line(unsafe-typecast)
         return address(uint160(payout >> 96));
     }
 
