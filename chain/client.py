@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from web3 import HTTPProvider, Web3
 
 from chain.contracts.binding import Event, typed_errors
+from chain.contracts.court import DisputeCourt
 from chain.contracts.ledger import InferenceLedger
 from chain.contracts.models import ModelRegistry
 from chain.contracts.nodes import NodeRegistry
@@ -18,7 +19,7 @@ from chain.errors import ChainUnreachable, DeploymentError
 from chain.fields import Address
 from chain.messages import Domain
 
-ContractName = Literal["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger"]
+ContractName = Literal["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 RPC_TIMEOUT_S = 20
 
 
@@ -64,6 +65,11 @@ class Rpc:
         with typed_errors():
             return int(self.w3.eth.block_number)
 
+    def timestamp(self) -> int:
+        """Unix seconds of the newest block."""
+        with typed_errors():
+            return int(self.w3.eth.get_block("latest")["timestamp"])
+
 
 class Chain(Rpc):
     """A deployment: the endpoint and the contracts' bindings."""
@@ -75,7 +81,8 @@ class Chain(Rpc):
         self.token = CreditToken(self.w3, at["CreditToken"])
         self.nodes = NodeRegistry(self.w3, at["NodeRegistry"])
         self.models = ModelRegistry(self.w3, at["ModelRegistry"])
-        self.ledger = InferenceLedger(self.w3, at["InferenceLedger"])
+        self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], deployment.block)
+        self.court = DisputeCourt(self.w3, at["DisputeCourt"])
 
     @property
     def domain(self) -> Domain:
@@ -90,7 +97,7 @@ class Chain(Rpc):
 
     def events(self, from_block: int, to_block: int) -> list[Event]:
         """Every event of the contracts in a range of blocks (inclusive), in the chain's order."""
-        bindings = {b.address: b for b in (self.token, self.nodes, self.models, self.ledger)}
+        bindings = {b.address: b for b in (self.token, self.nodes, self.models, self.ledger, self.court)}
         filters: Any = {"fromBlock": from_block, "toBlock": to_block, "address": list(bindings)}
         with typed_errors():
             logs = self.w3.eth.get_logs(filters)

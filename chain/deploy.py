@@ -13,6 +13,8 @@ from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from web3 import Web3
+from web3.types import Nonce
+from web3.utils.address import get_create_address
 
 from chain.client import ContractName, Deployment, Rpc
 from chain.contracts.binding import Call, artifact
@@ -30,17 +32,34 @@ EXAMPLE = """example:
 
 
 class Parameters(BaseModel):
-    """What the contracts' constructors take; the contracts check the same bounds. Stakes in base units."""
+    """What the contracts' constructors take; the contracts check the same bounds. Amounts in base units."""
 
     model_config = ConfigDict(frozen=True)
 
     treasury: Address
     stake_thaw_s: int = Field(default=7 * DAY_S, ge=1)
-    session_thaw_s: int = Field(default=1 * DAY_S, ge=1)
+    lock_multiple: int = Field(default=10, ge=1)
+    half_weight: int = Field(default=100 * UNITS_PER_CREDIT, gt=0)
+    decay_epochs: int = Field(default=30, ge=1)
     min_worker_stake: int = Field(default=100 * UNITS_PER_CREDIT, gt=0, lt=2**128)
     min_gateway_stake: int = Field(default=1000 * UNITS_PER_CREDIT, gt=0, lt=2**128)
     min_auditor_stake: int = Field(default=100 * UNITS_PER_CREDIT, gt=0, lt=2**128)
+    session_thaw_s: int = Field(default=1 * DAY_S, ge=1)
+    epoch_length_s: int = Field(default=2 * DAY_S, ge=1)
+    batch_retention_s: int = Field(default=4 * DAY_S, ge=1)
+    claim_delay_s: int = Field(default=3600, ge=0)
+    claim_period_s: int = Field(default=1 * DAY_S, ge=1)
+    claim_window_s: int = Field(default=DAY_S // 2, ge=1)
+    claim_bond: int = Field(default=1 * UNITS_PER_CREDIT, gt=0)
     max_fee_bps: int = Field(default=2000, ge=0, le=10_000)
+    challenge_period_s: int = Field(default=3 * DAY_S, ge=1)
+    answer_period_s: int = Field(default=DAY_S // 2, ge=1)
+    evidence_period_s: int = Field(default=7 * DAY_S, ge=1)
+    jail_period_s: int = Field(default=30 * DAY_S, ge=1)
+    challenge_bond: int = Field(default=1 * UNITS_PER_CREDIT, gt=0)
+    equivocation_bps: int = Field(default=5000, gt=0, le=10_000)
+    reward_bps: int = Field(default=2000, ge=0, le=5000)
+    fine_bps: int = Field(default=1000, ge=0, le=10_000)
 
 
 def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deployment:
@@ -48,26 +67,39 @@ def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deplo
 
     Raises:
         ContractRevert: a parameter is out of the contracts' bounds.
-        DeploymentError: the stake's thaw is not longer than the sessions'.
+        DeploymentError: the stake's thaw is not longer than the sessions', or another transaction came in between.
     """
     p = parameters
-    if p.stake_thaw_s <= p.session_thaw_s:
-        raise DeploymentError(f"stakes must thaw longer ({p.stake_thaw_s} s) than sessions ({p.session_thaw_s} s)")
+    if p.stake_thaw_s <= p.session_thaw_s + p.claim_window_s:
+        raise DeploymentError(
+            f"stakes must thaw longer ({p.stake_thaw_s} s) than sessions and the claims on them "
+            f"({p.session_thaw_s} + {p.claim_window_s} s)"
+        )
     rpc = Rpc(rpc_url)
     sender = TransactionSender(rpc, account)
     block = rpc.block_number()
-    token = _create(sender, "CreditToken", p.treasury)
+    order: list[ContractName] = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
+    first = rpc.w3.eth.get_transaction_count(account.address)
+    # The registry, the ledger and the court know one another, so their addresses are worked out before they are made.
+    at = {name: str(get_create_address(account.address, Nonce(first + i))) for i, name in enumerate(order)}
     stakes = (p.min_worker_stake, p.min_gateway_stake, p.min_auditor_stake)
-    nodes = _create(sender, "NodeRegistry", token, p.stake_thaw_s, *stakes)
-    models = _create(sender, "ModelRegistry")
-    ledger = _create(sender, "InferenceLedger", token, nodes, p.session_thaw_s, p.max_fee_bps)
-    contracts: dict[ContractName, Any] = {
-        "CreditToken": token,
-        "NodeRegistry": nodes,
-        "ModelRegistry": models,
-        "InferenceLedger": ledger,
+    registry = (p.stake_thaw_s, p.lock_multiple, p.half_weight, p.decay_epochs, *stakes)
+    claims = (p.claim_delay_s, p.claim_period_s, p.claim_window_s, p.claim_bond)
+    ledger = (p.session_thaw_s, p.epoch_length_s, p.batch_retention_s, *claims, p.max_fee_bps)
+    periods = (p.challenge_period_s, p.answer_period_s, p.evidence_period_s, p.jail_period_s)
+    court = (*periods, p.challenge_bond, p.equivocation_bps, p.reward_bps, p.fine_bps)
+    arguments: dict[ContractName, tuple[Any, ...]] = {
+        "CreditToken": (p.treasury,),
+        "NodeRegistry": (at["CreditToken"], at["InferenceLedger"], at["DisputeCourt"], registry),
+        "ModelRegistry": (),
+        "InferenceLedger": (at["CreditToken"], at["NodeRegistry"], ledger),
+        "DisputeCourt": (at["CreditToken"], at["NodeRegistry"], at["InferenceLedger"], p.treasury, court),
     }
-    return Deployment(chain_id=rpc.chain_id, contracts=contracts, block=block)
+    for name in order:
+        address = _create(sender, name, *arguments[name])
+        if address != at[name]:
+            raise DeploymentError(f"{name} is at {address}, not {at[name]}: {account.address} sent something else")
+    return Deployment(chain_id=rpc.chain_id, contracts=at, block=block)
 
 
 def _create(sender: TransactionSender, name: ContractName, *arguments: Any) -> str:

@@ -1,4 +1,4 @@
-"""Merkle-sum trees over a node's receipts and the Merkle tree over a batch's payouts.
+"""Merkle-sum trees over a node's receipts, and what a batch commits to.
 
 The same trees as contracts/src/libraries/SumTree.sol, whose comment defines them; tests hold the two to each other.
 """
@@ -98,33 +98,23 @@ def verify_sum_proof(
     return not siblings and node.sum == total and seal(node.hash, node.sum, num_leaves) == subroot
 
 
-def payout_leaf(node: str, subroot: bytes, faults: int) -> bytes:
-    """Leaf of a node's payout; `node` is its 0x-address."""
-    return keccak(b"\x03" + bytes.fromhex(node[2:]) + subroot + faults.to_bytes(4, "big"))
+def header_block(subroots: Sequence[bytes], link: bytes) -> bytes:
+    """The block whose sha2-256 digest a settled batch commits to: the nodes' subroots, then the link to the receipts.
+
+    Args:
+        subroots: 32 bytes each, in the order of the payouts.
+        link: binary CID of the file that holds the receipts in full.
+    """
+    return b"".join(subroots) + link
 
 
-class PayoutTree:
-    """The Merkle tree over a batch's payout leaves (at least one), whose root is anchored on chain."""
+def payout_word(node: str, amount: int) -> int:
+    """What a node (0x-address) earned in one word: 160 bits of address, 96 of base units."""
+    if not 0 <= amount < 2**96:
+        raise OverflowError(f"{amount} base units exceed the 96 bits of a payout")
+    return int(node, 16) << 96 | amount
 
-    def __init__(self, leaves: Sequence[bytes]) -> None:
-        if not leaves:
-            raise ValueError("a batch has at least one payout")
-        self._levels = [list(leaves)]
-        while len(level := self._levels[-1]) > 1:
-            above = [keccak(b"\x04" + level[i] + level[i + 1]) for i in range(0, len(level) - 1, 2)]
-            self._levels.append(above + level[len(level) & ~1 :])
 
-    @property
-    def root(self) -> bytes:
-        return self._levels[-1][0]
-
-    def proof(self, index: int) -> list[bytes]:
-        """Siblings of payout `index` up to the root."""
-        if not 0 <= index < len(self._levels[0]):
-            raise IndexError(f"payout {index} of {len(self._levels[0])}")
-        siblings = []
-        for level in self._levels[:-1]:
-            if index ^ 1 < len(level):
-                siblings.append(level[index ^ 1])
-            index //= 2
-        return siblings
+def batch_root(payouts: Sequence[int], header: bytes) -> bytes:
+    """What commits to a batch's payouts (a word each) and, by its header's digest, to its receipts."""
+    return keccak(b"".join(word.to_bytes(32, "big") for word in payouts) + header)

@@ -1,8 +1,8 @@
 """The signed messages of the protocol (section 3): types, EIP-712 digests, signatures.
 
 The Solidity structs of contracts/src/libraries/Messages.sol are the same types; golden-vector tests hold both sides to
-eth-account's own EIP-712 encoder. Hashing is by hand because it is on every request's way: all members are static, so
-`encodeData` is one 32-byte word a member.
+eth-account's own EIP-712 encoder. Hashing is by hand because it is on every request's way: all members are static or
+a struct, so `encodeData` is one 32-byte word a member.
 """
 
 from __future__ import annotations
@@ -72,11 +72,16 @@ class Message(BaseModel):
         return tuple((name, _camel(name), _solidity_type(field.metadata)) for name, field in cls.model_fields.items())
 
     @classmethod
+    def encode_type(cls) -> str:
+        """EIP-712's encodeType, without the structs that it refers to."""
+        members = ",".join(f"{kind} {name}" for _, name, kind in cls.members())
+        return f"{cls.type_name}({members})"
+
+    @classmethod
     @functools.cache
     def type_hash(cls) -> bytes:
         """keccak256 of EIP-712's encodeType."""
-        members = ",".join(f"{kind} {name}" for _, name, kind in cls.members())
-        return keccak(text=f"{cls.type_name}({members})")
+        return keccak(text=cls.encode_type())
 
     def struct_hash(self) -> bytes:
         """EIP-712 hashStruct."""
@@ -106,8 +111,24 @@ def _solidity_type(metadata: list[Any]) -> str:
     return next(item.name for item in metadata if isinstance(item, SolidityType))
 
 
+class Work(Message):
+    """What a request asks for. `body` is a salted hash of the canonical HTTP body, `deadline` Unix seconds."""
+
+    type_name = "Work"
+
+    model: Bytes32
+    body: Bytes32
+    max_tokens: Uint32
+    tier: Uint8
+    deadline: Uint64
+
+
 class InferenceRequest(Message):
-    """A requester's word, signed by the session key. `body` is a salted hash of the canonical HTTP body."""
+    """A requester's word, signed by the session key.
+
+    Flat in Python and in JSON; signed, what it asks for stands in a struct of its own (`Work`), of which a settlement
+    shows the hash alone.
+    """
 
     type_name = "InferenceRequest"
 
@@ -121,6 +142,34 @@ class InferenceRequest(Message):
     acked_below: Uint64
     spent: Uint128
     deadline: Uint64
+
+    @property
+    def work(self) -> Work:
+        return Work(**{name: getattr(self, name) for name in Work.model_fields})
+
+    @classmethod
+    @functools.cache
+    def members(cls) -> tuple[tuple[str, str, str], ...]:
+        own = [member for member in super().members() if member[0] not in Work.model_fields]
+        return (*own, ("work", "work", Work.type_name))
+
+    @classmethod
+    @functools.cache
+    def type_hash(cls) -> bytes:
+        return keccak(text=cls.encode_type() + Work.encode_type())
+
+    def struct_hash(self) -> bytes:
+        own = b"".join(_word(getattr(self, name)) for name, _, _ in self.members()[:-1])
+        return keccak(self.type_hash() + own + self.work.struct_hash())
+
+    def as_struct(self) -> tuple[Any, ...]:
+        return (*(getattr(self, name) for name, _, _ in self.members()[:-1]), self.work.as_struct())
+
+    def typed_data(self, domain: Domain) -> dict[str, Any]:
+        data, work = super().typed_data(domain), self.work.typed_data(domain)
+        data["types"] |= work["types"]
+        data["message"]["work"] = work["message"]
+        return data
 
 
 class Assignment(Message):
@@ -153,6 +202,14 @@ class InferenceReceipt(Message):
     cost: Uint128
     started_at: Uint64
     finished_at: Uint64
+
+
+class Acceptance(Message):
+    """A gateway's word, by its signer, that a receipt (its digest) is true and that it owes what the receipt costs."""
+
+    type_name = "Acceptance"
+
+    receipt: Bytes32
 
 
 class SessionClose(Message):

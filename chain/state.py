@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eth_utils.address import to_checksum_address
+
 from chain.contracts.binding import Event
-from chain.contracts.ledger import SessionState
+from chain.contracts.ledger import Payout, SessionState, session_number
 from chain.contracts.models import ModelVersion
 from chain.contracts.nodes import Node, Offer
 
@@ -21,25 +23,29 @@ class Debit:
 
 
 @dataclass(frozen=True)
-class BatchPayout:
+class OpenClaim:
+    """A direct claim under way; the bond in base units."""
+
     node: str
-    amount: int
-    num_receipts: int
-    num_faults: int
-    top: bytes
+    session: bytes
+    bond: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A settled batch as its event tells it. Amounts in base units."""
+    """A settled batch as its event tells it. Amounts in base units; `header` is a sha2-256 digest (chain.merkle)."""
 
     root: bytes
     gateway: str
-    fee: int
     debits: tuple[Debit, ...]
-    payouts: tuple[BatchPayout, ...]
-    cid: str
+    payouts: tuple[Payout, ...]
+    header: bytes
     block: int
+
+    @property
+    def fee(self) -> int:
+        """What the payouts left of the debits."""
+        return sum(debit.amount for debit in self.debits) - sum(payout.amount for payout in self.payouts)
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,23 @@ class Model:
 
 @dataclass
 class ChainState:
-    """The fold. Keys: operators by checksummed address, models and sessions by their 32 bytes."""
+    """The fold. Keys: operators by checksummed address, models and sessions by their 32 bytes, offers by both and the
+    numeric profile, batches by gateway and root. `fees` are what gateways have not collected."""
 
     block: int
     nodes: dict[str, Node] = field(default_factory=dict)
-    offers: dict[tuple[str, bytes], Offer] = field(default_factory=dict)
+    offers: dict[tuple[str, bytes, int], Offer] = field(default_factory=dict)
     models: dict[bytes, Model] = field(default_factory=dict)
     sessions: dict[bytes, SessionState] = field(default_factory=dict)
+    session_numbers: dict[int, bytes] = field(default_factory=dict)
+    fees: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     balances: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    claims: dict[bytes, OpenClaim] = field(default_factory=dict)
     batches: dict[tuple[str, bytes], Batch] = field(default_factory=dict)
 
     def copy(self) -> ChainState:
         """A state that can change without this one changing; the rows are immutable and shared."""
-        tables = ("nodes", "offers", "models", "sessions", "balances", "batches")
+        tables = ("nodes", "offers", "models", "sessions", "session_numbers", "balances", "fees", "claims", "batches")
         return replace(self, **{name: copy.copy(getattr(self, name)) for name in tables})
 
     def apply(self, event: Event) -> None:
@@ -123,7 +133,7 @@ def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
 
 
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.offers[v["operator"], v["model"]] = Offer(
+    state.offers[v["operator"], v["model"], v["numericProfile"]] = Offer(
         first_layer=v["firstLayer"],
         end_layer=v["endLayer"],
         numeric_profile=v["numericProfile"],
@@ -134,7 +144,7 @@ def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:
 
 
 def _offer_removed(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.offers.pop((v["operator"], v["model"]), None)
+    state.offers.pop((v["operator"], v["model"], v["numericProfile"]), None)
 
 
 def _model_published(state: ChainState, v: dict[str, Any], block: int) -> None:
@@ -168,8 +178,20 @@ def _transferred(state: ChainState, v: dict[str, Any], block: int) -> None:
     state.balances[v["to"]] += v["amount"]
 
 
+def _compensated(state: ChainState, v: dict[str, Any], block: int) -> None:
+    state.balances[v["gateway"]] -= v["amount"]
+    state.balances[v["payer"]] += v["amount"]
+
+
+def _fees_collected(state: ChainState, v: dict[str, Any], block: int) -> None:
+    state.fees[v["gateway"]] -= v["amount"]
+    state.balances[v["gateway"]] += v["amount"]
+
+
 def _session_opened(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.sessions[v["session"]] = SessionState(v["key"], 0, v["gateway"], v["budget"], v["payer"], v["endsAt"])
+    session = SessionState(v["key"], 0, v["gateway"], v["budget"], v["payer"], v["endsAt"])
+    state.sessions[v["session"]] = session
+    state.session_numbers[v["number"]] = v["session"]
     state.balances[v["payer"]] -= v["budget"]
 
 
@@ -185,20 +207,47 @@ def _session_ended(state: ChainState, v: dict[str, Any], block: int) -> None:
 
 def _session_closed(state: ChainState, v: dict[str, Any], block: int) -> None:
     del state.sessions[v["session"]]
+    del state.session_numbers[session_number(v["session"])]
     state.balances[v["payer"]] += v["returned"]
 
 
 def _batch_settled(state: ChainState, v: dict[str, Any], block: int) -> None:
-    debits = tuple(Debit(d["session"], d["amount"]) for d in v["debits"])
-    payouts = tuple(BatchPayout(p["node"], p["amount"], p["receipts"], p["faults"], p["top"]) for p in v["payouts"])
+    words = [int.from_bytes(v["debits"][i : i + 32], "big") for i in range(0, len(v["debits"]), 32)]
+    debits = tuple(Debit(state.session_numbers[word >> 96], word % 2**96) for word in words)
+    payouts = tuple(Payout(to_checksum_address(f"0x{word >> 96:040x}"), word % 2**96) for word in v["payouts"])
+    batch = Batch(v["batch"], v["gateway"], debits, payouts, v["header"], block)
     for debit in debits:
         session = state.sessions[debit.session]
         state.sessions[debit.session] = replace(session, settled=session.settled + debit.amount)
     for payout in payouts:
         state.balances[payout.node] += payout.amount
-    state.balances[v["gateway"]] += v["fee"]
-    batch = Batch(v["root"], v["gateway"], v["fee"], debits, payouts, v["cid"], block)
-    state.batches[v["gateway"], v["root"]] = batch
+    state.fees[batch.gateway] += batch.fee
+    state.batches[batch.gateway, batch.root] = batch
+
+
+def _claim_opened(state: ChainState, v: dict[str, Any], block: int) -> None:
+    _count_claim(state, v["session"], 1)
+    state.claims[v["assignment"]] = OpenClaim(v["node"], v["session"], v["bond"])
+    state.balances[v["node"]] -= v["bond"]
+
+
+def _claim_voided(state: ChainState, v: dict[str, Any], block: int) -> None:
+    claim = state.claims.pop(v["assignment"])
+    _count_claim(state, claim.session, -1)
+    state.balances[v["to"]] += claim.bond
+
+
+def _claim_paid(state: ChainState, v: dict[str, Any], block: int) -> None:
+    claim = state.claims.pop(v["assignment"])
+    _count_claim(state, claim.session, -1)
+    session = state.sessions[claim.session]
+    state.sessions[claim.session] = replace(session, settled=session.settled + v["amount"])
+    state.balances[claim.node] += v["amount"] + claim.bond
+
+
+def _count_claim(state: ChainState, session: bytes, change: int) -> None:
+    old = state.sessions[session]
+    state.sessions[session] = replace(old, num_claims=old.num_claims + change)
 
 
 HANDLERS: dict[tuple[str, str], Callable[[ChainState, dict[str, Any], int], None]] = {
@@ -212,6 +261,7 @@ HANDLERS: dict[tuple[str, str], Callable[[ChainState, dict[str, Any], int], None
     ("NodeRegistry", "UnstakeBegun"): _change_node(stake="stake", thawing="thawing", thaw_ends_at="thawEndsAt"),
     ("NodeRegistry", "UnstakeCancelled"): _unstake_cancelled,
     ("NodeRegistry", "StakeWithdrawn"): _stake_withdrawn,
+    ("NodeRegistry", "StakeSlashed"): _change_node(stake="stake", thawing="thawing"),
     ("NodeRegistry", "OfferSet"): _offer_set,
     ("NodeRegistry", "OfferRemoved"): _offer_removed,
     ("ModelRegistry", "ModelPublished"): _model_published,
@@ -220,9 +270,14 @@ HANDLERS: dict[tuple[str, str], Callable[[ChainState, dict[str, Any], int], None
     ("InferenceLedger", "Deposited"): _deposited,
     ("InferenceLedger", "Withdrawn"): _withdrawn,
     ("InferenceLedger", "Transferred"): _transferred,
+    ("InferenceLedger", "Compensated"): _compensated,
+    ("InferenceLedger", "FeesCollected"): _fees_collected,
     ("InferenceLedger", "SessionOpened"): _session_opened,
     ("InferenceLedger", "SessionToppedUp"): _session_topped_up,
     ("InferenceLedger", "SessionEnded"): _session_ended,
     ("InferenceLedger", "SessionClosed"): _session_closed,
     ("InferenceLedger", "BatchSettled"): _batch_settled,
+    ("InferenceLedger", "ClaimOpened"): _claim_opened,
+    ("InferenceLedger", "ClaimVoided"): _claim_voided,
+    ("InferenceLedger", "ClaimPaid"): _claim_paid,
 }

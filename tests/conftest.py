@@ -60,17 +60,19 @@ class World:
 
     def register(self, role: Role, signer: LocalAccount | None = None, link_key: bytes | None = None) -> LocalAccount:
         """A new operator, registered with the role's minimum stake."""
-        operator = self.rich()
+        operator, signer = self.rich(), signer or new_account()
         stake = self.chain.nodes.minimum_stake(role)
         self.send(operator, self.chain.token.approve(self.chain.nodes.address, stake))
         registration = Registration(
-            signer=(signer or new_account()).address,
+            signer=signer.address,
             roles=int(role),
             link_key=link_key or new_account().key[:32],
             endpoint="tcp://127.0.0.1:9",
             url="http://127.0.0.1:9",
         )
         self.send(operator, self.chain.nodes.register(registration, stake))
+        if role & Role.GATEWAY:
+            self.send(operator, self.chain.ledger.set_settler(signer.address))
         return operator
 
     def open_session(

@@ -16,12 +16,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from chain.fields import NUMERIC_PROFILES
 from worker.errors import CommitmentError
 from worker.wire import RECORD_BYTES, Buffer
 
 CHUNK_TOKENS = 32
 RECORD_VERSION = 1
-NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
 RECORD = struct.Struct(">BBBBIIH16s32s32s32s128s")
 assert RECORD.size == RECORD_BYTES
 

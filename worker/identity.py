@@ -15,8 +15,8 @@ from chain.client import Chain, Deployment
 from chain.contracts.models import ModelVersion, model_id
 from chain.contracts.nodes import Node, Offer, Role
 from chain.errors import ChainError, ChainUnreachable
+from chain.fields import NUMERIC_PROFILES
 from chain.keystore import open_keystore, read_password
-from worker.commitments import NUMERIC_PROFILES
 from worker.errors import LinkKeyError, NodeStartError, WorkerError
 from worker.links import LinkKeyPair
 from worker.settings import NodeSettings
@@ -59,8 +59,7 @@ def open_identity(settings: NodeSettings) -> Identity:
         node = chain.nodes.node(operator)
         _check_keys(settings, operator, node, account, link_keys)
         gateway, url = _gateway(settings, chain)
-        offer = chain.nodes.offer(operator, model_id(settings.model))
-        profile = _profile(settings, operator, offer)
+        offer, profile = _offer(settings, operator, chain.nodes.offers(operator, model_id(settings.model)))
         _, version = chain.models.current(model_id(settings.model))
     except ChainUnreachable as error:
         raise WorkerError(str(error)) from error
@@ -88,13 +87,19 @@ def _check_keys(
         raise NodeStartError(f"{settings.link_key} is not the link key in the registry: set the endpoint anew")
 
 
-def _profile(settings: NodeSettings, operator: str, offer: Offer) -> str:
-    if not offer.end_layer:
-        raise NodeStartError(f"{operator} has no offer for {settings.model}: make one first")
-    names = [name for name, number in NUMERIC_PROFILES.items() if number == offer.numeric_profile]
-    if not names:
-        raise NodeStartError(f"numeric profile {offer.numeric_profile} of the offer is unknown to this software")
-    return names[0]
+def _offer(settings: NodeSettings, operator: str, offers: list[Offer]) -> tuple[Offer, str]:
+    """The offer to serve, and the name of its numeric profile."""
+    names = {number: name for name, number in NUMERIC_PROFILES.items()}
+    known = {names[offer.numeric_profile]: offer for offer in offers if offer.numeric_profile in names}
+    wanted = settings.numeric_profile or (next(iter(known)) if len(known) == 1 else None)
+    if wanted in known:
+        return known[wanted], wanted
+    if wanted is None and known:
+        raise NodeStartError(
+            f"{operator} offers {settings.model} in {', '.join(known)}: say which with DECLAI_NUMERIC_PROFILE"
+        )
+    kind = f" in {wanted}" if wanted else ""
+    raise NodeStartError(f"{operator} has no offer for {settings.model}{kind}: make one first")
 
 
 def _gateway(settings: NodeSettings, chain: Chain) -> tuple[str, str]:

@@ -50,6 +50,7 @@ class Served:
     first_layer: int
     end_layer: int
     capacity: int
+    numeric_profile: int = 0
 
 
 @dataclass
@@ -294,6 +295,7 @@ class Pipeline(threading.Thread):
             jobs_running=len(self._jobs),
             capacity=served.capacity,
             seconds_per_token_layer=min(self._speed, 3600.0),
+            numeric_profile=served.numeric_profile,
             draining=self._draining,
         )
         for gateway in self._gateways.values():

@@ -154,7 +154,8 @@ def _fetch_when_possible(exchange: Exchange, cid: str) -> None:
 def _served(settings: NodeSettings, identity: Identity, manifest: Manifest) -> Served:
     offer = identity.offer
     cid = identity.version.manifest_cid
-    return Served(model_id(manifest.name), cid, offer.first_layer, offer.end_layer, settings.max_sessions)
+    layers = offer.first_layer, offer.end_layer
+    return Served(model_id(manifest.name), cid, *layers, settings.max_sessions, offer.numeric_profile)
 
 
 def _terms(settings: NodeSettings, identity: Identity, stages: ModelStages) -> Terms:

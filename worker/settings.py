@@ -24,6 +24,9 @@ class NodeSettings(ChainSettings):
     gateway: Address | None = Field(default=None, description="operator address of the gateway to join")
     gateway_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$", description="needed without `gateway`")
     model: str = Field(min_length=1, max_length=200, description="name of the model to serve")
+    numeric_profile: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]{1,16}$", description="of the offer to serve, when the node has several"
+    )
     data_dir: Path = Path("node-data")
     signer_keystore: Path = Path("signer.json")
     password_file: Path = Path("password")

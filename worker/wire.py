@@ -158,6 +158,7 @@ class Heartbeat:
     capacity: U32
     seconds_per_token_layer: Annotated[float, Field(ge=0.0, le=3600.0, allow_inf_nan=False)]
     draining: bool = False
+    numeric_profile: Annotated[int, Field(ge=0, lt=2**8)] = 0
 
     def __post_init__(self) -> None:
         if self.first_layer >= self.end_layer:

@@ -38,7 +38,7 @@ class Registry:
     workers: dict[str, Node] = field(default_factory=dict)
     peers: dict[str, Peer] = field(default_factory=dict)
     by_key: dict[bytes, str] = field(default_factory=dict)
-    offers: dict[tuple[str, bytes], Offer] = field(default_factory=dict)
+    offers: dict[tuple[str, bytes, int], Offer] = field(default_factory=dict)
 
 
 class NodeDirectory:
@@ -127,7 +127,8 @@ class NodeDirectory:
 
     def offer(self, node: LiveNode) -> Offer | None:
         """What a live node offers of the model that it has loaded."""
-        return self.registry.offers.get((node.address, node.heartbeat.model))
+        beat = node.heartbeat
+        return self.registry.offers.get((node.address, beat.model, beat.numeric_profile))
 
     def offers(self, model: bytes, manifest_cid: str) -> list[NodeOffer]:
         """What live nodes can do for one version of a model now: the layers that they offer and have loaded."""

@@ -13,12 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from api.settlement.plan import SessionClaim
 from api.store.records import StoredRequest, StoredStage
 from chain.contracts.ledger import Claim, Payout
-from chain.fields import Address, Bytes32, Signature, Uint128
-from chain.merkle import PayoutTree, SumTree, payout_leaf
+from chain.fields import Address, Signature, Uint128
+from chain.merkle import SumTree, batch_root, header_block, payout_word
 from chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, digest
+from ipfs.cid import RAW, Cid
 from worker.receipts import Records, SignedReceipt
 
 MAX_BATCH_BYTES = 256 * 2**20
+SUBROOT_BYTES, LINK_BYTES = 32, 36
+MAX_NODES = 10_000
 
 
 class _Entry(BaseModel):
@@ -50,18 +53,17 @@ class PayoutEntry(_Entry):
     """What a node earned; `receipts` in the order of its sum tree's leaves."""
 
     node: Address
-    faults: Annotated[int, Field(ge=0, lt=2**32)]
     receipts: list[ReceiptEntry]
 
 
 class BatchFile(_Entry):
-    """A batch in full, as it lies on IPFS."""
+    """A batch in full, as it lies on IPFS. The chain commits to a header block that links to it."""
 
-    format: Literal["declai-batch/1"] = "declai-batch/1"
+    format: Literal["declai-batch/2"] = "declai-batch/2"
     chain_id: int
     ledger: Address
     gateway: Address
-    root: Bytes32
+    slot: Annotated[int, Field(ge=0, lt=2**53)]
     claims: list[ClaimEntry]
     payouts: list[PayoutEntry]
 
@@ -79,24 +81,57 @@ class BatchFile(_Entry):
 
 
 @dataclass(frozen=True)
+class Header:
+    """The block that a batch commits to: every node's subroot, then the link to the batch file."""
+
+    subroots: tuple[bytes, ...]
+    link: Cid
+
+    def to_bytes(self) -> bytes:
+        return header_block(self.subroots, bytes(self.link))
+
+    @property
+    def cid(self) -> Cid:
+        return Cid.of(RAW, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Header:
+        """Parse. Raises ValueError (InvalidCid among them) when it is no header."""
+        body, link = data[:-LINK_BYTES], data[-LINK_BYTES:]
+        if len(body) % SUBROOT_BYTES or not body:
+            raise ValueError(f"{len(data)} bytes are no batch header")
+        subroots = tuple(body[i : i + SUBROOT_BYTES] for i in range(0, len(body), SUBROOT_BYTES))
+        return cls(subroots, Cid.from_bytes(link))
+
+
+@dataclass(frozen=True)
 class Batch:
     """What goes to the ledger, and the file."""
 
     claims: list[Claim]
     payouts: list[Payout]
-    root: bytes
     file: BatchFile
+    header: Header
     members: list[str]
+
+    @property
+    def root(self) -> bytes:
+        return root_of(self.payouts, self.header.cid.digest)
+
+
+def header_cid(digest: bytes) -> str:
+    """CID of a batch's header block, from the digest that the chain has."""
+    return str(Cid(RAW, digest))
+
+
+def root_of(payouts: Sequence[Payout], header: bytes) -> bytes:
+    """What the ledger anchors."""
+    return batch_root([payout_word(payout.node, payout.amount) for payout in payouts], header)
 
 
 def sum_tree(entries: Sequence[ReceiptEntry], domain: Domain) -> SumTree:
     """A node's receipts as the sum tree that its payout commits to."""
     return SumTree([(digest(entry.receipt, domain), entry.receipt.cost) for entry in entries])
-
-
-def payout_root(payouts: Sequence[PayoutEntry], domain: Domain) -> bytes:
-    """The root that is anchored on chain; payouts in rising order of their nodes."""
-    return PayoutTree([payout_leaf(p.node, sum_tree(p.receipts, domain).root, p.faults) for p in payouts]).root
 
 
 def build(
@@ -105,34 +140,38 @@ def build(
     *,
     domain: Domain,
     gateway: str,
+    slot: int,
+    link_to: Callable[[bytes], str],
 ) -> Batch:
-    """Net sessions' claims into one batch. `stages_of`: the stored stages of a request (0x-hex)."""
+    """Net sessions' claims into one batch.
+
+    Args:
+        stages_of: the stored stages of a request (0x-hex).
+        slot: where the batch will be anchored.
+        link_to: keeps the batch file's bytes and returns their CID.
+    """
     members = [request for claim in claims for request in claim.members]
     by_node: dict[str, list[ReceiptEntry]] = defaultdict(list)
     for request in members:
         stages = stages_of(request.request)
         for stage in stages:
             by_node[stage.assignment.node].append(_entry(request, stage, len(stages)))
-    entries = [PayoutEntry(node=node, faults=0, receipts=by_node[node]) for node in sorted(by_node, key=_address_order)]
-    payouts = []
-    for entry in entries:
-        tree = sum_tree(entry.receipts, domain)
-        payouts.append(Payout(entry.node, tree.total, tree.num_leaves, entry.faults, tree.top))
-    root = payout_root(entries, domain)
+    entries = [PayoutEntry(node=node, receipts=by_node[node]) for node in sorted(by_node, key=_address_order)]
+    trees = [sum_tree(entry.receipts, domain) for entry in entries]
     listed = [request for claim in claims for request in claim.listed]
     file = BatchFile(
         chain_id=domain.chain_id,
         ledger=domain.ledger,
         gateway=gateway,
-        root=root,
+        slot=slot,
         claims=[ClaimEntry(request=r.message, signature=r.signature, cost=r.cost) for r in listed],
         payouts=entries,
     )
     return Batch(
         claims=[Claim(r.message, r.signature, r.cost) for r in listed],
-        payouts=payouts,
-        root=root,
+        payouts=[Payout(entry.node, tree.total) for entry, tree in zip(entries, trees, strict=True)],
         file=file,
+        header=Header(tuple(tree.root for tree in trees), Cid.parse(link_to(file.to_bytes()))),
         members=[request.request for request in members],
     )
 

@@ -67,6 +67,12 @@ def run_settlement(settings: GatewaySettings) -> list[dict[str, Any]]:
     ]
 
 
+def collect_fees(settings: GatewaySettings) -> int:
+    """Move the gateway's fees into its operator's balance; returns how much, in base units."""
+    with open_settlement(settings) as settlement:
+        return settlement.collect_fees()
+
+
 def __getattr__(name: str) -> Celery:
     """`celery -A api.settlement.jobs` asks for `app`; settings are read then, not when the module is imported."""
     if name in ("app", "celery"):

@@ -2,14 +2,15 @@
 
 States in the store: planned (requests bound, file in the block store), sent (a signed transaction is stored, then
 broadcast), confirmed (at its depth). A process that dies between any two lines leaves a state from which the next run
-goes on: the same stored transaction is broadcast again, and the ledger anchors a root once. A reorganisation that
-undoes a confirmed batch opens it again.
+goes on: the same stored transaction is broadcast again, and what a session paid once the ledger never debits again. A
+reorganisation that undoes a confirmed batch opens it again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from ipfs.store import BlockStore
 logger = logging.getLogger(__name__)
 # How far back a confirmed batch is looked at again: deeper reorganisations do not happen where we settle.
 REORG_BLOCKS = 64
+# Slots are taken in turn from the smallest ring that has a free one.
+SLOT_RINGS = (256, 1024, 4096, 16384)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,13 @@ class Settlement:
                 done.append(settled)
         return done
 
+    def collect_fees(self) -> int:
+        """Move what settling earned into the operator's balance on the ledger; returns the base units."""
+        fees = self._chain.ledger.fees_of(self._gateway)
+        if fees:
+            self._sender.send(self._chain.ledger.collect_fees(self._gateway))
+        return fees
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._lock_path.open("w") as file:
@@ -92,7 +102,7 @@ class Settlement:
 
     def _reopen_undone(self) -> None:
         for batch in self._store.confirmed_since(self._chain.block_number() - REORG_BLOCKS):
-            if not self._chain.ledger.settled_at(self._gateway, batch.root):
+            if not self._chain.ledger.is_settled(self._gateway, batch.root):
                 logger.warning("batch %d was undone by a reorganisation, sending it again", batch.id)
                 self._store.reopen_batch(batch.id)
 
@@ -102,10 +112,10 @@ class Settlement:
         batch = self._build()
         if batch is None:
             return None
-        # The file first: a batch on chain whose receipts cannot be read would be worth nothing.
-        cid = self._blocks.add(batch.file.to_bytes())
-        call = self._chain.ledger.settle(batch.claims, batch.payouts, cid)
-        self._store.plan_batch(batch.root, cid, call.data, batch.members)
+        header = batch.header
+        self._blocks.add(header.to_bytes())
+        call = self._chain.ledger.settle(self._gateway, batch.claims, batch.payouts, header.cid.digest, batch.file.slot)
+        self._store.plan_batch(batch.root, str(header.cid), call.data, batch.members)
         return self._store.open_batch()
 
     def _build(self) -> Batch | None:
@@ -122,7 +132,30 @@ class Settlement:
                 break
         if not claims:
             return None
-        return build(claims, self._store.request_stages, domain=self._chain.domain, gateway=self._gateway)
+        # The file is kept first: a batch on chain whose receipts cannot be read would be worth nothing.
+        return build(
+            claims,
+            self._store.request_stages,
+            domain=self._chain.domain,
+            gateway=self._gateway,
+            slot=self._free_slot(),
+            link_to=self._blocks.add,
+        )
+
+    def _free_slot(self) -> int:
+        """A slot of the ledger that may be written again, an old one if there is: it costs 17,100 gas less.
+
+        Slots are used in turn. When the next one's batch must still stand, the ring is too small for its time; when a
+        larger one has no free slot either (the books were lost, say), any of the endless rest will do.
+        """
+        retention_s = self._chain.ledger.parameters().batch_retention_s
+        turn, now = self._store.num_batches(), self._chain.timestamp()
+        for size in SLOT_RINGS:
+            slot = turn % size
+            _, settled_at = self._chain.ledger.batch_in(self._gateway, slot)
+            if not settled_at or settled_at + retention_s <= now:
+                return slot
+        return SLOT_RINGS[-1] + secrets.randbelow(2**48)
 
     def _is_payable(self, session: str, claim: SessionClaim) -> bool:
         """Whether the ledger stands where our books say; one session that does not must not hold up all others."""
@@ -180,8 +213,7 @@ class Settlement:
         return Settled(batch.id, batch.root, batch.cid, block, transaction, int(receipt["gasUsed"]))
 
     def _refused(self, batch: StoredBatch, refusal: ContractRevert) -> Settled | None:
-        settled_at = self._chain.ledger.settled_at(self._gateway, batch.root)
-        if settled_at:
+        if self._chain.ledger.is_settled(self._gateway, batch.root):
             # An earlier transaction of ours is mined after all.
             block = self._chain.block_number()
             self._store.confirm_batch(batch.id, block)

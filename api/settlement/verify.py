@@ -10,7 +10,18 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from api.settlement.batch import MAX_BATCH_BYTES, BatchFile, ReceiptEntry, payout_root, sum_tree
+from api.settlement.batch import (
+    LINK_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_NODES,
+    SUBROOT_BYTES,
+    BatchFile,
+    Header,
+    ReceiptEntry,
+    header_cid,
+    root_of,
+    sum_tree,
+)
 from chain.client import Chain
 from chain.errors import BadSignature
 from chain.messages import digest, recover
@@ -60,9 +71,9 @@ def verify_request(
     unreadable = []
     for batch in sorted(state.batches.values(), key=lambda found: -found.block):
         try:
-            file = read_batch(batch, store, fetch)
+            header, file = read_batch(batch, store, fetch)
         except (IpfsError, ValueError) as error:
-            unreadable.append(f"{batch.cid}: {error}")
+            unreadable.append(f"{header_cid(batch.header)}: {error}")
             continue
         entries = [
             entry
@@ -71,7 +82,7 @@ def verify_request(
             if "0x" + digest(entry.request, chain.domain).hex() == request
         ]
         if entries and _may_settle(batch, entries[0], state):
-            return _verify(request, entries, batch, file, state, chain)
+            return _verify(request, entries, batch, header, file, state, chain)
     hint = f" Batches that could not be read: {'; '.join(unreadable)}" if unreadable else ""
     raise NotSettled(f"request {request} is in none of {len(state.batches)} settled batches.{hint}")
 
@@ -82,19 +93,30 @@ def _may_settle(batch: Batch, entry: ReceiptEntry, state: ChainState) -> bool:
     return session is None or session.gateway == batch.gateway
 
 
-def read_batch(batch: Batch, store: BlockStore, fetch: Callable[[str], None] | None) -> BatchFile:
-    """The file of a batch. Raises IpfsError or ValueError."""
-    if fetch is not None:
-        fetch(batch.cid)
-    return BatchFile.from_bytes(store.read_bytes(batch.cid, MAX_BATCH_BYTES))
+def read_batch(batch: Batch, store: BlockStore, fetch: Callable[[str], None] | None) -> tuple[Header, BatchFile]:
+    """The header and the file of a batch. Raises IpfsError or ValueError."""
+
+    def read(cid: str, max_bytes: int) -> bytes:
+        if fetch is not None:
+            fetch(cid)
+        return store.read_bytes(cid, max_bytes)
+
+    header = Header.from_bytes(read(header_cid(batch.header), SUBROOT_BYTES * MAX_NODES + LINK_BYTES))
+    return header, BatchFile.from_bytes(read(str(header.link), MAX_BATCH_BYTES))
 
 
 def _verify(
-    request: str, entries: list[ReceiptEntry], batch: Batch, file: BatchFile, state: ChainState, chain: Chain
+    request: str,
+    entries: list[ReceiptEntry],
+    batch: Batch,
+    header: Header,
+    file: BatchFile,
+    state: ChainState,
+    chain: Chain,
 ) -> Verdict:
-    verdict = Verdict(request, "0x" + batch.root.hex(), batch.block, batch.cid)
+    verdict = Verdict(request, "0x" + batch.root.hex(), batch.block, header_cid(batch.header))
     verdict.num_receipts_in_batch = sum(len(payout.receipts) for payout in file.payouts)
-    _check_file(verdict, batch, file, chain)
+    _check_file(verdict, batch, header, file, chain)
     _check_request(verdict, entries, batch, state, chain)
     _check_receipts(verdict, entries, state, chain)
     _check_claims(verdict, entries[0], file, state, chain)
@@ -118,23 +140,26 @@ def _verify(
     return verdict
 
 
-def _check_file(verdict: Verdict, batch: Batch, file: BatchFile, chain: Chain) -> None:
-    """The file is what the chain anchored: same root, same payouts, same sums."""
+def _check_file(verdict: Verdict, batch: Batch, header: Header, file: BatchFile, chain: Chain) -> None:
+    """The file is what the chain anchored: same header, same payouts, same sums."""
     domain = chain.domain
     verdict.require(
         (file.chain_id, file.ledger, file.gateway) == (domain.chain_id, domain.ledger, batch.gateway),
         "the batch file is for this chain, this ledger and this gateway",
     )
     verdict.require(
-        bool(file.payouts) and payout_root(file.payouts, domain) == batch.root,
-        f"the Merkle root over {len(file.payouts)} payouts is the one anchored on chain",
+        root_of(batch.payouts, batch.header) == batch.root,
+        f"the root on chain commits to {len(batch.payouts)} payouts and to the header",
     )
-    recomputed = []
-    for payout in file.payouts:
-        tree = sum_tree(payout.receipts, domain)
-        recomputed.append((payout.node, tree.total, tree.num_leaves, payout.faults, tree.top))
-    anchored = [(p.node, p.amount, p.num_receipts, p.num_faults, p.top) for p in batch.payouts]
-    verdict.require(recomputed == anchored, "every node's sum tree gives the payout it got on chain")
+    trees = [sum_tree(payout.receipts, domain) for payout in file.payouts]
+    verdict.require(
+        tuple(tree.root for tree in trees) == header.subroots, "every node's receipts give the subroot in the header"
+    )
+    recomputed = [(payout.node, tree.total) for payout, tree in zip(file.payouts, trees, strict=True)]
+    verdict.require(
+        recomputed == [(payout.node, payout.amount) for payout in batch.payouts],
+        "every node's sum tree gives the payout it got on chain",
+    )
     verdict.require(
         all(entry.receipt.node == payout.node for payout in file.payouts for entry in payout.receipts),
         "every receipt is paid to the node that made it",
@@ -228,10 +253,7 @@ def _check_claims(verdict: Verdict, entry: ReceiptEntry, file: BatchFile, state:
 
 def _check_debits(verdict: Verdict, batch: Batch, file: BatchFile, state: ChainState) -> None:
     debits, payouts = sum(d.amount for d in batch.debits), sum(p.amount for p in batch.payouts)
-    verdict.require(
-        debits == payouts + batch.fee,
-        f"on chain the debits {debits} = payouts {payouts} + fee {batch.fee}, to the unit",
-    )
+    verdict.require(batch.fee >= 0, f"on chain the debits {debits} = payouts {payouts} + fee {batch.fee}, to the unit")
     verdict.require(
         _debits_of(batch, file, state) == {debit.session: debit.amount for debit in batch.debits},
         "every session's debit is what its signed claims add up to, less what was settled before",

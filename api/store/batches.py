@@ -88,6 +88,11 @@ class BatchTables:
                     raise RuntimeError(f"request {member} is in another batch already")
         return batch
 
+    def num_batches(self) -> int:
+        """Batches ever planned that stand."""
+        with self.engine.connect() as db:
+            return int(db.execute(select(func.count()).select_from(batches)).scalar_one())
+
     def open_batch(self) -> StoredBatch | None:
         """The oldest batch that is planned or sent and not confirmed."""
         with self.engine.connect() as db:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 from chain.contracts.binding import Binding, Call
+from chain.fields import NUMERIC_PROFILES
 
 
 class Role(IntFlag):
@@ -66,8 +67,26 @@ class NodeRegistry(Binding):
     def node(self, operator: str) -> Node:
         return self._read_row(Node, "node", operator)
 
-    def offer(self, operator: str, model: bytes) -> Offer:
-        return self._read_row(Offer, "offer", operator, model)
+    def offer(self, operator: str, model: bytes, numeric_profile: int) -> Offer:
+        """All zero when there is none."""
+        return self._read_row(Offer, "offer", operator, model, numeric_profile)
+
+    def offers(self, operator: str, model: bytes) -> list[Offer]:
+        """An operator's offers for a model in the numeric profiles known here."""
+        found = (self.offer(operator, model, profile) for profile in NUMERIC_PROFILES.values())
+        return [offer for offer in found if offer.end_layer]
+
+    def reputation(self, operator: str) -> int:
+        """In [0, 10**18]; half of that for a newcomer."""
+        return int(self._read("reputation", operator))
+
+    def locked_stake(self, operator: str) -> int:
+        """Stake that recent earnings keep from being withdrawn."""
+        return int(self._read("lockedStake", operator))
+
+    def jailed_until(self, operator: str) -> int:
+        """Unix seconds; 0 when it never was."""
+        return int(self._read("jailedUntil", operator))
 
     def operator_of(self, account: str) -> str:
         return str(self._read("operatorOf", account))
@@ -111,5 +130,5 @@ class NodeRegistry(Binding):
         layers = (offer.first_layer, offer.end_layer)
         return self._call("setOffer", model, *layers, offer.numeric_profile, offer.prompt_price, offer.output_price)
 
-    def remove_offer(self, model: bytes) -> Call:
-        return self._call("removeOffer", model)
+    def remove_offer(self, model: bytes, numeric_profile: int) -> Call:
+        return self._call("removeOffer", model, numeric_profile)

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IEarnings} from "./interfaces/IEarnings.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {ExactTransfer} from "./libraries/ExactTransfer.sol";
+import {Reputation} from "./registry/Reputation.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 /// @title Who may serve, with what stake, and at which price
-contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
+contract NodeRegistry is Reputation, ReentrancyGuardTransient {
     using ExactTransfer for IERC20;
     using SafeERC20 for IERC20;
 
@@ -28,11 +30,17 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
     /// @dev Sums of three minimums stay far from 128 bits, and a mistyped number of zeros is caught.
     uint256 internal constant MAX_MINIMUM_STAKE = 1e9 * 1e18;
     uint256 internal constant MAX_TEXT_LENGTH = 256;
+    /// @dev Where a day's earnings lock a hundred times themselves, nobody works.
+    uint256 internal constant MAX_LOCK_MULTIPLE = 100;
+    uint256 internal constant MAX_HALF_WEIGHT = 1e6 * 1e18;
+    uint256 internal constant MAX_DECAY_EPOCHS = 1_000;
 
     /// @inheritdoc INodeRegistry
     IERC20 public immutable override token;
     /// @inheritdoc INodeRegistry
     uint48 public immutable override thawPeriod;
+    /// @inheritdoc INodeRegistry
+    address public immutable override court;
     uint256 internal immutable MIN_WORKER_STAKE;
     uint256 internal immutable MIN_GATEWAY_STAKE;
     uint256 internal immutable MIN_AUDITOR_STAKE;
@@ -40,32 +48,44 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
     /// @inheritdoc INodeRegistry
     uint256 public override totalStaked;
     mapping(address operator => Node) internal _nodes;
-    mapping(address operator => mapping(bytes32 model => Offer)) internal _offers;
+    mapping(address operator => mapping(bytes32 model => mapping(uint8 numericProfile => Offer))) internal _offers;
+    /// @inheritdoc INodeRegistry
+    mapping(address operator => uint48) public override jailedUntil;
     /// @inheritdoc INodeRegistry
     mapping(address signer => SignerRecord) public override signerRecord;
     /// @inheritdoc INodeRegistry
     mapping(bytes32 linkKey => address operator) public override operatorOfLinkKey;
 
-    constructor(
-        IERC20 token_,
-        uint48 thawPeriod_,
-        uint256 minWorkerStake,
-        uint256 minGatewayStake,
-        uint256 minAuditorStake
-    ) {
-        if (address(token_) == address(0)) revert NodeRegistryZeroToken();
-        if (thawPeriod_ < MIN_THAW_PERIOD || thawPeriod_ > MAX_THAW_PERIOD) {
-            revert NodeRegistryThawPeriodOutOfBounds(thawPeriod_, MIN_THAW_PERIOD, MAX_THAW_PERIOD);
+    /// @param ledger_ Ledger that counts earnings; deployed after this contract, at an address that is known before.
+    /// @param court_ Court that slashes; likewise.
+    constructor(IERC20 token_, address ledger_, address court_, Parameters memory p)
+        Reputation(ledger_, p.lockMultiple, p.halfWeight, p.decayEpochs)
+    {
+        if (address(token_) == address(0) || ledger_ == address(0) || court_ == address(0)) {
+            revert NodeRegistryZeroAddress();
         }
+        _check("thawPeriod", p.thawPeriod, MIN_THAW_PERIOD, MAX_THAW_PERIOD);
+        _check("lockMultiple", p.lockMultiple, 1, MAX_LOCK_MULTIPLE);
+        _check("halfWeight", p.halfWeight, 1, MAX_HALF_WEIGHT);
+        _check("decayEpochs", p.decayEpochs, 1, MAX_DECAY_EPOCHS);
+        _check("minWorkerStake", p.minWorkerStake, 1, MAX_MINIMUM_STAKE);
+        _check("minGatewayStake", p.minGatewayStake, 1, MAX_MINIMUM_STAKE);
+        _check("minAuditorStake", p.minAuditorStake, 1, MAX_MINIMUM_STAKE);
         token = token_;
-        thawPeriod = thawPeriod_;
-        MIN_WORKER_STAKE = _checkedMinimum(minWorkerStake);
-        MIN_GATEWAY_STAKE = _checkedMinimum(minGatewayStake);
-        MIN_AUDITOR_STAKE = _checkedMinimum(minAuditorStake);
+        court = court_;
+        thawPeriod = p.thawPeriod;
+        MIN_WORKER_STAKE = p.minWorkerStake;
+        MIN_GATEWAY_STAKE = p.minGatewayStake;
+        MIN_AUDITOR_STAKE = p.minAuditorStake;
     }
 
     modifier onlyRegistered() {
         if (_nodes[msg.sender].roles == 0) revert NodeRegistryNotRegistered(msg.sender);
+        _;
+    }
+
+    modifier onlyCourt() {
+        if (msg.sender != court) revert NodeRegistryNotCourt(msg.sender);
         _;
     }
 
@@ -182,6 +202,8 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
         uint128 amount = self.thawing;
         if (amount == 0) revert NodeRegistryNothingThawing(msg.sender);
         if (block.timestamp < self.thawEndsAt) revert NodeRegistryStillThawing(msg.sender, self.thawEndsAt);
+        uint256 locked = lockedStake(msg.sender);
+        if (self.stake < locked) revert NodeRegistryStakeLocked(msg.sender, self.stake, locked);
         self.thawing = 0;
         totalStaked -= amount;
         emit StakeWithdrawn(msg.sender, amount);
@@ -200,17 +222,52 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
         uint128 outputPrice
     ) external override {
         Node storage self = _nodes[msg.sender];
-        if (self.roles & WORKER == 0) revert NodeRegistryNotWorker(msg.sender);
+        if (self.roles & (WORKER | AUDITOR) == 0) revert NodeRegistryNotWorker(msg.sender);
         if (firstLayer >= endLayer) revert NodeRegistryInvalidLayers(firstLayer, endLayer);
-        _offers[msg.sender][model] = Offer(firstLayer, endLayer, numericProfile, self.term, promptPrice, outputPrice);
+        _offers[msg.sender][model][numericProfile] =
+            Offer(firstLayer, endLayer, numericProfile, self.term, promptPrice, outputPrice);
         emit OfferSet(msg.sender, model, firstLayer, endLayer, numericProfile, promptPrice, outputPrice);
     }
 
     /// @inheritdoc INodeRegistry
-    function removeOffer(bytes32 model) external override {
-        if (offer(msg.sender, model).endLayer == 0) revert NodeRegistryNoOffer(msg.sender, model);
-        delete _offers[msg.sender][model];
-        emit OfferRemoved(msg.sender, model);
+    function removeOffer(bytes32 model, uint8 numericProfile) external override {
+        if (offer(msg.sender, model, numericProfile).endLayer == 0) {
+            revert NodeRegistryNoOffer(msg.sender, model, numericProfile);
+        }
+        delete _offers[msg.sender][model][numericProfile];
+        emit OfferRemoved(msg.sender, model, numericProfile);
+    }
+
+    // Sentences
+
+    /// @inheritdoc INodeRegistry
+    function slash(address operator, uint128 amount, address to)
+        external
+        override
+        onlyCourt
+        nonReentrant
+        returns (uint128 taken)
+    {
+        Node storage self = _nodes[operator];
+        uint128 fromStake = amount < self.stake ? amount : self.stake;
+        uint128 fromThawing = amount - fromStake < self.thawing ? amount - fromStake : self.thawing;
+        taken = fromStake + fromThawing;
+        self.stake -= fromStake;
+        self.thawing -= fromThawing;
+        totalStaked -= taken;
+        emit StakeSlashed(operator, to, taken, self.stake, self.thawing);
+        token.safeTransfer(to, taken);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function jail(address operator, uint48 until) external override onlyCourt {
+        if (until > jailedUntil[operator]) jailedUntil[operator] = until;
+        emit NodeJailed(operator, jailedUntil[operator]);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function recordLoss(address operator, uint256 amount) external override onlyCourt {
+        _recordLoss(operator, amount);
     }
 
     // Views
@@ -240,7 +297,8 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
     function isActive(address operator, uint8 role) public view override returns (bool) {
         Node storage self = _nodes[operator];
         uint8 roles = self.roles;
-        return role != 0 && roles & role == role && self.stake >= minimumStake(roles);
+        return role != 0 && roles & role == role && self.stake >= minimumStake(roles)
+            && block.timestamp >= jailedUntil[operator];
     }
 
     /// @inheritdoc INodeRegistry
@@ -250,9 +308,35 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc INodeRegistry
-    function offer(address operator, bytes32 model) public view override returns (Offer memory found) {
-        found = _offers[operator][model];
-        if (_nodes[operator].roles & WORKER == 0 || found.term != _nodes[operator].term) delete found;
+    function offer(address operator, bytes32 model, uint8 numericProfile)
+        public
+        view
+        override
+        returns (Offer memory found)
+    {
+        found = _offers[operator][model][numericProfile];
+        if (_nodes[operator].roles & (WORKER | AUDITOR) == 0 || found.term != _nodes[operator].term) delete found;
+    }
+
+    /// @inheritdoc INodeRegistry
+    function lockedStake(address operator) public view override returns (uint256) {
+        return LOCK_MULTIPLE * IEarnings(ledger).lockedEarnings(operator);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function parameters() external view override returns (Parameters memory) {
+        // casting is safe because the constructor took the values in these sizes
+        // forge-lint: disable-start(unsafe-typecast)
+        return Parameters({
+            thawPeriod: thawPeriod,
+            lockMultiple: uint16(LOCK_MULTIPLE),
+            halfWeight: uint96(HALF_WEIGHT),
+            decayEpochs: uint16(DECAY_EPOCHS),
+            minWorkerStake: uint128(MIN_WORKER_STAKE),
+            minGatewayStake: uint128(MIN_GATEWAY_STAKE),
+            minAuditorStake: uint128(MIN_AUDITOR_STAKE)
+        });
+        // forge-lint: disable-end(unsafe-typecast)
     }
 
     // Inner workings
@@ -308,10 +392,13 @@ contract NodeRegistry is INodeRegistry, ReentrancyGuardTransient {
         }
     }
 
-    function _checkedMinimum(uint256 amount) private pure returns (uint256) {
-        if (amount == 0 || amount > MAX_MINIMUM_STAKE) {
-            revert NodeRegistryMinimumStakeOutOfBounds(amount, 1, MAX_MINIMUM_STAKE);
+    function _stakeOf(address operator) internal view override returns (uint256) {
+        return _nodes[operator].stake;
+    }
+
+    function _check(string memory parameter, uint256 value, uint256 minimum, uint256 maximum) private pure {
+        if (value < minimum || value > maximum) {
+            revert NodeRegistryParameterOutOfBounds(parameter, value, minimum, maximum);
         }
-        return amount;
     }
 }

@@ -13,6 +13,7 @@ from types import FrameType
 import click
 import httpx
 
+from chain.pricing import format_credits
 from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
 from declai.errors import ApiError
@@ -29,6 +30,7 @@ def command() -> None:
     \b
     declai gateway start --config gateway.toml
     declai gateway settle            # of the local devnet, or of the settings given
+    declai gateway collect           # the fees, into the operator's balance
     """
 
 
@@ -89,10 +91,30 @@ def settle(network_path: Path | None, as_json: bool) -> None:
     from api.settings import GatewaySettings
     from api.settlement.jobs import run_settlement
 
+    _use_settings_beside(network_path)
+    rows = run_settlement(GatewaySettings())
+    columns = ["batch", "block", "gas_used", "transaction", "cid"]
+    emit(rows, as_json, lambda: table(columns, [[row[c] for c in columns] for row in rows], "Nothing to settle."))
+
+
+@command.command()
+@config_option
+@network_option
+@json_option
+def collect(network_path: Path | None, as_json: bool) -> None:
+    """Move the gateway's fees into its operator's balance on the ledger. Run it where the gateway's settings are."""
+    from api.settings import GatewaySettings
+    from api.settlement.jobs import collect_fees
+
+    _use_settings_beside(network_path)
+    amount = collect_fees(GatewaySettings())
+    text = f"{format_credits(amount)} credits collected" if amount else "Nothing to collect."
+    emit({"collected": str(amount)}, as_json, lambda: click.echo(text))
+
+
+def _use_settings_beside(network_path: Path | None) -> None:
+    """The settings of a devnet lie beside its network file."""
     beside = (network_path or default_path()).with_name("gateway.toml")
     if "DECLAI_CONFIG" not in os.environ and beside.exists():
         os.environ["DECLAI_CONFIG"] = str(beside)
     logging.basicConfig(level=logging.WARNING)
-    rows = run_settlement(GatewaySettings())
-    columns = ["batch", "block", "gas_used", "transaction", "cid"]
-    emit(rows, as_json, lambda: table(columns, [[row[c] for c in columns] for row in rows], "Nothing to settle."))

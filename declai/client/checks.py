@@ -109,8 +109,9 @@ def _check_plan(bundle: ReceiptBundle, chain: Chain, gateway: str) -> None:
             raise ReceiptError(f"stage {number}'s assignment: {error}") from None
         if signer != gateway_signer:
             raise ReceiptError(f"stage {number}'s assignment is signed by {signer}, not by the gateway")
-        offer = chain.nodes.offer(assignment.node, bundle.message.model)
-        if assignment.prompt_price > offer.prompt_price or assignment.output_price > offer.output_price:
+        offers = chain.nodes.offers(assignment.node, bundle.message.model)
+        prices = assignment.prompt_price, assignment.output_price
+        if not any(prices[0] <= offer.prompt_price and prices[1] <= offer.output_price for offer in offers):
             raise ReceiptError(f"stage {number} is charged above the offer of {assignment.node}")
     if at != version.num_layers:
         raise ReceiptError(f"the stages end at layer {at} of {version.num_layers}")

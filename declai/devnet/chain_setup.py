@@ -69,6 +69,8 @@ def register(chain: Chain, member: Member, role: Role) -> None:
         region="local",
     )
     sender.send(chain.nodes.register(registration, stake))
+    if role & Role.GATEWAY:
+        sender.send(chain.ledger.set_settler(member.signer.address))
 
 
 def offer(chain: Chain, member: Member, model: str, first_layer: int, end_layer: int) -> None:

@@ -76,8 +76,8 @@ def assert_equal_to_views(state: ChainState, world: World, deeds: Deeds) -> None
     for operator in [deeds.gateway.address, *(worker.address for worker in deeds.workers)]:
         assert state.nodes[operator] == chain.nodes.node(operator)
     for worker in deeds.workers:
-        offer = state.offers.get((worker.address, model_id(MODEL)))
-        view = chain.nodes.offer(worker.address, model_id(MODEL))
+        offer = state.offers.get((worker.address, model_id(MODEL), 0))
+        view = chain.nodes.offer(worker.address, model_id(MODEL), 0)
         assert offer == view if offer else view.end_layer == 0
     for session, indexed in state.sessions.items():
         assert indexed == chain.ledger.session(session)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import InvalidAmount
-from chain.merkle import PayoutTree, SumTree, verify_sum_proof
+from chain.merkle import SumTree, batch_root, header_block, payout_word, verify_sum_proof
 from chain.pricing import Tier, format_credits, gateway_fee, parse_credits, request_cost, stage_cost
 
 tokens = st.integers(0, 2**32 - 1)
@@ -76,5 +77,15 @@ def test_an_empty_tree_sums_to_nothing() -> None:
     assert (tree.total, tree.top, tree.num_leaves) == (0, bytes(32), 0)
     with pytest.raises(IndexError):
         tree.proof(0)
-    with pytest.raises(ValueError, match="at least one"):
-        PayoutTree([])
+
+
+def test_a_batch_commits_to_every_payout_and_every_subroot() -> None:
+    node, other = "0x" + "11" * 20, "0x" + "22" * 20
+    words = [payout_word(node, 5), payout_word(other, 2**96 - 1)]
+    header = sha256(header_block([b"a" * 32, b"b" * 32], b"link")).digest()
+    root = batch_root(words, header)
+    assert root != batch_root(words[:1], header)
+    assert root != batch_root([payout_word(node, 6), words[1]], header)
+    assert root != batch_root(words, sha256(header_block([b"a" * 32, b"c" * 32], b"link")).digest())
+    with pytest.raises(OverflowError, match="96 bits"):
+        payout_word(node, 2**96)

@@ -9,7 +9,10 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// operator forever, so an old signature always says whose it was; who finds his unused key taken takes another.
 ///
 /// Roles are bits: 1 worker, 2 gateway, 4 auditor. Each role has a minimum stake and a node needs the sum over its
-/// roles; a node below it is inactive in all of them. Stake leaves by a thaw: `beginUnstake`, a wait, `withdraw`.
+/// roles; a node below it is inactive in all of them. Stake leaves by a thaw: `beginUnstake`, a wait, `withdraw`. Thawing stake
+/// can still be slashed, and what was earned lately keeps a multiple of itself from being withdrawn, so that whatever is
+/// found out while it can be disputed finds stake to take. Always: token balance = stake + thawing stake of all nodes, and
+/// deposited = that + withdrawn + slashed.
 interface INodeRegistry {
     /// @notice What an operator says about a node when it registers.
     /// @param signer Hot key.
@@ -71,6 +74,24 @@ interface INodeRegistry {
         uint128 outputPrice;
     }
 
+    /// @notice Amounts in base units.
+    /// @param thawPeriod Seconds between `beginUnstake` and `withdraw`.
+    /// @param lockMultiple Stake that a credit earned lately keeps from being withdrawn, in credits.
+    /// @param halfWeight Worth of work that moves a score half way to its outcome.
+    /// @param decayEpochs Idle epochs after which a score is half as far from the newcomer's.
+    /// @param minWorkerStake Minimum stake of a worker.
+    /// @param minGatewayStake Minimum stake of a gateway.
+    /// @param minAuditorStake Minimum stake of an auditor.
+    struct Parameters {
+        uint48 thawPeriod;
+        uint16 lockMultiple;
+        uint96 halfWeight;
+        uint16 decayEpochs;
+        uint128 minWorkerStake;
+        uint128 minGatewayStake;
+        uint128 minAuditorStake;
+    }
+
     /// @notice An operator registered; its stake follows as `StakeAdded`.
     event NodeRegistered(address indexed operator, address indexed signer, uint32 term, RegisterParams params);
     /// @notice An operator left: its signer is retired, its offers are void, all its stake thaws (see `UnstakeBegun`).
@@ -97,13 +118,22 @@ interface INodeRegistry {
         uint128 promptPrice,
         uint128 outputPrice
     );
-    event OfferRemoved(address indexed operator, bytes32 indexed model);
+    event OfferRemoved(address indexed operator, bytes32 indexed model, uint8 numericProfile);
+    /// @notice The court took stake: first what is at work, then what thaws.
+    /// @param to Who received it.
+    /// @param stake Stake at work after the event.
+    /// @param thawing Stake thawing after the event.
+    event StakeSlashed(address indexed operator, address indexed to, uint128 amount, uint128 stake, uint128 thawing);
+    /// @notice The court put a node out of work until a time, which no earlier sentence shortens.
+    event NodeJailed(address indexed operator, uint48 until);
+    /// @param score In [0, 1e18].
+    /// @param epoch Epoch of the work that it now contains.
+    event ReputationChanged(address indexed operator, uint64 score, uint16 epoch);
 
-    /// @notice The thaw period must lie within the bounds.
-    error NodeRegistryThawPeriodOutOfBounds(uint256 period, uint256 minimum, uint256 maximum);
-    /// @notice A role's minimum stake must lie within the bounds.
-    error NodeRegistryMinimumStakeOutOfBounds(uint256 amount, uint256 minimum, uint256 maximum);
-    error NodeRegistryZeroToken();
+    error NodeRegistryParameterOutOfBounds(string parameter, uint256 value, uint256 minimum, uint256 maximum);
+    error NodeRegistryZeroAddress();
+    error NodeRegistryNotLedger(address account);
+    error NodeRegistryNotCourt(address account);
     error NodeRegistryAlreadyRegistered(address operator);
     error NodeRegistryNotRegistered(address operator);
     /// @notice Roles are a set of the bits 1, 2 and 4, and not empty.
@@ -120,10 +150,12 @@ interface INodeRegistry {
     error NodeRegistryInsufficientStake(address operator, uint256 stake, uint256 amount);
     error NodeRegistryNothingThawing(address operator);
     error NodeRegistryStillThawing(address operator, uint256 thawEndsAt);
-    /// @notice Only a registered worker makes offers.
+    /// @notice Stake that recent earnings lock would leave.
+    error NodeRegistryStakeLocked(address operator, uint256 remaining, uint256 locked);
+    /// @notice Workers offer to serve; auditors say with an offer what they can rerun.
     error NodeRegistryNotWorker(address operator);
     error NodeRegistryInvalidLayers(uint16 firstLayer, uint16 endLayer);
-    error NodeRegistryNoOffer(address operator, bytes32 model);
+    error NodeRegistryNoOffer(address operator, bytes32 model, uint8 numericProfile);
     /// @notice The account is neither operator nor signer of a node that is active in the role.
     error NodeRegistryNotActive(address account, uint8 role);
 
@@ -152,10 +184,10 @@ interface INodeRegistry {
     /// @notice Puts all that is thawing back to work. Needs a registration.
     function cancelUnstake() external;
 
-    /// @notice Sends all that has thawed to the caller.
+    /// @notice Sends all that has thawed to the caller. What stays covers the stake that recent earnings lock.
     function withdraw() external;
 
-    /// @notice Sets the caller's offer for a model: one per node and model, the newest counts.
+    /// @notice Sets the caller's offer for a model in a numeric profile: one for each, the newest counts.
     function setOffer(
         bytes32 model,
         uint16 firstLayer,
@@ -165,10 +197,31 @@ interface INodeRegistry {
         uint128 outputPrice
     ) external;
 
-    function removeOffer(bytes32 model) external;
+    function removeOffer(bytes32 model, uint8 numericProfile) external;
+
+    /// @notice Takes up to `amount` of a node's stake, thawing or not, and sends it to `to`. The court alone may.
+    /// @return taken What there was to take.
+    function slash(address operator, uint128 amount, address to) external returns (uint128 taken);
+
+    /// @notice Makes a node inactive until a time (Unix, in seconds). The court alone may.
+    function jail(address operator, uint48 until) external;
+
+    /// @notice Lowers a node's score after a lost dispute over `amount` base units. The court alone may.
+    function recordLoss(address operator, uint256 amount) external;
+
+    /// @notice Takes an epoch's work into a node's score. The ledger alone may; it does so once per node and epoch.
+    function recordWork(address operator, uint16 epoch, uint96 earned, uint96 faulted) external;
 
     /// @notice Token that is staked.
     function token() external view returns (IERC20);
+
+    /// @notice Ledger that counts earnings.
+    function ledger() external view returns (address);
+
+    /// @notice Court that slashes.
+    function court() external view returns (address);
+
+    function parameters() external view returns (Parameters memory);
 
     /// @notice Seconds between `beginUnstake` and `withdraw`.
     function thawPeriod() external view returns (uint48);
@@ -191,12 +244,21 @@ interface INodeRegistry {
     /// @notice Operator that holds or held a link key, or zero.
     function operatorOfLinkKey(bytes32 linkKey) external view returns (address);
 
-    /// @notice Whether the operator's node has the role and its minimum stake.
+    /// @notice Whether the operator's node has the role and its minimum stake, and is not in jail.
     function isActive(address operator, uint8 role) external view returns (bool);
 
     /// @notice Operator behind an account (operator or signer) whose node is active in the role; reverts otherwise.
     function activeOperator(address account, uint8 role) external view returns (address);
 
-    /// @notice An operator's offer for a model; all zero when there is none.
-    function offer(address operator, bytes32 model) external view returns (Offer memory);
+    /// @notice An operator's offer for a model in a numeric profile; all zero when there is none.
+    function offer(address operator, bytes32 model, uint8 numericProfile) external view returns (Offer memory);
+
+    /// @notice Unix time, in seconds, until which a node is in jail; zero when it never was.
+    function jailedUntil(address operator) external view returns (uint48);
+
+    /// @notice Stake, in base units, that a node's recent earnings keep from being withdrawn.
+    function lockedStake(address operator) external view returns (uint256);
+
+    /// @notice A node's score in [0, 1e18]: 0.5e18 for a newcomer, with the work that is not yet recorded.
+    function reputation(address operator) external view returns (uint256);
 }

@@ -9,7 +9,7 @@ struct SumNode {
     uint128 sum;
 }
 
-/// @title Merkle-sum trees over receipts and the Merkle tree over payouts
+/// @title Merkle-sum trees over the receipts of a batch
 /// @notice All integers are big-endian and packed; every kind of node has a prefix of its own, so that none passes for another.
 ///
 /// Receipts of one node in one batch, in any order the gateway chose:
@@ -19,9 +19,9 @@ struct SumNode {
 ///   subroot keccak256(0x02 || top.hash || uint128 top.sum || uint32 numLeaves)
 /// Each level pairs neighbours from the left; an odd last node moves up as it is. A tree without leaves has a zero top hash.
 ///
-/// Payouts of one batch, in strictly rising order of the nodes' addresses:
-///   leaf    keccak256(0x03 || address node || bytes32 subroot || uint32 faults)
-///   inner   keccak256(0x04 || left || right), odd nodes as above; the last one left is the batch's root
+/// Receipts of one batch, over its nodes in the order of the payouts, as one block of IPFS (CIDv1, raw, sha2-256):
+///   header sha256(subroot of the first node || ... || subroot of the last one || link)
+/// where link is the binary CID of the file that holds the receipts in full.
 library SumTree {
     /// @notice Only an empty tree has a zero top hash, and an empty tree sums to nothing.
     error SumTreeInvalidShape(bytes32 top, uint128 total, uint32 numLeaves);
@@ -71,42 +71,8 @@ library SumTree {
         return used == proof.length && node.hash == top && node.sum == total;
     }
 
-    function payoutLeaf(address node, bytes32 subroot, uint32 faults) internal pure returns (bytes32) {
-        return keccak256(abi.encodePacked(bytes1(0x03), node, subroot, faults));
-    }
-
-    function payoutInner(bytes32 left, bytes32 right) internal pure returns (bytes32) {
-        return keccak256(abi.encodePacked(bytes1(0x04), left, right));
-    }
-
-    /// @notice Root over payout leaves, at least one. Overwrites `leaves`.
-    function payoutRoot(bytes32[] memory leaves) internal pure returns (bytes32) {
-        for (uint256 width = leaves.length; width > 1; width = (width + 1) / 2) {
-            for (uint256 i = 0; i < width / 2; ++i) {
-                leaves[i] = payoutInner(leaves[2 * i], leaves[2 * i + 1]);
-            }
-            if (width & 1 == 1) leaves[width / 2] = leaves[width - 1];
-        }
-        return leaves[0];
-    }
-
-    /// @notice Whether a payout leaf is number `index` of `numLeaves` under the root.
-    function verifyPayout(bytes32 root, bytes32 node, uint32 index, uint32 numLeaves, bytes32[] calldata proof)
-        internal
-        pure
-        returns (bool)
-    {
-        if (index >= numLeaves) return false;
-        uint256 used;
-        uint256 position = index;
-        for (uint256 width = numLeaves; width > 1; width = (width + 1) / 2) {
-            if (position ^ 1 < width) {
-                if (used == proof.length) return false;
-                bytes32 sibling = proof[used++];
-                node = position & 1 == 0 ? payoutInner(node, sibling) : payoutInner(sibling, node);
-            }
-            position /= 2;
-        }
-        return used == proof.length && node == root;
+    /// @notice What a batch commits to about its receipts. Nodes are few: a flat hash is cheaper than a tree.
+    function header(bytes32[] calldata subroots, bytes calldata link) internal pure returns (bytes32) {
+        return sha256(abi.encodePacked(subroots, link));
     }
 }

@@ -2,12 +2,15 @@
 pragma solidity 0.8.37;
 
 import {CreditToken} from "../../src/CreditToken.sol";
+import {DisputeCourt} from "../../src/DisputeCourt.sol";
 import {InferenceLedger} from "../../src/InferenceLedger.sol";
 import {ModelRegistry} from "../../src/ModelRegistry.sol";
 import {NodeRegistry} from "../../src/NodeRegistry.sol";
+import {IDisputeCourt} from "../../src/interfaces/IDisputeCourt.sol";
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
 import {INodeRegistry} from "../../src/interfaces/INodeRegistry.sol";
-import {InferenceRequest} from "../../src/libraries/Messages.sol";
+import {InferenceRequest, Work} from "../../src/libraries/Messages.sol";
+import {Packing} from "./Packing.sol";
 import {Vm} from "./Vm.sol";
 
 /// @notice The contracts deployed, people with funds, and short words for what tests do again and again.
@@ -20,6 +23,10 @@ abstract contract Base {
     uint48 internal constant STAKE_THAW = 7 days;
     uint48 internal constant SESSION_THAW = 1 days;
     uint16 internal constant MAX_FEE_BPS = 1_000;
+    uint16 internal constant LOCK_MULTIPLE = 10;
+    uint48 internal constant EPOCH = 2 days;
+    uint48 internal constant RETENTION = 4 days;
+    uint96 internal constant BOND = 1e18;
     uint128 internal constant MIN_WORKER = 100e18;
     uint128 internal constant MIN_GATEWAY = 1_000e18;
     uint128 internal constant MIN_AUDITOR = 200e18;
@@ -44,13 +51,19 @@ abstract contract Base {
     NodeRegistry internal nodes;
     ModelRegistry internal models;
     InferenceLedger internal ledger;
+    DisputeCourt internal court;
+    /// @dev Slot of the next batch.
+    uint256 internal nextSlot;
 
     function setUp() public virtual {
         vm.warp(1_800_000_000);
         token = new CreditToken(treasury);
-        nodes = new NodeRegistry(token, STAKE_THAW, MIN_WORKER, MIN_GATEWAY, MIN_AUDITOR);
+        address ledgerAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
+        address courtAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 2);
+        nodes = new NodeRegistry(token, ledgerAt, courtAt, _registryParameters());
+        ledger = new InferenceLedger(token, nodes, _ledgerParameters());
+        court = new DisputeCourt(token, nodes, ledger, treasury, _courtParameters());
         models = new ModelRegistry();
-        ledger = new InferenceLedger(token, nodes, SESSION_THAW, MAX_FEE_BPS);
         _fund(payer);
         _fund(gateway);
         _fund(worker);
@@ -58,6 +71,46 @@ abstract contract Base {
         vm.label(payer, "payer");
         vm.label(stranger, "stranger");
         vm.label(gatewaySigner, "gateway signer");
+    }
+
+    // Parameters
+
+    function _registryParameters() internal pure returns (INodeRegistry.Parameters memory) {
+        return INodeRegistry.Parameters({
+            thawPeriod: STAKE_THAW,
+            lockMultiple: LOCK_MULTIPLE,
+            halfWeight: 100e18,
+            decayEpochs: 30,
+            minWorkerStake: MIN_WORKER,
+            minGatewayStake: MIN_GATEWAY,
+            minAuditorStake: MIN_AUDITOR
+        });
+    }
+
+    function _ledgerParameters() internal pure returns (IInferenceLedger.Parameters memory) {
+        return IInferenceLedger.Parameters({
+            thawPeriod: SESSION_THAW,
+            epochLength: EPOCH,
+            batchRetention: RETENTION,
+            claimDelay: 1 hours,
+            claimPeriod: 1 days,
+            claimWindow: 12 hours,
+            claimBond: BOND,
+            maxFeeBps: MAX_FEE_BPS
+        });
+    }
+
+    function _courtParameters() internal pure returns (IDisputeCourt.Parameters memory) {
+        return IDisputeCourt.Parameters({
+            challengePeriod: 2 days,
+            answerPeriod: 12 hours,
+            evidencePeriod: 7 days,
+            jailPeriod: 30 days,
+            challengeBond: BOND,
+            equivocationBps: 5_000,
+            rewardBps: 2_000,
+            fineBps: 1_000
+        });
     }
 
     // People
@@ -74,6 +127,7 @@ abstract contract Base {
         vm.startPrank(account);
         token.approve(address(nodes), type(uint256).max);
         token.approve(address(ledger), type(uint256).max);
+        token.approve(address(court), type(uint256).max);
         vm.stopPrank();
     }
 
@@ -98,6 +152,8 @@ abstract contract Base {
 
     function _registerGateway() internal {
         _register(gateway, gatewaySigner, GATEWAY, MIN_GATEWAY);
+        vm.prank(gateway);
+        ledger.setSettler(gatewaySigner);
     }
 
     function _registerWorker() internal {
@@ -118,6 +174,17 @@ abstract contract Base {
         id = ledger.openSession(gateway, sessionKey, budget, HOUR);
     }
 
+    /// @dev Terms of a session by its id, with the gateway and the key that tests use.
+    function _terms(bytes32 id) internal view returns (IInferenceLedger.SessionTerms memory) {
+        return IInferenceLedger.SessionTerms({
+            payer: address(uint160(uint256(id) >> 96)), gateway: gateway, key: sessionKey, number: uint64(uint256(id))
+        });
+    }
+
+    function _session(bytes32 id) internal view returns (IInferenceLedger.Session memory) {
+        return ledger.session(_terms(id));
+    }
+
     function _request(bytes32 id, uint64 nonce, uint128 maxCost, uint64 ackedBelow, uint128 spent)
         internal
         view
@@ -126,14 +193,16 @@ abstract contract Base {
         return InferenceRequest({
             session: id,
             nonce: nonce,
-            model: keccak256("tiny"),
-            body: keccak256(abi.encode(nonce)),
-            maxTokens: 64,
-            tier: 1,
             maxCost: maxCost,
             ackedBelow: ackedBelow,
             spent: spent,
-            deadline: uint64(block.timestamp + HOUR)
+            work: Work({
+                model: keccak256("tiny"),
+                body: keccak256(abi.encode(nonce)),
+                maxTokens: 64,
+                tier: 1,
+                deadline: uint64(block.timestamp + HOUR)
+            })
         });
     }
 
@@ -143,7 +212,7 @@ abstract contract Base {
         returns (IInferenceLedger.Claim memory claim)
     {
         (bytes32 r, bytes32 vs) = vm.signCompact(privateKey, ledger.hashRequest(request));
-        return IInferenceLedger.Claim({request: request, cost: cost, r: r, vs: vs});
+        return Packing.claim(request, cost, r, vs);
     }
 
     /// @dev A claim signed by the right key, with a cap of `cost`.
@@ -169,28 +238,42 @@ abstract contract Base {
         (claims[0], claims[1]) = (first, second);
     }
 
-    function _payout(address node, uint128 amount) internal pure returns (IInferenceLedger.Payout memory) {
-        return IInferenceLedger.Payout({
-            node: node, amount: amount, receipts: 1, faults: 0, top: keccak256(abi.encode(node, amount))
-        });
+    function _payout(address node, uint256 amount) internal pure returns (uint256) {
+        return uint256(uint160(node)) << 96 | amount;
     }
 
-    function _one(IInferenceLedger.Payout memory payout)
-        internal
-        pure
-        returns (IInferenceLedger.Payout[] memory payouts)
-    {
-        payouts = new IInferenceLedger.Payout[](1);
+    function _one(uint256 payout) internal pure returns (uint256[] memory payouts) {
+        payouts = new uint256[](1);
         payouts[0] = payout;
     }
 
-    /// @dev Settles as the gateway's signer.
-    function _settle(IInferenceLedger.Claim[] memory claims, IInferenceLedger.Payout[] memory payouts)
+    function _batch(IInferenceLedger.Claim[] memory claims, uint256[] memory payouts)
         internal
-        returns (bytes32 root)
+        returns (IInferenceLedger.Batch memory)
     {
+        return IInferenceLedger.Batch({
+            gateway: gateway,
+            claims: claims,
+            payouts: payouts,
+            faults: new IInferenceLedger.Fault[](0),
+            header: keccak256(abi.encode(nextSlot)),
+            slot: nextSlot++
+        });
+    }
+
+    function _hashOf(IInferenceLedger.Batch memory batch) internal pure returns (bytes32) {
+        return keccak256(abi.encodePacked(batch.payouts, batch.header));
+    }
+
+    /// @dev Settles as the gateway's signer.
+    function _settle(IInferenceLedger.Claim[] memory claims, uint256[] memory payouts) internal returns (bytes32 hash) {
+        IInferenceLedger.Batch memory batch = _batch(claims, payouts);
         vm.prank(gatewaySigner);
-        root = ledger.settle(claims, payouts, "bafyreceipts");
+        hash = ledger.settle(batch);
+    }
+
+    function _fees() internal view returns (uint96 fees) {
+        (, fees) = ledger.gatewayAccount(gateway);
     }
 
     // Numbers

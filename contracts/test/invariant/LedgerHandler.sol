@@ -5,7 +5,8 @@ import {CreditToken} from "../../src/CreditToken.sol";
 import {InferenceLedger} from "../../src/InferenceLedger.sol";
 import {NodeRegistry} from "../../src/NodeRegistry.sol";
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
-import {InferenceRequest, SessionClose} from "../../src/libraries/Messages.sol";
+import {InferenceRequest, SessionClose, Work} from "../../src/libraries/Messages.sol";
+import {Packing} from "../helpers/Packing.sol";
 import {Vm} from "../helpers/Vm.sol";
 
 /// @notice Payers, a gateway that claims all it can get, workers who spend what they earn, and thieves, at random.
@@ -42,7 +43,7 @@ contract LedgerHandler {
     mapping(bytes32 session => Signed[]) internal _signed;
     /// @dev Sum of the true costs of the first n requests.
     mapping(bytes32 session => uint128[]) internal _costsBelow;
-    uint256 internal _numReceipts;
+    uint256 internal _numBatches;
 
     constructor(CreditToken token, InferenceLedger ledger, address treasury, address gateway) {
         (TOKEN, LEDGER, TREASURY, GATEWAY) = (token, ledger, treasury, gateway);
@@ -109,34 +110,34 @@ contract LedgerHandler {
 
     function topUp(uint256 which, uint256 amount) external {
         (bytes32 id, IInferenceLedger.Session memory session) = _session(which);
-        uint256 balance = LEDGER.balanceOf(session.payer);
+        uint256 balance = LEDGER.balanceOf(_payerOf(id));
         if (block.timestamp >= session.endsAt || balance == 0) return;
-        vm.prank(session.payer);
-        LEDGER.topUp(id, uint96(_bound(amount, 1, balance)));
+        vm.prank(_payerOf(id));
+        LEDGER.topUp(_terms(id), uint96(_bound(amount, 1, balance)));
     }
 
     function close(uint256 which) external {
         (bytes32 id, IInferenceLedger.Session memory session) = _session(which);
         if (block.timestamp >= session.endsAt) return;
-        vm.prank(session.payer);
-        LEDGER.closeSession(id);
+        vm.prank(_payerOf(id));
+        LEDGER.closeSession(_terms(id));
     }
 
     function finalizeClose(uint256 which) external {
         (bytes32 id, IInferenceLedger.Session memory session) = _session(which);
-        if (session.payer == address(0) || which % 4 != 0) return;
-        uint256 closesAt = uint256(session.endsAt) + LEDGER.thawPeriod();
+        if (session.budget == 0 || which % 4 != 0) return;
+        uint256 closesAt = uint256(session.endsAt) + LEDGER.parameters().thawPeriod;
         if (block.timestamp < closesAt) vm.warp(closesAt);
-        LEDGER.finalizeClose(id);
+        LEDGER.finalizeClose(_terms(id));
     }
 
     function closeTogether(uint256 which) external {
         (bytes32 id, IInferenceLedger.Session memory session) = _session(which);
-        if (session.payer == address(0) || which % 4 != 0) return;
+        if (session.budget == 0 || which % 4 != 0) return;
         SessionClose memory consent = SessionClose(id, session.settled, uint64(block.timestamp));
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(GATEWAY_KEY, LEDGER.hashSessionClose(consent));
-        vm.prank(session.payer);
-        LEDGER.closeTogether(consent, "", abi.encodePacked(r, s, v));
+        vm.prank(_payerOf(id));
+        LEDGER.closeTogether(_terms(id), consent, "", abi.encodePacked(r, s, v));
     }
 
     /// @notice A payer asks a few times.
@@ -163,16 +164,15 @@ contract LedgerHandler {
         }
         if (total == 0) return;
 
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](2);
+        uint256[] memory payouts = new uint256[](2);
         uint256 paid = total - _bound(seed, 0, total / 11);
-        (address low, address high) = people[0] < people[1] ? (people[0], people[1]) : (people[1], people[0]);
-        payouts[0] = IInferenceLedger.Payout(low, uint128(paid / 3), 1, 0, bytes32(++_numReceipts));
-        payouts[1] = IInferenceLedger.Payout(high, uint128(paid - paid / 3), 1, 0, bytes32(++_numReceipts));
-        uint256 before = LEDGER.balanceOf(low) + LEDGER.balanceOf(high) + LEDGER.balanceOf(GATEWAY);
+        payouts[0] = uint256(uint160(people[0])) << 96 | paid / 3;
+        payouts[1] = uint256(uint160(people[1])) << 96 | (paid - paid / 3);
+        uint256 before = _earnings();
         vm.prank(vm.addr(GATEWAY_KEY));
-        LEDGER.settle(claims, payouts, "");
+        LEDGER.settle(_batch(claims, payouts));
         debited += total;
-        credited += LEDGER.balanceOf(low) + LEDGER.balanceOf(high) + LEDGER.balanceOf(GATEWAY) - before;
+        credited += _earnings() - before;
         ++numSettled;
     }
 
@@ -181,24 +181,24 @@ contract LedgerHandler {
         (bytes32 id, IInferenceLedger.Session memory session) = _session(which);
         address thief = people[who % NUM_PEOPLE];
         amount = _bound(amount, 1, type(uint128).max);
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](1);
-        payouts[0] = IInferenceLedger.Payout(thief, uint128(amount), 1, 0, bytes32(++_numReceipts));
+        uint256[] memory payouts = new uint256[](1);
+        payouts[0] = uint256(uint160(thief)) << 96 | uint96(_bound(amount, 1, type(uint96).max));
         vm.startPrank(thief);
-        _mustFail(address(LEDGER), abi.encodeCall(LEDGER.settle, (_claims(id, amount, amount), payouts, "")));
+        _mustFail(address(LEDGER), abi.encodeCall(LEDGER.settle, (_batch(_claims(id, amount, amount), payouts))));
         _mustFail(address(LEDGER), abi.encodeCall(LEDGER.withdraw, (LEDGER.balanceOf(thief) + amount)));
         _mustFail(address(TOKEN), abi.encodeCall(TOKEN.mint, (thief, amount)));
-        if (session.payer != thief) {
-            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.closeSession, (id)));
+        if (_payerOf(id) != thief) {
+            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.closeSession, (_terms(id))));
             SessionClose memory consent = SessionClose(id, session.settled, uint64(block.timestamp));
-            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.closeTogether, (consent, "", "")));
+            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.closeTogether, (_terms(id), consent, "", "")));
         }
-        if (block.timestamp < uint256(session.endsAt) + LEDGER.thawPeriod()) {
-            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.finalizeClose, (id)));
+        if (block.timestamp < uint256(session.endsAt) + LEDGER.parameters().thawPeriod) {
+            _mustFail(address(LEDGER), abi.encodeCall(LEDGER.finalizeClose, (_terms(id))));
         }
         vm.stopPrank();
         // Even the gateway: pay out what no session was debited for.
         vm.startPrank(vm.addr(GATEWAY_KEY));
-        _mustFail(address(LEDGER), abi.encodeCall(LEDGER.settle, (new IInferenceLedger.Claim[](0), payouts, "")));
+        _mustFail(address(LEDGER), abi.encodeCall(LEDGER.settle, (_batch(new IInferenceLedger.Claim[](0), payouts))));
         vm.stopPrank();
     }
 
@@ -218,14 +218,10 @@ contract LedgerHandler {
         InferenceRequest memory request = InferenceRequest({
             session: id,
             nonce: uint64(nonce),
-            model: keccak256("tiny"),
-            body: 0,
-            maxTokens: 64,
-            tier: 0,
             maxCost: maxCost,
             ackedBelow: uint64(ackedBelow),
             spent: _costsBelow[id][ackedBelow],
-            deadline: uint64(block.timestamp)
+            work: Work(keccak256("tiny"), 0, 64, 0, uint64(block.timestamp))
         });
         (bytes32 r, bytes32 vs) = vm.signCompact(SESSION_KEY, LEDGER.hashRequest(request));
         uint256 atRisk = request.spent + maxCost;
@@ -247,7 +243,32 @@ contract LedgerHandler {
         // The younger ones, most of which are open.
         uint256 eligible = sessions.length < 3 ? sessions.length : 3;
         id = sessions[sessions.length - 1 - which % eligible];
-        session = LEDGER.session(id);
+        session = LEDGER.session(_terms(id));
+    }
+
+    function sessionOf(bytes32 id) external view returns (IInferenceLedger.Session memory) {
+        return LEDGER.session(_terms(id));
+    }
+
+    function _payerOf(bytes32 id) internal pure returns (address) {
+        return address(uint160(uint256(id) >> 96));
+    }
+
+    function _terms(bytes32 id) internal view returns (IInferenceLedger.SessionTerms memory) {
+        return IInferenceLedger.SessionTerms(_payerOf(id), GATEWAY, vm.addr(SESSION_KEY), uint64(uint256(id)));
+    }
+
+    function _batch(IInferenceLedger.Claim[] memory claims, uint256[] memory payouts)
+        internal
+        returns (IInferenceLedger.Batch memory)
+    {
+        uint256 slot = _numBatches++;
+        return IInferenceLedger.Batch(GATEWAY, claims, payouts, new IInferenceLedger.Fault[](0), bytes32(slot), slot);
+    }
+
+    function _earnings() internal view returns (uint256) {
+        (, uint96 fees) = LEDGER.gatewayAccount(GATEWAY);
+        return LEDGER.balanceOf(people[0]) + LEDGER.balanceOf(people[1]) + fees;
     }
 
     /// @dev A run of claims that ends with a request of the payer's and lists a random part of what it leaves open.
@@ -264,7 +285,7 @@ contract LedgerHandler {
         for (uint256 i = 0; i < claims.length; ++i) {
             Signed storage signed = _signed[id][oldest + i];
             uint128 cost = uint128(_bound(uint256(keccak256(abi.encode(seed, i))), 0, signed.request.maxCost));
-            claims[i] = IInferenceLedger.Claim(signed.request, cost, signed.r, signed.vs);
+            claims[i] = Packing.claim(signed.request, cost, signed.r, signed.vs);
         }
     }
 
@@ -272,12 +293,12 @@ contract LedgerHandler {
     function _expectedDebit(IInferenceLedger.Claim[] memory claims) internal view returns (uint256 debit) {
         uint256 total;
         for (uint256 i = 0; i < claims.length; ++i) {
-            total += claims[i].cost;
-            bytes32 id = claims[i].request.session;
-            if (i + 1 < claims.length && claims[i + 1].request.session == id) continue;
-            total += claims[i].request.spent;
-            IInferenceLedger.Session memory session = LEDGER.session(id);
-            if (session.payer == address(0) || total < session.settled || total > session.budget) return 0;
+            total += uint128(claims[i].counts);
+            bytes32 id = claims[i].session;
+            if (i + 1 < claims.length && claims[i + 1].session == id) continue;
+            total += uint128(claims[i].amounts);
+            IInferenceLedger.Session memory session = LEDGER.session(_terms(id));
+            if (session.budget == 0 || total < session.settled || total > session.budget) return 0;
             debit += total - session.settled;
             total = 0;
         }

@@ -70,8 +70,8 @@ contract RegistryInvariantTest is Base {
         for (uint256 i = 0; i < handler.numOperators(); ++i) {
             address operator = handler.operators(i);
             INodeRegistry.Node memory node = nodes.node(operator);
-            INodeRegistry.Offer memory offer = nodes.offer(operator, 0);
-            if (offer.endLayer != 0) vm.assertTrue(node.roles & 1 != 0 && offer.term == node.term);
+            INodeRegistry.Offer memory offer = nodes.offer(operator, 0, 0);
+            if (offer.endLayer != 0) vm.assertTrue(node.roles & 5 != 0 && offer.term == node.term);
         }
     }
 }

@@ -16,26 +16,106 @@ contract BalancesTest is Base {
     function test_KeepsItsParameters() public view {
         vm.assertEq(address(ledger.token()), address(token));
         vm.assertEq(address(ledger.nodes()), address(nodes));
-        vm.assertEq(ledger.thawPeriod(), SESSION_THAW);
-        vm.assertEq(ledger.maxFeeBps(), MAX_FEE_BPS);
+        vm.assertEq(keccak256(abi.encode(ledger.parameters())), keccak256(abi.encode(_ledgerParameters())));
     }
 
-    function test_RevertWhen_ParametersAreOutOfBounds() public {
+    function test_RevertWhen_AnAddressIsZero() public {
         vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAddress.selector);
-        new InferenceLedger(IERC20(address(0)), nodes, SESSION_THAW, 0);
+        new InferenceLedger(IERC20(address(0)), nodes, _ledgerParameters());
         vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAddress.selector);
-        new InferenceLedger(token, INodeRegistry(address(0)), SESSION_THAW, 0);
-        bytes4 thaw = IInferenceLedger.InferenceLedgerThawPeriodOutOfBounds.selector;
-        vm.expectRevert(abi.encodeWithSelector(thaw, 10 minutes - 1, 10 minutes, 30 days));
-        new InferenceLedger(token, nodes, 10 minutes - 1, 0);
-        vm.expectRevert(abi.encodeWithSelector(thaw, 30 days + 1, 10 minutes, 30 days));
-        new InferenceLedger(token, nodes, 30 days + 1, 0);
-        vm.expectRevert(
-            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerMaxFeeOutOfBounds.selector, 5_001, 5_000)
-        );
-        new InferenceLedger(token, nodes, SESSION_THAW, 5_001);
-        new InferenceLedger(token, nodes, 10 minutes, 0);
-        new InferenceLedger(token, nodes, 30 days, 5_000);
+        new InferenceLedger(token, INodeRegistry(address(0)), _ledgerParameters());
+    }
+
+    function test_EveryParameterIsBounded() public {
+        _bounds(0, "thawPeriod", 1 days, 30 days, 1 days - 1);
+        _bounds(1, "epochLength", 1 hours, 30 days, 1 hours - 1);
+        _bounds(2, "batchRetention", 3 days, 90 days, 3 days - 1);
+        _bounds(3, "claimPeriod", 1 hours + 1, 1 days, 1 hours);
+        _bounds(5, "claimBond", 1, 1_000e18, 0);
+        _bounds(6, "maxFeeBps", 0, 5_000, type(uint256).max);
+    }
+
+    /// @dev `low` is below the minimum, if anything is. Some bounds hang on other parameters, which stay as they are.
+    function _bounds(uint256 index, string memory name, uint256 minimum, uint256 maximum, uint256 low) internal {
+        _make(index, minimum);
+        _make(index, maximum);
+        bytes4 selector = IInferenceLedger.InferenceLedgerParameterOutOfBounds.selector;
+        if (low < minimum) {
+            // The thaw's own minimum is lower; a claim's period must fit into it.
+            bytes memory error_ = index == 0
+                ? abi.encodeWithSelector(selector, "claimPeriod", 1 days, 1 hours + 1, low)
+                : abi.encodeWithSelector(selector, name, low, minimum, maximum);
+            vm.expectRevert(error_);
+            _make(index, low);
+        }
+        uint256 ownMinimum = index == 0 ? 10 minutes : minimum;
+        vm.expectRevert(abi.encodeWithSelector(selector, name, maximum + 1, ownMinimum, maximum));
+        _make(index, maximum + 1);
+    }
+
+    function _make(uint256 index, uint256 value) internal {
+        IInferenceLedger.Parameters memory p = _ledgerParameters();
+        if (index == 0) p.thawPeriod = uint48(value);
+        if (index == 1) p.epochLength = uint48(value);
+        if (index == 2) p.batchRetention = uint48(value);
+        if (index == 3) p.claimPeriod = uint48(value);
+        if (index == 5) p.claimBond = uint96(value);
+        if (index == 6) p.maxFeeBps = uint16(value);
+        new InferenceLedger(token, nodes, p);
+    }
+
+    function test_ThawAndWindowHaveBoundsOfTheirOwn() public {
+        bytes4 selector = IInferenceLedger.InferenceLedgerParameterOutOfBounds.selector;
+        IInferenceLedger.Parameters memory p = _ledgerParameters();
+        (p.thawPeriod, p.claimPeriod, p.claimDelay) = (10 minutes - 1, 60, 0);
+        vm.expectRevert(abi.encodeWithSelector(selector, "thawPeriod", 10 minutes - 1, 10 minutes, 30 days));
+        new InferenceLedger(token, nodes, p);
+        p = _ledgerParameters();
+        p.claimWindow = 10 minutes - 1;
+        vm.expectRevert(abi.encodeWithSelector(selector, "claimWindow", 10 minutes - 1, 10 minutes, 30 days));
+        new InferenceLedger(token, nodes, p);
+        p.claimWindow = 1 days + 1;
+        uint256 needed = 2 * (1 days + 1 days + 1);
+        vm.expectRevert(abi.encodeWithSelector(selector, "batchRetention", RETENTION, needed, 90 days));
+        new InferenceLedger(token, nodes, p);
+        (p.claimWindow, p.batchRetention) = (30 days + 1, 90 days);
+        vm.expectRevert(abi.encodeWithSelector(selector, "claimWindow", 30 days + 1, 10 minutes, 30 days));
+        new InferenceLedger(token, nodes, p);
+    }
+
+    function test_RevertWhen_MoreThanAllCreditsAreDeposited() public {
+        uint256 tooMuch = uint256(type(uint96).max) + 1;
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerTooManyCredits.selector, tooMuch));
+        vm.prank(payer);
+        ledger.deposit(tooMuch);
+    }
+
+    function test_Compensate() public {
+        _registerGateway();
+        _deposit(gateway, 10e18);
+        IInferenceLedger.Compensation[] memory given = new IInferenceLedger.Compensation[](2);
+        given[0] = IInferenceLedger.Compensation(payer, keccak256("late"), worker, 3e18);
+        given[1] = IInferenceLedger.Compensation(stranger, keccak256("later"), gateway, 4e18);
+        vm.expectEmit();
+        emit IInferenceLedger.Compensated(payer, gateway, worker, keccak256("late"), 3e18);
+        vm.prank(gatewaySigner);
+        ledger.compensate(gateway, given);
+        vm.assertEq(ledger.balanceOf(payer), 3e18);
+        vm.assertEq(ledger.balanceOf(stranger), 4e18);
+        vm.assertEq(ledger.balanceOf(gateway), 3e18);
+
+        bytes4 notAuthorized = IInferenceLedger.InferenceLedgerNotAuthorized.selector;
+        vm.expectRevert(abi.encodeWithSelector(notAuthorized, gateway, stranger));
+        vm.prank(stranger);
+        ledger.compensate(gateway, given);
+        bytes4 insufficient = IInferenceLedger.InferenceLedgerInsufficientBalance.selector;
+        vm.expectRevert(abi.encodeWithSelector(insufficient, gateway, 0, 4e18));
+        vm.prank(gateway);
+        ledger.compensate(gateway, given);
+        given[0].payer = address(0);
+        vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAddress.selector);
+        vm.prank(gateway);
+        ledger.compensate(gateway, given);
     }
 
     function test_Deposit(uint256 amount) public {

@@ -25,28 +25,28 @@ contract CloseTogetherTest is Base {
         vm.expectEmit();
         emit IInferenceLedger.SessionClosed(id, payer, BUDGET - SETTLED, SETTLED);
         vm.prank(stranger);
-        ledger.closeTogether(consent, byPayer, byGateway);
+        ledger.closeTogether(_terms(consent.session), consent, byPayer, byGateway);
         vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
-        vm.assertEq(ledger.session(id).payer, address(0));
+        vm.assertEq(_session(id).budget, 0);
     }
 
     function test_ThePayerBringsTheGateways() public {
         bytes memory byGateway = _signed(GATEWAY_SIGNER_KEY, _consent());
         vm.prank(payer);
-        ledger.closeTogether(_consent(), "", byGateway);
+        ledger.closeTogether(_terms(_consent().session), _consent(), "", byGateway);
         vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
     }
 
     function test_OperatorOrSignerBringsThePayers() public {
         bytes memory byPayer = _signed(PAYER_KEY, _consent());
         vm.prank(gatewaySigner);
-        ledger.closeTogether(_consent(), byPayer, "");
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, "");
 
         id = _open(BUDGET);
         SessionClose memory consent = SessionClose(id, 0, uint64(block.timestamp));
         byPayer = _signed(PAYER_KEY, consent);
         vm.prank(gateway);
-        ledger.closeTogether(consent, byPayer, "");
+        ledger.closeTogether(_terms(consent.session), consent, byPayer, "");
         vm.assertEq(ledger.balanceOf(payer), 2 * uint256(BUDGET) - SETTLED);
     }
 
@@ -54,7 +54,7 @@ contract CloseTogetherTest is Base {
         bytes memory byPayer = _signed(PAYER_KEY, _consent());
         vm.startPrank(gateway);
         nodes.deregister();
-        ledger.closeTogether(_consent(), byPayer, "");
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, "");
         vm.stopPrank();
         vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
     }
@@ -76,8 +76,8 @@ contract CloseTogetherTest is Base {
         vm.expectRevert(
             abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoConsent.selector, consent.session, address(wallet))
         );
-        ledger.closeTogether(consent, byStranger, "");
-        ledger.closeTogether(consent, byOwner, "");
+        ledger.closeTogether(_terms(consent.session), consent, byStranger, "");
+        ledger.closeTogether(_terms(consent.session), consent, byOwner, "");
         vm.stopPrank();
         vm.assertEq(ledger.balanceOf(address(wallet)), BUDGET);
     }
@@ -89,13 +89,13 @@ contract CloseTogetherTest is Base {
         bytes4 selector = IInferenceLedger.InferenceLedgerNoConsent.selector;
         vm.startPrank(stranger);
         vm.expectRevert(abi.encodeWithSelector(selector, id, payer));
-        ledger.closeTogether(_consent(), byStranger, byGateway);
+        ledger.closeTogether(_terms(_consent().session), _consent(), byStranger, byGateway);
         vm.expectRevert(abi.encodeWithSelector(selector, id, gateway));
-        ledger.closeTogether(_consent(), byPayer, byStranger);
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, byStranger);
         vm.expectRevert(abi.encodeWithSelector(selector, id, gateway));
-        ledger.closeTogether(_consent(), byPayer, hex"1234");
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, hex"1234");
         vm.expectRevert(abi.encodeWithSelector(selector, id, payer));
-        ledger.closeTogether(_consent(), "", byGateway);
+        ledger.closeTogether(_terms(_consent().session), _consent(), "", byGateway);
         vm.stopPrank();
     }
 
@@ -105,7 +105,7 @@ contract CloseTogetherTest is Base {
         nodes.setSigner(stranger);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoConsent.selector, id, gateway));
         vm.prank(payer);
-        ledger.closeTogether(_consent(), "", byGateway);
+        ledger.closeTogether(_terms(_consent().session), _consent(), "", byGateway);
     }
 
     function test_RevertWhen_ConsentedToAnotherTotal() public {
@@ -116,7 +116,7 @@ contract CloseTogetherTest is Base {
                 IInferenceLedger.InferenceLedgerConsentToOtherTotal.selector, id, SETTLED, SETTLED - 1
             )
         );
-        ledger.closeTogether(consent, "", "");
+        ledger.closeTogether(_terms(consent.session), consent, "", "");
     }
 
     function test_RevertWhen_ConsentIsExpired() public {
@@ -125,15 +125,15 @@ contract CloseTogetherTest is Base {
         vm.expectRevert(
             abi.encodeWithSelector(IInferenceLedger.InferenceLedgerConsentExpired.selector, id, consent.deadline)
         );
-        ledger.closeTogether(consent, "", "");
+        ledger.closeTogether(_terms(consent.session), consent, "", "");
     }
 
     function test_RevertWhen_UsedAgain() public {
         bytes memory byPayer = _signed(PAYER_KEY, _consent());
         vm.startPrank(gateway);
-        ledger.closeTogether(_consent(), byPayer, "");
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, "");
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, id));
-        ledger.closeTogether(_consent(), byPayer, "");
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, "");
         vm.stopPrank();
     }
 

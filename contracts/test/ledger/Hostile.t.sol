@@ -13,7 +13,7 @@ contract LedgerHostileTest is Base {
     InferenceLedger internal target;
 
     function _with(OpenToken hostile) internal {
-        target = new InferenceLedger(hostile, nodes, SESSION_THAW, MAX_FEE_BPS);
+        target = new InferenceLedger(hostile, nodes, _ledgerParameters());
         hostile.mint(payer, 1_000);
         vm.prank(payer);
         hostile.approve(address(target), 1_000);

@@ -26,12 +26,18 @@ contract InclusionTest is Base {
         inclusion.receipt = keccak256("another");
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.receipt = _receipt(inclusion.receiptIndex);
-        inclusion.payout.amount += 1;
+        inclusion.payouts[inclusion.payoutIndex] += 1;
         vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.payout.amount -= 1;
-        inclusion.payout.faults += 1;
+        inclusion.payouts[inclusion.payoutIndex] -= 1;
+        inclusion.subroots[inclusion.payoutIndex] ^= bytes32(uint256(1));
         vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.payout.faults -= 1;
+        inclusion.subroots[inclusion.payoutIndex] ^= bytes32(uint256(1));
+        inclusion.link = "other";
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.link = "link";
+        inclusion.slot += 1;
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.slot -= 1;
         inclusion.gateway = stranger;
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.gateway = gateway;
@@ -49,13 +55,25 @@ contract InclusionTest is Base {
         }
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.receiptProof = receiptProof;
-        bytes32[] memory payoutProof = inclusion.payoutProof;
-        inclusion.payoutProof = new bytes32[](0);
+    }
+
+    function test_PayoutsAndSubrootsBelongTogether() public {
+        IInferenceLedger.Inclusion memory inclusion = _settled(3, 2, 0);
+        bytes32[] memory subroots = inclusion.subroots;
+        inclusion.subroots = new bytes32[](1);
+        inclusion.subroots[0] = subroots[0];
         vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.payoutProof = new bytes32[](payoutProof.length + 1);
-        for (uint256 i = 0; i < payoutProof.length; ++i) {
-            inclusion.payoutProof[i] = payoutProof[i];
-        }
+        // The same bytes cut otherwise: a subroot that moved into the link.
+        inclusion.link = bytes.concat(subroots[1], "link");
+        vm.assertFalse(ledger.isIncluded(inclusion));
+    }
+
+    function test_ARootThatDoesNotCarryThePayoutProvesNothing() public {
+        IInferenceLedger.Inclusion memory inclusion = _settled(3, 1, 0);
+        inclusion.numReceipts += 1;
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.numReceipts -= 1;
+        inclusion.top ^= bytes32(uint256(1));
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
@@ -68,12 +86,15 @@ contract InclusionTest is Base {
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
-    function test_AnEmptyTreeIncludesNothing() public {
+    function test_RevertWhen_ASumTreeHasNoShape() public {
         IInferenceLedger.Inclusion memory inclusion = _settled(1, 1, 0);
-        inclusion.payout.top = 0;
-        vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.payout.receipts = 0;
-        vm.assertFalse(ledger.isIncluded(inclusion));
+        bytes4 selector = SumTree.SumTreeInvalidShape.selector;
+        inclusion.top = 0;
+        vm.expectRevert(abi.encodeWithSelector(selector, bytes32(0), 1, 1));
+        ledger.isIncluded(inclusion);
+        inclusion.numReceipts = 0;
+        vm.expectRevert(abi.encodeWithSelector(selector, bytes32(0), 1, 0));
+        ledger.isIncluded(inclusion);
     }
 
     function test_SumsThatOverflowFailWithoutAPanic() public {
@@ -89,10 +110,12 @@ contract InclusionTest is Base {
     {
         inclusion.receiptIndex = uint32(seed % numReceipts);
         inclusion.payoutIndex = uint32((seed >> 32) % numPayouts);
-        inclusion.numPayouts = numPayouts;
         inclusion.gateway = gateway;
+        inclusion.slot = nextSlot;
+        inclusion.link = "link";
         inclusion.receipt = _receipt(inclusion.receiptIndex);
         inclusion.cost = _cost(inclusion.receiptIndex);
+        inclusion.numReceipts = numReceipts;
 
         SumNode[] memory level = new SumNode[](numReceipts);
         for (uint32 i = 0; i < numReceipts; ++i) {
@@ -100,26 +123,23 @@ contract InclusionTest is Base {
         }
         SumNode memory top;
         (top, inclusion.receiptProof) = _prove(level, inclusion.receiptIndex);
+        inclusion.top = top.hash;
 
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](numPayouts);
-        bytes32[] memory leaves = new bytes32[](numPayouts);
+        inclusion.payouts = new uint256[](numPayouts);
+        inclusion.subroots = new bytes32[](numPayouts);
         uint128 total;
         for (uint32 i = 0; i < numPayouts; ++i) {
-            payouts[i] = _payout(address(uint160(0x1000 + i)), 5);
-            if (i == inclusion.payoutIndex) {
-                (payouts[i].top, payouts[i].amount, payouts[i].receipts) = (top.hash, top.sum, numReceipts);
-            }
-            total += payouts[i].amount;
-            bytes32 subroot = SumTree.seal(payouts[i].top, payouts[i].amount, payouts[i].receipts);
-            leaves[i] = SumTree.payoutLeaf(payouts[i].node, subroot, payouts[i].faults);
+            bool proved = i == inclusion.payoutIndex;
+            uint128 amount = proved ? top.sum : 5;
+            inclusion.payouts[i] = _payout(address(uint160(0x1000 + i)), amount);
+            inclusion.subroots[i] = proved ? SumTree.seal(top.hash, top.sum, numReceipts) : bytes32(uint256(i));
+            total += amount;
         }
-        inclusion.payout = payouts[inclusion.payoutIndex];
-        bytes32 expected;
-        (expected, inclusion.payoutProof) = _prove(leaves, inclusion.payoutIndex);
-
         bytes32 id = _open(uint96(total) + 1);
-        inclusion.root = _settle(_one(_claim(id, 0, total, 0, 0)), payouts);
-        vm.assertEq(inclusion.root, expected);
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, total, 0, 0)), inclusion.payouts);
+        batch.header = sha256(abi.encodePacked(inclusion.subroots, "link"));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
     }
 
     /// @dev Recursive and plain, unlike what it checks.
@@ -133,23 +153,6 @@ contract InclusionTest is Base {
         uint256 sibling = index % 2 == 0 ? index + 1 : index - 1;
         if (sibling >= level.length) return (top, rest);
         SumNode[] memory proof = new SumNode[](rest.length + 1);
-        proof[0] = level[sibling];
-        for (uint256 i = 0; i < rest.length; ++i) {
-            proof[i + 1] = rest[i];
-        }
-        return (top, proof);
-    }
-
-    function _prove(bytes32[] memory level, uint256 index) internal pure returns (bytes32, bytes32[] memory) {
-        if (level.length == 1) return (level[0], new bytes32[](0));
-        bytes32[] memory next = new bytes32[]((level.length + 1) / 2);
-        for (uint256 i = 0; i < next.length; ++i) {
-            next[i] = 2 * i + 1 < level.length ? SumTree.payoutInner(level[2 * i], level[2 * i + 1]) : level[2 * i];
-        }
-        (bytes32 top, bytes32[] memory rest) = _prove(next, index / 2);
-        uint256 sibling = index % 2 == 0 ? index + 1 : index - 1;
-        if (sibling >= level.length) return (top, rest);
-        bytes32[] memory proof = new bytes32[](rest.length + 1);
         proof[0] = level[sibling];
         for (uint256 i = 0; i < rest.length; ++i) {
             proof[i + 1] = rest[i];

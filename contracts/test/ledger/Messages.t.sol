@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Assignment, InferenceReceipt, InferenceRequest, SessionClose} from "../../src/libraries/Messages.sol";
+import {Assignment, InferenceReceipt, InferenceRequest, SessionClose, Work} from "../../src/libraries/Messages.sol";
 import {Base} from "../helpers/Base.sol";
 
 /// @notice Digests against EIP-712 spelled out field by field.
 contract MessagesTest is Base {
     function test_HashRequest(InferenceRequest memory m) public view {
         bytes32 typeHash = keccak256(
-            "InferenceRequest(bytes32 session,uint64 nonce,bytes32 model,bytes32 body,uint32 maxTokens,uint8 tier,uint128 maxCost,uint64 ackedBelow,uint128 spent,uint64 deadline)"
+            "InferenceRequest(bytes32 session,uint64 nonce,uint128 maxCost,uint64 ackedBelow,uint128 spent,Work work)Work(bytes32 model,bytes32 body,uint32 maxTokens,uint8 tier,uint64 deadline)"
         );
-        bytes memory head = abi.encode(typeHash, m.session, m.nonce, m.model, m.body, m.maxTokens);
-        bytes memory tail = abi.encode(m.tier, m.maxCost, m.ackedBelow, m.spent, m.deadline);
-        vm.assertEq(ledger.hashRequest(m), _digest(keccak256(bytes.concat(head, tail))));
+        bytes32 workType = keccak256("Work(bytes32 model,bytes32 body,uint32 maxTokens,uint8 tier,uint64 deadline)");
+        Work memory w = m.work;
+        bytes32 work = keccak256(abi.encode(workType, w.model, w.body, w.maxTokens, w.tier, w.deadline));
+        bytes32 structHash = keccak256(abi.encode(typeHash, m.session, m.nonce, m.maxCost, m.ackedBelow, m.spent, work));
+        vm.assertEq(ledger.hashRequest(m), _digest(structHash));
+    }
+
+    function test_HashAcceptance(bytes32 receipt) public view {
+        bytes32 structHash = keccak256(abi.encode(keccak256("Acceptance(bytes32 receipt)"), receipt));
+        vm.assertEq(ledger.hashAcceptance(receipt), _digest(structHash));
     }
 
     function test_HashAssignment(Assignment memory m) public view {

@@ -17,18 +17,16 @@ contract SessionTest is Base {
         budget = uint96(_bound(budget, 1, FUNDS));
         duration = uint32(_bound(duration, 1, type(uint32).max));
         _deposit(payer, FUNDS);
-        bytes32 expected = keccak256(abi.encode(block.chainid, address(ledger), payer, 1));
+        bytes32 expected = bytes32(uint256(uint160(payer)) << 96 | 1);
         uint48 endsAt = uint48(block.timestamp) + duration;
         vm.expectEmit();
-        emit IInferenceLedger.SessionOpened(expected, payer, gateway, sessionKey, budget, endsAt);
+        emit IInferenceLedger.SessionOpened(expected, payer, gateway, sessionKey, 1, budget, endsAt);
         vm.prank(payer);
         bytes32 id = ledger.openSession(gateway, sessionKey, budget, duration);
         vm.assertEq(id, expected);
         vm.assertEq(ledger.balanceOf(payer), FUNDS - budget);
-        IInferenceLedger.Session memory session = ledger.session(id);
-        vm.assertEq(session.key, sessionKey);
-        vm.assertEq(session.gateway, gateway);
-        vm.assertEq(session.payer, payer);
+        vm.assertEq(ledger.sessionId(_terms(id)), id);
+        IInferenceLedger.Session memory session = _session(id);
         vm.assertEq(session.budget, budget);
         vm.assertEq(session.settled, 0);
         vm.assertEq(session.endsAt, endsAt);
@@ -68,8 +66,8 @@ contract SessionTest is Base {
         vm.expectEmit();
         emit IInferenceLedger.SessionToppedUp(id, 7, BUDGET + 7);
         vm.prank(payer);
-        ledger.topUp(id, 7);
-        vm.assertEq(ledger.session(id).budget, BUDGET + 7);
+        ledger.topUp(_terms(id), 7);
+        vm.assertEq(_session(id).budget, BUDGET + 7);
         vm.assertEq(ledger.balanceOf(payer), 0);
     }
 
@@ -77,28 +75,46 @@ contract SessionTest is Base {
         bytes32 id = _open(BUDGET);
         vm.startPrank(payer);
         vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAmount.selector);
-        ledger.topUp(id, 0);
+        ledger.topUp(_terms(id), 0);
         vm.expectRevert(
             abi.encodeWithSelector(IInferenceLedger.InferenceLedgerInsufficientBalance.selector, payer, 0, 1)
         );
-        ledger.topUp(id, 1);
+        ledger.topUp(_terms(id), 1);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, 0));
-        ledger.topUp(0, 1);
+        ledger.topUp(_terms(0), 1);
         uint256 endsAt = block.timestamp + HOUR;
         vm.warp(endsAt);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, endsAt));
-        ledger.topUp(id, 1);
+        ledger.topUp(_terms(id), 1);
         vm.stopPrank();
     }
 
-    function test_RevertWhen_ABudgetWouldLeaveItsBounds() public {
-        vm.prank(treasury);
-        token.mint(payer, type(uint128).max);
-        bytes32 id = _open(type(uint96).max);
-        _deposit(payer, 1);
-        vm.expectRevert(abi.encodeWithSignature("Panic(uint256)", 0x11));
-        vm.prank(payer);
-        ledger.topUp(id, 1);
+    function test_OtherTermsFindNoSession() public {
+        bytes32 id = _open(BUDGET);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        terms.gateway = stranger;
+        _finds(id, terms, 0);
+        terms = _terms(id);
+        terms.key = stranger;
+        _finds(id, terms, 0);
+        terms = _terms(id);
+        terms.payer = stranger;
+        _finds(bytes32(uint256(uint160(stranger)) << 96 | 1), terms, 0);
+        _finds(id, _terms(id), BUDGET);
+    }
+
+    function _finds(bytes32 id, IInferenceLedger.SessionTerms memory terms, uint256 budget) internal {
+        vm.assertEq(ledger.session(terms).budget, budget);
+        if (budget != 0) return;
+        bytes memory error_ = abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, id);
+        vm.startPrank(terms.payer);
+        vm.expectRevert(error_);
+        ledger.topUp(terms, 1);
+        vm.expectRevert(error_);
+        ledger.closeSession(terms);
+        vm.expectRevert(error_);
+        ledger.finalizeClose(terms);
+        vm.stopPrank();
     }
 
     function test_CloseEndsTheSessionNow() public {
@@ -107,19 +123,19 @@ contract SessionTest is Base {
         vm.expectEmit();
         emit IInferenceLedger.SessionEnded(id, uint48(vm.getBlockTimestamp()));
         vm.prank(payer);
-        ledger.closeSession(id);
-        vm.assertEq(ledger.session(id).endsAt, vm.getBlockTimestamp());
+        ledger.closeSession(_terms(id));
+        vm.assertEq(_session(id).endsAt, vm.getBlockTimestamp());
         vm.assertEq(ledger.balanceOf(payer), 0);
     }
 
     function test_RevertWhen_ClosedTwiceOrAfterItsEnd() public {
         bytes32 id = _open(BUDGET);
         vm.startPrank(payer);
-        ledger.closeSession(id);
+        ledger.closeSession(_terms(id));
         vm.expectRevert(
             abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, block.timestamp)
         );
-        ledger.closeSession(id);
+        ledger.closeSession(_terms(id));
         vm.stopPrank();
     }
 
@@ -129,31 +145,31 @@ contract SessionTest is Base {
         _deposit(stranger, 5);
         vm.startPrank(stranger);
         vm.expectRevert(error_);
-        ledger.closeSession(id);
+        ledger.closeSession(_terms(id));
         vm.expectRevert(error_);
-        ledger.topUp(id, 5);
+        ledger.topUp(_terms(id), 5);
         vm.stopPrank();
     }
 
     function test_FinalizeReturnsTheRestAfterTheThaw() public {
         bytes32 id = _open(BUDGET);
         vm.prank(payer);
-        ledger.closeSession(id);
+        ledger.closeSession(_terms(id));
         vm.warp(block.timestamp + SESSION_THAW);
         vm.expectEmit();
         emit IInferenceLedger.SessionClosed(id, payer, BUDGET, 0);
         vm.prank(stranger);
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
         vm.assertEq(ledger.balanceOf(payer), BUDGET);
-        vm.assertEq(ledger.session(id).payer, address(0));
+        vm.assertEq(_session(id).budget, 0);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, id));
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
     }
 
     function test_ASessionEndsByItself() public {
         bytes32 id = _open(BUDGET);
         vm.warp(block.timestamp + HOUR + SESSION_THAW);
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
         vm.assertEq(ledger.balanceOf(payer), BUDGET);
     }
 
@@ -162,9 +178,9 @@ contract SessionTest is Base {
         uint256 closesAt = block.timestamp + HOUR + SESSION_THAW;
         vm.warp(closesAt - 1);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerStillThawing.selector, id, closesAt));
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
         vm.warp(closesAt);
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
     }
 
     function test_RevertWhen_StillThawing(uint256 wait) public {
@@ -172,6 +188,6 @@ contract SessionTest is Base {
         uint256 closesAt = block.timestamp + HOUR + SESSION_THAW;
         vm.warp(_bound(wait, block.timestamp, closesAt - 1));
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerStillThawing.selector, id, closesAt));
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
     }
 }

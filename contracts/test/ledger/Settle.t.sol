@@ -2,9 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
-import {INodeRegistry} from "../../src/interfaces/INodeRegistry.sol";
 import {InferenceRequest} from "../../src/libraries/Messages.sol";
-import {SumTree} from "../../src/libraries/SumTree.sol";
 import {Base} from "../helpers/Base.sol";
 
 contract SettleTest is Base {
@@ -21,30 +19,44 @@ contract SettleTest is Base {
     // What it does
 
     function test_DebitsThePayerPaysTheNodesAndKeepsTheFee() public {
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](2);
+        uint256[] memory payouts = new uint256[](2);
         payouts[0] = _payout(address(0x11), 6e18);
         payouts[1] = _payout(address(0x22), 3.5e18);
-        IInferenceLedger.Debit[] memory debits = new IInferenceLedger.Debit[](1);
-        debits[0] = IInferenceLedger.Debit(id, COST);
-        bytes32 expected = SumTree.payoutInner(_leaf(payouts[0]), _leaf(payouts[1]));
-        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), payouts);
+        bytes memory debits = abi.encode(uint256(1) << 96 | COST);
 
         vm.expectEmit();
-        emit IInferenceLedger.BatchSettled(expected, gateway, 0.5e18, debits, payouts, "bafyreceipts");
-        bytes32 root = _settle(claims, payouts);
+        emit IInferenceLedger.BatchSettled(_hashOf(batch), gateway, debits, payouts, batch.header);
+        vm.prank(gatewaySigner);
+        bytes32 hash = ledger.settle(batch);
 
-        vm.assertEq(root, expected);
+        vm.assertEq(hash, _hashOf(batch));
         vm.assertEq(ledger.balanceOf(address(0x11)), 6e18);
         vm.assertEq(ledger.balanceOf(address(0x22)), 3.5e18);
+        vm.assertEq(_fees(), 0.5e18);
+        vm.assertEq(_session(id).settled, COST);
+        (bytes28 anchored, uint32 settledAt) = ledger.anchor(gateway, batch.slot);
+        vm.assertEq(bytes32(anchored), bytes32(bytes28(hash)));
+        vm.assertEq(settledAt, block.timestamp);
+    }
+
+    function test_FeesGoToTheBalanceWhenCollected() public {
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, 9.5e18)));
+        vm.expectEmit();
+        emit IInferenceLedger.FeesCollected(gateway, 0.5e18);
+        vm.prank(stranger);
+        ledger.collectFees(gateway);
         vm.assertEq(ledger.balanceOf(gateway), 0.5e18);
-        vm.assertEq(ledger.session(id).settled, COST);
-        vm.assertEq(ledger.settledAt(gateway, root), block.timestamp);
+        vm.assertEq(_fees(), 0);
+        vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAmount.selector);
+        ledger.collectFees(gateway);
     }
 
     function test_TheOperatorSettlesToo() public {
         IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
+        IInferenceLedger.Batch memory batch = _batch(claims, _one(_payout(worker, COST)));
         vm.prank(gateway);
-        ledger.settle(claims, _one(_payout(worker, COST)), "");
+        ledger.settle(batch);
         vm.assertEq(ledger.balanceOf(worker), COST);
     }
 
@@ -52,27 +64,27 @@ contract SettleTest is Base {
         _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
         vm.prank(worker);
         bytes32 opened = ledger.openSession(gateway, sessionKey, uint96(COST), HOUR);
-        vm.assertEq(ledger.session(opened).budget, COST);
+        vm.assertEq(_session(opened).budget, COST);
     }
 
     function test_SeveralClaimsOfASessionAddUp() public {
         IInferenceLedger.Claim[] memory claims = _two(_claim(id, 3, 2e18, 1, 1e18), _claim(id, 9, 4e18, 2, 1.5e18));
         _settle(claims, _one(_payout(worker, 7.5e18)));
-        vm.assertEq(ledger.session(id).settled, 7.5e18);
+        vm.assertEq(_session(id).settled, 7.5e18);
     }
 
     function test_AcknowledgedTotalsCarryOn() public {
         _settle(_two(_claim(id, 0, 2e18, 0, 0), _claim(id, 1, 3e18, 0, 0)), _one(_payout(worker, 5e18)));
         // The next request acknowledges both; only what is new is debited.
         _settle(_one(_claim(id, 2, 4e18, 2, 5e18)), _one(_payout(worker, 4e18)));
-        vm.assertEq(ledger.session(id).settled, 9e18);
+        vm.assertEq(_session(id).settled, 9e18);
         vm.assertEq(ledger.balanceOf(worker), 9e18);
     }
 
     function test_AnAcknowledgementAloneIsAClaim() public {
         IInferenceLedger.Claim memory newest = _claim(SESSION_KEY, _request(id, 5, COST, 5, 8e18), 0);
         _settle(_one(newest), _one(_payout(worker, 8e18)));
-        vm.assertEq(ledger.session(id).settled, 8e18);
+        vm.assertEq(_session(id).settled, 8e18);
     }
 
     function test_SeveralSessionsInOneBatch() public {
@@ -82,24 +94,24 @@ contract SettleTest is Base {
         claims[1] = _claim(id, 1, 2e18, 0, 0);
         claims[2] = _claim(other, 0, 4e18, 0, 0);
         _settle(claims, _one(_payout(worker, 7e18)));
-        vm.assertEq(ledger.session(id).settled, 3e18);
-        vm.assertEq(ledger.session(other).settled, 4e18);
+        vm.assertEq(_session(id).settled, 3e18);
+        vm.assertEq(_session(other).settled, 4e18);
     }
 
     function test_SettlesDuringTheThawAndAfterTheEnd() public {
         vm.prank(payer);
-        ledger.closeSession(id);
+        ledger.closeSession(_terms(id));
         vm.warp(block.timestamp + SESSION_THAW + 1 days);
         _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
-        ledger.finalizeClose(id);
+        ledger.finalizeClose(_terms(id));
         vm.assertEq(ledger.balanceOf(payer), BUDGET - COST);
     }
 
     function test_RevertWhen_TheSessionIsClosedForGood() public {
         IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
         vm.warp(block.timestamp + HOUR + SESSION_THAW);
-        ledger.finalizeClose(id);
-        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotGatewayOfSession.selector, id, gateway));
+        ledger.finalizeClose(_terms(id));
+        _expect(_noSuchSession(id));
         _settle(claims, _one(_payout(worker, COST)));
     }
 
@@ -119,7 +131,7 @@ contract SettleTest is Base {
         claims[1] = _claim(other, 0, COST, 0, 0);
         claims[2] = claims[0];
         _settle(claims, _one(_payout(worker, 2 * COST)));
-        vm.assertEq(ledger.session(id).settled, COST);
+        vm.assertEq(_session(id).settled, COST);
     }
 
     function test_RevertWhen_OlderClaimsFallBelowWhatIsSettled() public {
@@ -154,7 +166,7 @@ contract SettleTest is Base {
 
     function test_TheWholeBudgetCanBeSpent() public {
         _settle(_one(_claim(id, 0, BUDGET, 0, 0)), _one(_payout(worker, BUDGET)));
-        vm.assertEq(ledger.session(id).settled, BUDGET);
+        vm.assertEq(_session(id).settled, BUDGET);
     }
 
     function test_RevertWhen_NoncesDoNotRise() public {
@@ -183,37 +195,33 @@ contract SettleTest is Base {
 
     function test_RevertWhen_SignedByAnother() public {
         IInferenceLedger.Claim memory claim = _claim(PAYER_KEY, _request(id, 0, COST, 0, 0), COST);
-        _expect(_invalidSignature(0));
+        _expect(_noSuchSession(id));
         _settle(_one(claim), _one(_payout(worker, COST)));
+        // The session's key signed the first one; that does not vouch for the second.
+        IInferenceLedger.Claim[] memory claims =
+            _two(_claim(id, 0, COST, 0, 0), _claim(PAYER_KEY, _request(id, 1, COST, 0, 0), COST));
+        _expect(_invalidSignature(1));
+        _settle(claims, _one(_payout(worker, COST)));
     }
 
     function test_RevertWhen_AnyFieldWasChanged(uint8 field) public {
         IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, _request(id, 1, COST, 1, 1), 1);
-        InferenceRequest memory request = claim.request;
         bytes32 other = _open(BUDGET);
-        field = uint8(_bound(field, 0, 9));
-        if (field == 0) request.session = other;
-        if (field == 1) request.nonce += 1;
-        if (field == 2) request.model = 0;
-        if (field == 3) request.body = 0;
-        if (field == 4) request.maxTokens += 1;
-        if (field == 5) request.tier += 1;
-        if (field == 6) request.maxCost += 1;
-        if (field == 7) request.ackedBelow -= 1;
-        if (field == 8) request.spent += 1;
-        if (field == 9) request.deadline += 1;
-        _expect(
-            abi.encodeWithSelector(
-                IInferenceLedger.InferenceLedgerInvalidSignature.selector, request.session, request.nonce
-            )
-        );
+        field = uint8(_bound(field, 0, 5));
+        if (field == 0) claim.session = other;
+        if (field == 1) claim.counts += 1 << 192; // nonce
+        if (field == 2) claim.work = 0;
+        if (field == 3) claim.amounts += 1 << 128; // maxCost
+        if (field == 4) claim.counts -= 1 << 128; // ackedBelow
+        if (field == 5) claim.amounts += 1; // spent
+        _expect(_noSuchSession(claim.session));
         _settle(_one(claim), _one(_payout(worker, 1)));
     }
 
     function test_RevertWhen_SignedForAnotherChain() public {
         IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
         vm.chainId(block.chainid + 1);
-        _expect(_invalidSignature(0));
+        _expect(_noSuchSession(id));
         _settle(claims, _one(_payout(worker, COST)));
     }
 
@@ -223,34 +231,116 @@ contract SettleTest is Base {
         bytes32 lowS = claim.vs & bytes32(uint256(type(int256).max));
         // The twin (n - s, other parity) does not fit the compact form; what is left of it is another signature.
         claim.vs = bytes32(order - uint256(lowS));
-        _expect(_invalidSignature(0));
+        _expect(_noSuchSession(id));
         _settle(_one(claim), _one(_payout(worker, COST)));
         (claim.r, claim.vs) = (0, 0);
-        _expect(_invalidSignature(0));
+        _expect(_noSuchSession(id));
         _settle(_one(claim), _one(_payout(worker, COST)));
     }
 
     // Who may settle
 
-    function test_RevertWhen_NotAnActiveGateway() public {
-        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
-        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNotActive.selector, stranger, GATEWAY));
+    function test_RevertWhen_NeitherOperatorNorSettler() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        bytes4 selector = IInferenceLedger.InferenceLedgerNotAuthorized.selector;
+        vm.expectRevert(abi.encodeWithSelector(selector, gateway, stranger));
         vm.prank(stranger);
-        ledger.settle(claims, _one(_payout(worker, COST)), "");
+        ledger.settle(batch);
+        vm.expectEmit();
+        emit IInferenceLedger.SettlerSet(gateway, stranger);
         vm.prank(gateway);
-        nodes.beginUnstake(1);
-        _expect(abi.encodeWithSelector(INodeRegistry.NodeRegistryNotActive.selector, gatewaySigner, GATEWAY));
-        _settle(claims, _one(_payout(worker, COST)));
+        ledger.setSettler(stranger);
+        vm.expectRevert(abi.encodeWithSelector(selector, gateway, gatewaySigner));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+        vm.prank(stranger);
+        ledger.settle(batch);
+        vm.assertEq(ledger.balanceOf(worker), COST);
+    }
+
+    function test_AGatewayWithoutStakeStillSettlesWhatItServed() public {
+        vm.prank(gateway);
+        nodes.deregister();
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        vm.assertEq(ledger.balanceOf(worker), COST);
     }
 
     function test_RevertWhen_AnotherGatewaySettles() public {
-        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
-        _register(stranger, stranger, GATEWAY, MIN_GATEWAY);
-        vm.expectRevert(
-            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotGatewayOfSession.selector, id, stranger)
-        );
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        batch.gateway = stranger;
+        _expect(_noSuchSession(id));
         vm.prank(stranger);
-        ledger.settle(claims, _one(_payout(worker, COST)), "");
+        ledger.settle(batch);
+    }
+
+    // Slots
+
+    function test_ASlotIsFreeAgainAfterTheRetention() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+        uint256 freeAt = block.timestamp + RETENTION;
+        nextSlot = batch.slot;
+        IInferenceLedger.Batch memory next = _batch(_one(_claim(id, 1, COST, 1, COST)), _one(_payout(worker, COST)));
+        vm.warp(freeAt - 1);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSlotBusy.selector, gateway, batch.slot, freeAt));
+        vm.prank(gatewaySigner);
+        ledger.settle(next);
+        vm.warp(freeAt);
+        vm.prank(gatewaySigner);
+        ledger.settle(next);
+        (bytes28 anchored,) = ledger.anchor(gateway, batch.slot);
+        vm.assertEq(bytes32(anchored), bytes32(bytes28(_hashOf(next))));
+    }
+
+    // Faults
+
+    function test_AFaultCountsUpToWhatTheBatchPays() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        batch.faults = new IInferenceLedger.Fault[](1);
+        batch.faults[0] = IInferenceLedger.Fault(worker, 3 * uint96(COST));
+        vm.expectEmit();
+        emit IInferenceLedger.NodeFaulted(worker, gateway, 3 * uint96(COST));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+        (, uint96 earned, uint96 faulted) = ledger.pendingWork(worker);
+        vm.assertEq(earned, COST);
+        vm.assertEq(faulted, COST);
+    }
+
+    function test_RevertWhen_AFaultHasNoPayout() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        batch.faults = new IInferenceLedger.Fault[](2);
+        batch.faults[0] = IInferenceLedger.Fault(worker, 1);
+        batch.faults[1] = IInferenceLedger.Fault(worker, 1);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFaultWithoutPayout.selector, worker));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+    }
+
+    // Earnings
+
+    function test_EarningsAreCountedOverTwoEpochs() public {
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        vm.assertEq(ledger.lockedEarnings(worker), COST);
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        vm.assertEq(ledger.lockedEarnings(worker), COST);
+        _settle(_one(_claim(id, 1, 1, 1, COST)), _one(_payout(worker, 1)));
+        vm.assertEq(ledger.lockedEarnings(worker), COST + 1e12, "rounded up to a millionth of a credit");
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        vm.assertEq(ledger.lockedEarnings(worker), 1e12);
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        vm.assertEq(ledger.lockedEarnings(worker), 0);
+    }
+
+    function test_AnEpochsWorkReachesTheReputationOnce() public {
+        _registerWorker();
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        uint256 pending = nodes.reputation(worker);
+        vm.assertTrue(pending > 0.5e18);
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        _settle(_one(_claim(id, 1, 1, 1, COST)), _one(_payout(worker, 1)));
+        vm.assertLe(nodes.reputation(worker) - pending, 1e13, "only the new payout was added");
     }
 
     // Payouts
@@ -265,7 +355,7 @@ contract SettleTest is Base {
             _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFeeTooHigh.selector, fee, maximum));
         }
         _settle(claims, _one(_payout(worker, paid)));
-        vm.assertEq(ledger.balanceOf(gateway), tooHigh ? 0 : fee);
+        vm.assertEq(_fees(), tooHigh ? 0 : fee);
     }
 
     function test_RevertWhen_TheFeeIsTooHighByOne() public {
@@ -277,7 +367,7 @@ contract SettleTest is Base {
     }
 
     function test_RevertWhen_PayoutsExceedDebits(uint128 extra) public {
-        extra = uint128(_bound(extra, 1, type(uint128).max - COST));
+        extra = uint128(_bound(extra, 1, type(uint96).max - COST));
         IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
         _expect(
             abi.encodeWithSelector(
@@ -287,65 +377,39 @@ contract SettleTest is Base {
         _settle(claims, _one(_payout(worker, COST + extra)));
     }
 
-    function test_RevertWhen_ThereAreNoPayouts() public {
+    function test_RevertWhen_DebitsHaveNoPayouts() public {
         IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
-        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoPayouts.selector));
-        _settle(claims, new IInferenceLedger.Payout[](0));
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFeeTooHigh.selector, COST, 0));
+        _settle(claims, new uint256[](0));
     }
 
-    function test_RevertWhen_PayoutsDoNotRise() public {
-        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
-        bytes4 selector = IInferenceLedger.InferenceLedgerPayoutsNotRising.selector;
-        _expect(abi.encodeWithSelector(selector, address(0)));
-        _settle(claims, _one(_payout(address(0), COST)));
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](2);
-        (payouts[0], payouts[1]) = (_payout(address(0x22), 1e18), _payout(address(0x22), 1e18));
-        _expect(abi.encodeWithSelector(selector, address(0x22)));
-        _settle(claims, payouts);
-        payouts[1].node = address(0x11);
-        _expect(abi.encodeWithSelector(selector, address(0x11)));
-        _settle(claims, payouts);
+    function test_RevertWhen_HugePayoutsWouldWrapAround() public {
+        uint256[] memory payouts = new uint256[](3);
+        for (uint256 i = 0; i < 3; ++i) {
+            payouts[i] = _payout(worker, type(uint96).max);
+        }
+        uint256 paid = 3 * uint256(type(uint96).max);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerPayoutsExceedDebits.selector, paid, 0));
+        _settle(new IInferenceLedger.Claim[](0), payouts);
     }
 
-    function test_RevertWhen_ASumTreeHasNoShape() public {
-        IInferenceLedger.Claim[] memory claims = _one(_claim(id, 0, COST, 0, 0));
-        IInferenceLedger.Payout memory payout = _payout(worker, COST);
-        payout.receipts = 0;
-        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, payout.top, COST, 0));
-        _settle(claims, _one(payout));
-        (payout.top, payout.receipts) = (0, 1);
-        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, 0, COST, 1));
-        _settle(claims, _one(payout));
-        payout.receipts = 0;
-        _expect(abi.encodeWithSelector(SumTree.SumTreeInvalidShape.selector, 0, COST, 0));
-        _settle(claims, _one(payout));
+    function test_ABatchOfNothingMovesNothing() public {
+        _settle(new IInferenceLedger.Claim[](0), new uint256[](0));
+        vm.assertEq(_fees(), 0);
     }
 
-    function test_ANodeCanBeListedForFaultsAlone() public {
-        IInferenceLedger.Payout memory payout =
-            IInferenceLedger.Payout({node: worker, amount: 0, receipts: 0, faults: 2, top: 0});
-        bytes32 root = _settle(new IInferenceLedger.Claim[](0), _one(payout));
-        vm.assertEq(root, _leaf(payout));
-    }
-
-    function test_RevertWhen_ARootIsAnchoredTwice() public {
-        bytes32 other = _open(BUDGET);
-        bytes32 root = _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
-        IInferenceLedger.Claim[] memory claims = _one(_claim(other, 0, COST, 0, 0));
-        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerBatchAnchored.selector, gateway, root));
-        _settle(claims, _one(_payout(worker, COST)));
-    }
-
-    function test_NobodyCanAnchorAnothersRootFirst() public {
-        IInferenceLedger.Payout[] memory payouts = _one(_payout(worker, COST));
+    function test_GatewaysHaveSlotsOfTheirOwn() public {
         _register(stranger, stranger, GATEWAY, MIN_GATEWAY);
         _deposit(payer, BUDGET);
         vm.prank(payer);
         bytes32 strangers = ledger.openSession(stranger, sessionKey, BUDGET, HOUR);
-        IInferenceLedger.Claim[] memory claims = _one(_claim(strangers, 0, COST, 0, 0));
+        IInferenceLedger.Batch memory batch =
+            _batch(_one(_claim(strangers, 0, COST, 0, 0)), _one(_payout(worker, COST)));
+        batch.gateway = stranger;
         vm.prank(stranger);
-        ledger.settle(claims, payouts, "");
-        _settle(_one(_claim(id, 0, COST, 0, 0)), payouts);
+        ledger.settle(batch);
+        nextSlot = batch.slot;
+        _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
         vm.assertEq(ledger.balanceOf(worker), 2 * COST);
     }
 
@@ -363,7 +427,7 @@ contract SettleTest is Base {
         feeBps = uint16(_bound(feeBps, 0, MAX_FEE_BPS));
         uint256 paid = (total * 10_000 + 9_999 + feeBps) / (10_000 + uint256(feeBps));
         if (paid > total) paid = total;
-        IInferenceLedger.Payout[] memory payouts = new IInferenceLedger.Payout[](_bound(numNodes, 1, 5));
+        uint256[] memory payouts = new uint256[](_bound(numNodes, 1, 5));
         uint256 left = paid;
         for (uint160 i = 0; i < payouts.length; ++i) {
             uint256 amount = i == payouts.length - 1 ? left : left / 2;
@@ -371,18 +435,17 @@ contract SettleTest is Base {
             left -= amount;
         }
         _settle(claims, payouts);
-        uint256 sum = ledger.balanceOf(gateway);
+        uint256 sum = _fees();
         for (uint160 i = 0; i < payouts.length; ++i) {
             sum += ledger.balanceOf(address(0x100 + i));
         }
         vm.assertEq(sum, total);
-        vm.assertEq(ledger.session(id).settled, total);
+        vm.assertEq(_session(id).settled, total);
         vm.assertEq(token.balanceOf(address(ledger)), sum + BUDGET - total);
     }
 
-    function _leaf(IInferenceLedger.Payout memory payout) internal pure returns (bytes32) {
-        bytes32 subroot = keccak256(abi.encodePacked(bytes1(0x02), payout.top, payout.amount, payout.receipts));
-        return keccak256(abi.encodePacked(bytes1(0x03), payout.node, subroot, payout.faults));
+    function _noSuchSession(bytes32 session) internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoSuchSession.selector, session);
     }
 
     function _invalidSignature(uint64 nonce) internal view returns (bytes memory) {

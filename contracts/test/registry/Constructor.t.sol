@@ -17,36 +17,53 @@ contract RegistryConstructorTest is Base {
         vm.assertEq(nodes.minimumStake(7), uint256(MIN_WORKER) + MIN_GATEWAY + MIN_AUDITOR);
     }
 
-    function test_RevertWhen_TokenIsZero() public {
-        vm.expectRevert(INodeRegistry.NodeRegistryZeroToken.selector);
-        new NodeRegistry(IERC20(address(0)), STAKE_THAW, 1, 1, 1);
+    function test_RevertWhen_AnAddressIsZero() public {
+        bytes4 selector = INodeRegistry.NodeRegistryZeroAddress.selector;
+        vm.expectRevert(selector);
+        new NodeRegistry(IERC20(address(0)), address(1), address(2), _registryParameters());
+        vm.expectRevert(selector);
+        new NodeRegistry(token, address(0), address(2), _registryParameters());
+        vm.expectRevert(selector);
+        new NodeRegistry(token, address(1), address(0), _registryParameters());
     }
 
-    function test_ThawPeriodIsBounded(uint48 period) public {
-        if (period < 1 hours || period > 90 days) {
-            vm.expectRevert(
-                abi.encodeWithSelector(
-                    INodeRegistry.NodeRegistryThawPeriodOutOfBounds.selector, period, 1 hours, 90 days
-                )
-            );
-        }
-        new NodeRegistry(token, period, 1, 1, 1);
+    function test_EveryParameterIsBounded() public {
+        _bounds(0, "thawPeriod", 1 hours, 90 days);
+        _bounds(1, "lockMultiple", 1, 100);
+        _bounds(2, "halfWeight", 1, 1e24);
+        _bounds(3, "decayEpochs", 1, 1_000);
+        _bounds(4, "minWorkerStake", 1, 1e27);
+        _bounds(5, "minGatewayStake", 1, 1e27);
+        _bounds(6, "minAuditorStake", 1, 1e27);
     }
 
-    function test_ThawPeriodMayBeAtItsBounds() public {
-        new NodeRegistry(token, 1 hours, 1, 1, 1);
-        new NodeRegistry(token, 90 days, 1, 1, 1);
+    function _bounds(uint256 index, string memory name, uint256 minimum, uint256 maximum) internal {
+        bytes4 selector = INodeRegistry.NodeRegistryParameterOutOfBounds.selector;
+        _kept(index, minimum);
+        _kept(index, maximum);
+        vm.expectRevert(abi.encodeWithSelector(selector, name, minimum - 1, minimum, maximum));
+        _make(index, minimum - 1);
+        vm.expectRevert(abi.encodeWithSelector(selector, name, maximum + 1, minimum, maximum));
+        _make(index, maximum + 1);
     }
 
-    function test_RevertWhen_AMinimumIsOutOfBounds() public {
-        uint256 maximum = 1e27;
-        bytes4 selector = INodeRegistry.NodeRegistryMinimumStakeOutOfBounds.selector;
-        new NodeRegistry(token, STAKE_THAW, maximum, maximum, maximum);
-        vm.expectRevert(abi.encodeWithSelector(selector, 0, 1, maximum));
-        new NodeRegistry(token, STAKE_THAW, 0, 1, 1);
-        vm.expectRevert(abi.encodeWithSelector(selector, maximum + 1, 1, maximum));
-        new NodeRegistry(token, STAKE_THAW, 1, maximum + 1, 1);
-        vm.expectRevert(abi.encodeWithSelector(selector, 0, 1, maximum));
-        new NodeRegistry(token, STAKE_THAW, 1, 1, 0);
+    function _kept(uint256 index, uint256 value) internal {
+        NodeRegistry made = _make(index, value);
+        vm.assertEq(keccak256(abi.encode(made.parameters())), keccak256(abi.encode(_with(index, value))));
+    }
+
+    function _make(uint256 index, uint256 value) internal returns (NodeRegistry) {
+        return new NodeRegistry(token, address(1), address(2), _with(index, value));
+    }
+
+    function _with(uint256 index, uint256 value) internal pure returns (INodeRegistry.Parameters memory p) {
+        p = _registryParameters();
+        if (index == 0) p.thawPeriod = uint48(value);
+        if (index == 1) p.lockMultiple = uint16(value);
+        if (index == 2) p.halfWeight = uint96(value);
+        if (index == 3) p.decayEpochs = uint16(value);
+        if (index == 4) p.minWorkerStake = uint128(value);
+        if (index == 5) p.minGatewayStake = uint128(value);
+        if (index == 6) p.minAuditorStake = uint128(value);
     }
 }

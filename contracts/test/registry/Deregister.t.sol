@@ -46,12 +46,12 @@ contract DeregisterTest is Base {
         vm.startPrank(worker);
         nodes.setOffer(MODEL, 0, 4, 0, 1, 2);
         nodes.deregister();
-        vm.assertEq(nodes.offer(worker, MODEL).endLayer, 0);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).endLayer, 0);
         nodes.register(_params(workerSigner, WORKER), MIN_WORKER);
         vm.assertEq(nodes.node(worker).term, 2);
-        vm.assertEq(nodes.offer(worker, MODEL).endLayer, 0);
-        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNoOffer.selector, worker, MODEL));
-        nodes.removeOffer(MODEL);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).endLayer, 0);
+        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNoOffer.selector, worker, MODEL, 0));
+        nodes.removeOffer(MODEL, 0);
         vm.stopPrank();
     }
 

@@ -13,7 +13,9 @@ contract RegistryHostileTest is Base {
     NodeRegistry internal registry;
 
     function _with(OpenToken hostile) internal {
-        registry = new NodeRegistry(hostile, STAKE_THAW, 10, 10, 10);
+        INodeRegistry.Parameters memory p = _registryParameters();
+        (p.minWorkerStake, p.minGatewayStake, p.minAuditorStake) = (10, 10, 10);
+        registry = new NodeRegistry(hostile, address(ledger), address(court), p);
         hostile.mint(worker, 1_000);
         vm.prank(worker);
         hostile.approve(address(registry), 1_000);

@@ -22,7 +22,7 @@ contract OfferTest is Base {
         vm.prank(worker);
         nodes.setOffer(MODEL, first, end, profile, promptPrice, outputPrice);
         if (first >= end) return;
-        INodeRegistry.Offer memory offer = nodes.offer(worker, MODEL);
+        INodeRegistry.Offer memory offer = nodes.offer(worker, MODEL, profile);
         vm.assertEq(offer.firstLayer, first);
         vm.assertEq(offer.endLayer, end);
         vm.assertEq(offer.numericProfile, profile);
@@ -31,35 +31,37 @@ contract OfferTest is Base {
         vm.assertEq(offer.outputPrice, outputPrice);
     }
 
-    function test_TheNewestOfferCounts() public {
+    function test_TheNewestOfferOfAProfileCounts() public {
         vm.startPrank(worker);
         nodes.setOffer(MODEL, 0, 4, 0, 1, 2);
-        nodes.setOffer(MODEL, 4, 8, 1, 3, 4);
+        nodes.setOffer(MODEL, 4, 8, 0, 3, 4);
+        nodes.setOffer(MODEL, 2, 3, 1, 5, 6);
         vm.stopPrank();
-        vm.assertEq(nodes.offer(worker, MODEL).firstLayer, 4);
-        vm.assertEq(nodes.offer(worker, keccak256("other")).endLayer, 0);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).firstLayer, 4);
+        vm.assertEq(nodes.offer(worker, MODEL, 1).firstLayer, 2);
+        vm.assertEq(nodes.offer(worker, keccak256("other"), 0).endLayer, 0);
     }
 
     function test_RemoveOffer() public {
         vm.startPrank(worker);
         nodes.setOffer(MODEL, 0, 4, 0, 1, 2);
         vm.expectEmit();
-        emit INodeRegistry.OfferRemoved(worker, MODEL);
-        nodes.removeOffer(MODEL);
-        vm.assertEq(nodes.offer(worker, MODEL).endLayer, 0);
-        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNoOffer.selector, worker, MODEL));
-        nodes.removeOffer(MODEL);
+        emit INodeRegistry.OfferRemoved(worker, MODEL, 0);
+        nodes.removeOffer(MODEL, 0);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).endLayer, 0);
+        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryNoOffer.selector, worker, MODEL, 0));
+        nodes.removeOffer(MODEL, 0);
         vm.stopPrank();
     }
 
     function test_OffersRestWhileTheNodeIsNoWorker() public {
         vm.startPrank(worker);
         nodes.setOffer(MODEL, 0, 4, 0, 1, 2);
-        nodes.addStake(MIN_AUDITOR);
-        nodes.setRoles(AUDITOR);
-        vm.assertEq(nodes.offer(worker, MODEL).endLayer, 0);
+        nodes.addStake(MIN_GATEWAY);
+        nodes.setRoles(GATEWAY);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).endLayer, 0);
         nodes.setRoles(WORKER);
-        vm.assertEq(nodes.offer(worker, MODEL).endLayer, 4);
+        vm.assertEq(nodes.offer(worker, MODEL, 0).endLayer, 4);
         vm.stopPrank();
     }
 

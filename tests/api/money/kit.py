@@ -88,7 +88,8 @@ class Market:
     def balances(self) -> dict[str, int]:
         """Ledger balances of the gateway and the nodes."""
         parties = [self.gateway, *self.nodes]
-        return {party.address: self.chain.ledger.balance_of(party.address) for party in parties}
+        ledger = self.chain.ledger
+        return {p.address: ledger.balance_of(p.address) + ledger.fees_of(p.address) for p in parties}
 
     def stages(
         self,

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from api.settlement.batch import BatchFile, ClaimEntry, PayoutEntry, ReceiptEntry, payout_root, sum_tree
+from api.settlement.batch import BatchFile, ClaimEntry, Header, PayoutEntry, ReceiptEntry, header_cid, root_of, sum_tree
 from api.settlement.verify import NotSettled, Verdict, verify_request
+from chain.contracts.ledger import Payout
 from chain.messages import new_account, sign
-from chain.state import Batch, BatchPayout, ChainState
+from chain.state import Batch, ChainState
 from declai.devnet.processes import RedisAddress
+from ipfs.cid import Cid
 from tests.api.money.kit import Books, Market
 
 
@@ -28,20 +30,25 @@ class Case:
     acknowledged: str
     newest: str
 
-    def verify(self, request: str, batch: Batch, file: BatchFile | bytes) -> Verdict:
-        """What anyone finds when the chain says `batch` and its CID leads to `file`."""
-        cid = self.books.blocks.add(file if isinstance(file, bytes) else file.to_bytes())
+    def verify(self, request: str, batch: Batch, file: BatchFile | bytes, header: bytes | None = None) -> Verdict:
+        """What anyone finds when the chain says `batch`, its payouts apart, and its header links to `file`."""
+        link = Cid.parse(self.books.blocks.add(file if isinstance(file, bytes) else file.to_bytes()))
+        subroots = self.subroots(file) if isinstance(file, BatchFile) else (bytes(32),)
+        cid = Cid.parse(self.books.blocks.add(header or Header(subroots, link).to_bytes()))
+        found = replace(batch, header=cid.digest, root=root_of(batch.payouts, cid.digest))
         state = self.state.copy()
         state.batches = {key: row for key, row in state.batches.items() if row.root != self.batch.root}
-        state.batches[batch.gateway, batch.root] = replace(batch, cid=cid)
+        state.batches[found.gateway, found.root] = found
         return verify_request(request, state, self.books.market.chain, self.books.blocks, None)
 
+    def subroots(self, file: BatchFile) -> tuple[bytes, ...]:
+        return tuple(sum_tree(payout.receipts, self.books.market.chain.domain).root for payout in file.payouts)
+
     def anchored(self, file: BatchFile) -> Batch:
-        """The batch that the ledger would have anchored for this file, debits and fee as they were."""
+        """The batch that the ledger would have anchored for this file, debits as they were."""
         domain = self.books.market.chain.domain
-        trees = [(payout, sum_tree(payout.receipts, domain)) for payout in file.payouts]
-        payouts = tuple(BatchPayout(p.node, tree.total, tree.num_leaves, p.faults, tree.top) for p, tree in trees)
-        return replace(self.batch, root=payout_root(file.payouts, domain), payouts=payouts)
+        payouts = tuple(Payout(p.node, sum_tree(p.receipts, domain).total) for p in file.payouts)
+        return replace(self.batch, payouts=payouts)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,8 @@ def case(market: Market, tmp_path_factory: pytest.TempPathFactory, redis_server:
     (row,) = books.settlement.run()
     state = books.index.sync()
     batches = {batch.root: batch for batch in state.batches.values()}
-    file = BatchFile.from_bytes(books.blocks.read_bytes(row.cid, 2**20))
+    link = Header.from_bytes(books.blocks.read_bytes(row.cid, 2**20)).link
+    file = BatchFile.from_bytes(books.blocks.read_bytes(str(link), 2**20))
     yield Case(books, state, batches[row.root], file, batches[earlier.root], acknowledged, newest)
     books.close()
 
@@ -113,7 +121,7 @@ def pay_a_receipt_twice(case: Case) -> BatchFile:
 
 def pay_a_friend(case: Case) -> BatchFile:
     first, *others = case.file.payouts
-    friend = PayoutEntry(node=case.books.market.gateway.address, faults=0, receipts=first.receipts)
+    friend = PayoutEntry(node=case.books.market.gateway.address, receipts=first.receipts)
     return case.file.model_copy(update={"payouts": [friend, *others]})
 
 
@@ -232,7 +240,8 @@ def test_a_gateway_cannot_keep_a_stage_from_its_pay(case: Case) -> None:
     batch = case.anchored(cheaper)
     fee = debit.amount - less - earned
     assert fee > 0
-    batch = replace(batch, debits=(replace(debit, amount=debit.amount - less),), fee=fee)
+    batch = replace(batch, debits=(replace(debit, amount=debit.amount - less),))
+    assert batch.fee == fee
     problems = case.verify(case.newest, batch, cheaper).problems
     assert len(problems) == 1
     assert "the stages end at layer 4" in problems[0]
@@ -246,27 +255,39 @@ def test_payouts_on_chain_other_than_the_receipts_are_found(case: Case) -> None:
 
 def test_debits_on_chain_other_than_the_claims_are_found(case: Case) -> None:
     (debit,) = case.batch.debits
-    dearer = replace(case.batch, debits=(replace(debit, amount=debit.amount + 5),), fee=case.batch.fee + 5)
+    dearer = replace(case.batch, debits=(replace(debit, amount=debit.amount + 5),))
     assert not case.verify(case.newest, dearer, case.file).ok
 
 
+def test_a_header_with_other_subroots_is_found(case: Case) -> None:
+    link = Cid.parse(case.books.blocks.add(case.file.to_bytes()))
+    first, *others = case.subroots(case.file)
+    forged = Header((bytes(32), *others), link)
+    assert not case.verify(case.newest, case.batch, case.file, forged.to_bytes()).ok
+    assert not case.verify(case.newest, case.batch, case.file, Header((first,), link).to_bytes()).ok
+
+
 def test_the_file_of_another_batch_does_not_stand_in(case: Case) -> None:
-    assert not case.verify(case.newest, replace(case.other, root=bytes(32)), case.file).ok
-    other = case.books.blocks.read_bytes(case.other.cid, 2**20)
+    blocks = case.books.blocks
+    other = Header.from_bytes(blocks.read_bytes(header_cid(case.other.header), 2**20))
     with pytest.raises(NotSettled):
-        case.verify(case.newest, case.batch, other)
+        case.verify(case.newest, case.batch, blocks.read_bytes(str(other.link), 2**20))
     with pytest.raises(NotSettled, match="could not be read"):
         case.verify(case.newest, case.batch, b"{}")
+    for header in (b"", b"x" * 35, bytes(36), other.to_bytes()[1:], other.to_bytes() + b"x"):
+        with pytest.raises(NotSettled, match="could not be read"):
+            case.verify(case.newest, case.batch, case.file, header or b"x")
 
 
 def test_another_gateways_lies_about_a_request_settle_nothing(case: Case) -> None:
     """Any gateway can anchor a batch whose file names a stranger's request; the session's own gateway counts."""
     stranger = new_account().address
     file = case.file.model_copy(update={"gateway": stranger, "claims": []})
-    cid = case.books.blocks.add(file.to_bytes())
+    header = Header(case.subroots(file), Cid.parse(case.books.blocks.add(file.to_bytes())))
+    digest = Cid.parse(case.books.blocks.add(header.to_bytes())).digest
     state = case.state.copy()
     state.batches[stranger, case.batch.root] = replace(
-        case.batch, gateway=stranger, cid=cid, block=case.batch.block + 1, debits=()
+        case.batch, gateway=stranger, header=digest, block=case.batch.block + 1, debits=()
     )
     verdict = verify_request(case.newest, state, case.books.market.chain, case.books.blocks, None)
     assert verdict.problems == []

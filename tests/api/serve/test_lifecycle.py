@@ -15,7 +15,7 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from api.settlement.jobs import run_settlement
+from api.settlement.jobs import collect_fees, run_settlement
 from api.store.schema import requests
 from chain.messages import Assignment, Domain, InferenceRequest
 from chain.pricing import Tier, format_credits, request_cost, stage_cost
@@ -249,4 +249,7 @@ def test_settlement_pays_what_the_receipts_say(http: httpx.Client, idle: Network
     assert run_settlement(idle.settings) == []
     for node, amount in earned.items():
         assert idle.chain.ledger.balance_of(node) == amount
+    assert idle.chain.ledger.fees_of(idle.operator.address) == fees
+    assert collect_fees(idle.settings) == fees
+    assert collect_fees(idle.settings) == 0
     assert idle.chain.ledger.balance_of(idle.operator.address) == fees

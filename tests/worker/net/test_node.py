@@ -252,7 +252,7 @@ class World:
         signature = sign(request, self.domain, self.session_key)
         jobs = []
         for stage, (member, (first, end)) in enumerate(zip(self.members, CUTS, strict=True)):
-            terms = self.chain.nodes.offer(member.operator.address, model_id(MODEL))
+            terms = self.chain.nodes.offer(member.operator.address, model_id(MODEL), 0)
             assignment = Assignment(
                 request=digest(request, self.domain),
                 stage=stage,

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IDisputeCourt} from "../../src/interfaces/IDisputeCourt.sol";
+import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
+import {InferenceReceipt} from "../../src/libraries/Messages.sol";
+import {Served} from "../helpers/Served.sol";
+
+contract PayoutChallengeTest is Served {
+    IInferenceLedger.SignedWork internal work;
+    InferenceReceipt internal receipt;
+    bytes32 internal digest;
+    bytes internal acceptance;
+    uint256 internal start;
+
+    function setUp() public override {
+        super.setUp();
+        IInferenceLedger.SignedWork memory made = _work(0, 0, 0);
+        work = made;
+        receipt = _receipt(made);
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(digest));
+        start = block.timestamp;
+    }
+
+    function _challenge() internal {
+        vm.prank(worker);
+        court.challengePayout(gateway, receipt, acceptance);
+    }
+
+    function test_AnUnpaidReceiptIsPaidFromTheGatewaysStake() public {
+        uint256 wallet = token.balanceOf(worker);
+        uint48 decidedAt = uint48(start) + 12 hours;
+        vm.expectEmit();
+        emit IDisputeCourt.PayoutChallenged(digest, gateway, worker, worker, COST, BOND, decidedAt);
+        _challenge();
+        vm.assertEq(token.balanceOf(worker), wallet - BOND);
+        vm.assertTrue(court.isChallenged(digest));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtStillOpen.selector, digest, decidedAt));
+        court.decideChallenge(digest);
+
+        vm.warp(decidedAt);
+        vm.expectEmit();
+        emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 5.5e18, 5e18);
+        vm.prank(stranger);
+        court.decideChallenge(digest);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 5.5e18);
+        vm.assertEq(court.balanceOf(worker), BOND + COST);
+        vm.assertEq(court.balanceOf(treasury), 0.5e18);
+        vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
+        vm.assertFalse(nodes.isActive(gateway, GATEWAY));
+
+        vm.prank(worker);
+        court.withdraw();
+        vm.assertEq(token.balanceOf(worker), wallet + COST);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNothingToWithdraw.selector, worker));
+        vm.prank(worker);
+        court.withdraw();
+    }
+
+    function test_ThawingStakePaysToo() public {
+        vm.prank(gateway);
+        nodes.deregister();
+        _challenge();
+        vm.warp(start + 12 hours);
+        court.decideChallenge(digest);
+        vm.assertEq(court.balanceOf(worker), BOND + COST);
+        vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 5.5e18);
+    }
+
+    function test_AReceiptThatWasSettledEndsTheChallenge() public {
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        _challenge();
+        vm.expectEmit();
+        emit IDisputeCourt.ChallengeAnswered(digest, stranger);
+        vm.prank(stranger);
+        court.answerChallenge(digest, inclusion);
+        vm.assertEq(court.balanceOf(stranger), BOND);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY);
+        bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest);
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, inclusion);
+        vm.warp(start + 12 hours);
+        vm.expectRevert(error_);
+        court.decideChallenge(digest);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtAlreadyChallenged.selector, digest));
+        _challenge();
+    }
+
+    function test_RevertWhen_TheAnswerShowsSomethingElse() public {
+        InferenceReceipt memory other = receipt;
+        other.outputs = keccak256("other");
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, other);
+        _challenge();
+        bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest);
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, inclusion);
+        inclusion.receipt = digest;
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, inclusion);
+        inclusion.gateway = stranger;
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, inclusion);
+    }
+
+    function test_RevertWhen_TheGatewayAcceptedNothing() public {
+        bytes4 selector = IDisputeCourt.DisputeCourtNotSignedBy.selector;
+        acceptance = _signature(WORKER_SIGNER_KEY, ledger.hashAcceptance(digest));
+        vm.expectRevert(abi.encodeWithSelector(selector, gateway, workerKey));
+        _challenge();
+        acceptance = "";
+        vm.expectRevert(abi.encodeWithSelector(selector, gateway, address(0)));
+        _challenge();
+        // An acceptance of another receipt.
+        acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(keccak256("other")));
+        vm.expectRevert();
+        _challenge();
+    }
+
+    function test_TheOperatorsOwnAcceptanceCounts() public {
+        uint256 key = uint256(keccak256("gateway")) >> 1;
+        acceptance = _signature(key, ledger.hashAcceptance(digest));
+        _challenge();
+        vm.assertTrue(court.isChallenged(digest));
+    }
+
+    function test_ARetiredSignerCountsForTheEvidencePeriod() public {
+        vm.prank(gateway);
+        nodes.setSigner(stranger);
+        receipt.finishedAt = uint64(start + 7 days);
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(digest));
+        vm.warp(start + 7 days + 1);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotSignedBy.selector, gateway, gatewaySigner));
+        _challenge();
+        vm.warp(start + 7 days);
+        _challenge();
+    }
+
+    function test_RevertWhen_TooLate() public {
+        uint256 until = uint256(receipt.finishedAt) + 2 days;
+        vm.warp(until + 1);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtTooLate.selector, digest, until));
+        _challenge();
+        vm.warp(until);
+        _challenge();
+    }
+
+    function test_RevertWhen_NothingIsOwed() public {
+        receipt.cost = 0;
+        _acceptAgain();
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNothingOwed.selector, digest));
+        _challenge();
+        receipt.cost = uint128(type(uint96).max) + 1;
+        _acceptAgain();
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNothingOwed.selector, digest));
+        _challenge();
+    }
+
+    // One receipt, one payment
+
+    function test_RevertWhen_TheReceiptIsClaimedFromTheSession() public {
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtClaimedDirectly.selector, digest);
+        vm.expectRevert(error_);
+        _challenge();
+        vm.warp(block.timestamp + 12 hours);
+        ledger.payClaim(terms, receipt.assignment);
+        vm.expectRevert(error_);
+        _challenge();
+    }
+
+    function test_AClaimThatFellCanBeChallenged() public {
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        IInferenceLedger.SignedWork memory later = _work(1, 1, 6e18);
+        _settle(_one(_claim(SESSION_KEY, later.request, 0)), _one(_payout(address(0x22), 6e18)));
+        ledger.voidByAcknowledgement(terms, receipt.assignment, later);
+        _challenge();
+        vm.assertTrue(court.isChallenged(digest));
+    }
+
+    function test_RevertWhen_AChallengedReceiptIsClaimedFromTheSession() public {
+        _challenge();
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerPayoutChallenged.selector, digest));
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+    }
+
+    function test_AGatewayWithoutEnoughStakePaysWhatItHas() public {
+        vm.prank(gateway);
+        nodes.deregister();
+        vm.warp(start + STAKE_THAW - 1);
+        receipt.finishedAt = uint64(block.timestamp);
+        _acceptAgain();
+        _challenge();
+        vm.warp(start + STAKE_THAW);
+        vm.prank(gateway);
+        nodes.withdraw();
+        vm.warp(start + STAKE_THAW + 12 hours);
+        court.decideChallenge(digest);
+        vm.assertEq(court.balanceOf(worker), BOND, "nothing was left to take");
+    }
+
+    function _acceptAgain() internal {
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(digest));
+    }
+}

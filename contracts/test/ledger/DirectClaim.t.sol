@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
+import {InferenceReceipt} from "../../src/libraries/Messages.sol";
+import {Served} from "../helpers/Served.sol";
+
+contract DirectClaimTest is Served {
+    uint256 internal constant DEADLINE = 1_800_003_600;
+    uint256 internal constant FROM = DEADLINE + 1 hours;
+
+    IInferenceLedger.SignedWork internal work;
+    InferenceReceipt internal receipt;
+    bytes32 internal assignment;
+
+    function setUp() public override {
+        super.setUp();
+        IInferenceLedger.SignedWork memory made = _work(3, 3, 0);
+        work = made;
+        receipt = _receipt(made);
+        assignment = receipt.assignment;
+        vm.warp(FROM);
+    }
+
+    function _openIt() internal {
+        vm.prank(workerKey);
+        ledger.openClaim(_terms(id), work, receipt);
+    }
+
+    // Opening
+
+    function test_AClaimLocksTheBondAndNamesTheReceipt() public {
+        bytes32 digest = ledger.hashReceipt(receipt);
+        uint48 paysAt = uint48(FROM) + 12 hours;
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimOpened(assignment, worker, id, digest, 3, COST, BOND, paysAt);
+        _openIt();
+        vm.assertEq(ledger.balanceOf(worker), 9 * BOND);
+        vm.assertEq(_session(id).numClaims, 1);
+        IInferenceLedger.DirectClaim memory claim = ledger.directClaim(assignment);
+        vm.assertEq(claim.node, worker);
+        vm.assertEq(claim.amount, COST);
+        vm.assertEq(claim.receipt, digest);
+        vm.assertEq(claim.session, id);
+        vm.assertEq(claim.paysAt, paysAt);
+    }
+
+    function test_TheOperatorMayClaimToo() public {
+        vm.prank(worker);
+        ledger.openClaim(_terms(id), work, receipt);
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
+    function test_RevertWhen_ClaimedTwice() public {
+        _openIt();
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
+    }
+
+    function test_RevertWhen_ByAStranger() public {
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotNode.selector, worker, stranger));
+        vm.prank(stranger);
+        ledger.openClaim(_terms(id), work, receipt);
+        receipt.node = stranger;
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotNode.selector, worker, workerKey));
+    }
+
+    function test_RevertWhen_TooEarlyOrTooLate() public {
+        uint256 until = DEADLINE + 1 days;
+        bytes memory error_ = abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotClaimable.selector, FROM, until);
+        vm.warp(FROM - 1);
+        _refused(error_);
+        // The session would be closed for good before.
+        uint256 closesAt = uint256(_session(id).endsAt) + SESSION_THAW;
+        vm.assertEq(closesAt, until);
+        vm.warp(until + 1);
+        _refused(error_);
+        vm.warp(until);
+        _openIt();
+    }
+
+    function test_RevertWhen_TheEvidenceIsOfSomethingElse() public {
+        bytes4 unrelated = IInferenceLedger.InferenceLedgerUnrelated.selector;
+        receipt.assignment = keccak256("other");
+        _refused(abi.encodeWithSelector(unrelated, assignment, receipt.assignment));
+        receipt.assignment = assignment;
+        work.assignment.request = keccak256("other");
+        _refused(abi.encodeWithSelector(unrelated, ledger.hashRequest(work.request), work.assignment.request));
+        work.request.session = bytes32(uint256(7));
+        _refused(abi.encodeWithSelector(unrelated, id, work.request.session));
+    }
+
+    function test_RevertWhen_ASignatureIsMissing() public {
+        bytes memory good = work.requestSignature;
+        work.requestSignature = _signature(STRANGER_KEY, ledger.hashRequest(work.request));
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerInvalidSignature.selector, id, 3));
+        work.requestSignature = "";
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerInvalidSignature.selector, id, 3));
+        work.requestSignature = good;
+        bytes memory error_ =
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotAssigned.selector, gateway, assignment);
+        work.assignmentSignature = "";
+        _refused(error_);
+        work.assignmentSignature = _signature(STRANGER_KEY, assignment);
+        _refused(error_);
+    }
+
+    function test_ARetiredGatewaySignerCountsForAWhile() public {
+        vm.prank(gateway);
+        nodes.setSigner(stranger);
+        uint256 snapshot = vm.snapshotState();
+        _openIt();
+        vm.revertToState(snapshot);
+        // A new request, signed long after the key was retired.
+        id = _open(BUDGET);
+        vm.warp(FROM + 1 days + 12 hours + 1);
+        IInferenceLedger.SignedWork memory late = _work(0, 0, 0);
+        late.assignment.deadline = uint64(block.timestamp - 1 hours);
+        _sign(late);
+        bytes32 digest = ledger.hashAssignment(late.assignment);
+        InferenceReceipt memory made = _receipt(late);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotAssigned.selector, gateway, digest));
+        vm.prank(workerKey);
+        ledger.openClaim(terms, late, made);
+    }
+
+    function test_RevertWhen_TheCostIsAboveThePrice() public {
+        bytes4 selector = IInferenceLedger.InferenceLedgerCostAbovePrice.selector;
+        receipt.cost = COST + 1;
+        _refused(abi.encodeWithSelector(selector, COST + 1, COST));
+        receipt.cost = 0;
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerZeroAmount.selector));
+        (receipt.cost, receipt.outputTokens) = (COST, 65);
+        _refused(abi.encodeWithSelector(selector, 65, 64));
+        (receipt.outputTokens, receipt.promptTokens, receipt.cost) = (20, 100, 9e18);
+        _refused(abi.encodeWithSelector(selector, 9e18, MAX_COST));
+    }
+
+    function test_RevertWhen_ClaimsOnARequestExceedItsCap() public {
+        _openIt();
+        // Another stage of the same request: together they would cost more than the payer's cap.
+        work.assignment.stage = 1;
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        receipt.assignment = ledger.hashAssignment(work.assignment);
+        bytes4 selector = IInferenceLedger.InferenceLedgerCostAbovePrice.selector;
+        _refused(abi.encodeWithSelector(selector, 2 * COST, MAX_COST));
+        receipt.cost = MAX_COST - COST;
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 2);
+    }
+
+    function test_RevertWhen_TheBondCannotBePaid() public {
+        vm.prank(worker);
+        ledger.withdraw(10 * BOND);
+        bytes4 selector = IInferenceLedger.InferenceLedgerInsufficientBalance.selector;
+        _refused(abi.encodeWithSelector(selector, worker, 0, BOND));
+    }
+
+    // Paying
+
+    function test_AnUnansweredClaimIsPaidFromTheSession() public {
+        _openIt();
+        vm.expectRevert(
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerClaimRunning.selector, assignment, FROM + 12 hours)
+        );
+        ledger.payClaim(_terms(id), assignment);
+        vm.warp(FROM + 12 hours);
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimPaid(assignment, worker, id, COST);
+        vm.prank(stranger);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(ledger.balanceOf(worker), 10 * BOND + COST);
+        vm.assertEq(_session(id).settled, COST);
+        vm.assertEq(_session(id).numClaims, 0);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoClaim.selector, assignment));
+        ledger.payClaim(_terms(id), assignment);
+    }
+
+    function test_AGatewayThatReturnsDebitsThePayerOnlyForTheRest() public {
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        // The payer's total for this request, fee included, is 6; the stage's 5 are paid already.
+        _settle(_one(_claim(SESSION_KEY, work.request, 6e18)), _one(_payout(address(0x22), 1e18)));
+        vm.assertEq(_session(id).settled, 6e18);
+    }
+
+    function test_AClaimIsPaidAsFarAsTheBudgetGoes() public {
+        _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, BUDGET);
+        vm.assertEq(ledger.balanceOf(worker), 10 * BOND + 2e18);
+        vm.assertEq(ledger.directClaim(assignment).amount, 2e18);
+    }
+
+    function test_RevertWhen_ASessionIsClosedUnderAClaim() public {
+        _openIt();
+        vm.warp(uint256(_session(id).endsAt) + SESSION_THAW);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerClaimsOpen.selector, id, 1));
+        ledger.finalizeClose(_terms(id));
+        ledger.payClaim(_terms(id), assignment);
+        ledger.finalizeClose(_terms(id));
+        vm.assertEq(ledger.balanceOf(payer), BUDGET - COST);
+    }
+
+    function test_RevertWhen_TheTermsAreOfAnotherSession() public {
+        _openIt();
+        bytes32 other = _open(BUDGET);
+        vm.warp(FROM + 12 hours);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnrelated.selector, id, other));
+        ledger.payClaim(_terms(other), assignment);
+    }
+
+    // Voiding by inclusion
+
+    function test_AReceiptThatWasSettledVoidsTheClaim() public {
+        _openIt();
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimVoided(assignment, stranger);
+        vm.prank(stranger);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+        vm.assertEq(ledger.balanceOf(stranger), BOND);
+        vm.assertEq(ledger.balanceOf(worker), 9 * BOND + COST);
+        vm.assertEq(_session(id).settled, COST, "paid once");
+        vm.assertEq(_session(id).numClaims, 0);
+        vm.assertEq(ledger.directClaim(assignment).amount, 0);
+    }
+
+    function test_RevertWhen_AnotherReceiptIsShown() public {
+        _openIt();
+        InferenceReceipt memory other = receipt;
+        other.outputs = keccak256("other");
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, other);
+        bytes4 selector = IInferenceLedger.InferenceLedgerNotIncluded.selector;
+        bytes memory error_ = abi.encodeWithSelector(selector, ledger.directClaim(assignment).receipt);
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+        inclusion.receipt = ledger.directClaim(assignment).receipt;
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+    }
+
+    // Voiding by acknowledgement
+
+    function test_AnAcknowledgementThatBatchesTookVoidsTheClaim() public {
+        _openIt();
+        IInferenceLedger.SignedWork memory later = _work(4, 4, 6e18);
+        _settle(_one(_claim(SESSION_KEY, later.request, 0)), _one(_payout(address(0x22), 6e18)));
+        vm.prank(stranger);
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        vm.assertEq(ledger.balanceOf(stranger), BOND);
+        vm.assertEq(_session(id).numClaims, 0);
+    }
+
+    function test_AnAcknowledgementThatNobodySettledCapsTheClaim() public {
+        _openIt();
+        IInferenceLedger.SignedWork memory later = _work(4, 4, 2e18);
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimCapped(assignment, 2e18);
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        // A lower one changes nothing, a higher one counts.
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCapNotHigher.selector, 2e18, 2e18));
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(9, 9, 3e18));
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, 3e18, "what payer and gateway agreed on, and not more");
+    }
+
+    function test_AHugeAcknowledgementCapsAtTheBudget() public {
+        _openIt();
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, type(uint128).max));
+        vm.assertEq(ledger.directClaim(assignment).cap, BUDGET);
+    }
+
+    function test_WhatClaimsTookDoesNotVoidOthers() public {
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        // A claim on an older request; the payer agreed on 4 for it, and no batch ever took that.
+        IInferenceLedger.SignedWork memory older = _work(1, 1, 0);
+        InferenceReceipt memory made = _receipt(older);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(workerKey);
+        ledger.openClaim(terms, older, made);
+        ledger.voidByAcknowledgement(terms, made.assignment, _work(2, 2, 4e18));
+        vm.assertEq(_session(id).numClaims, 1, "capped, not void");
+    }
+
+    function test_RevertWhen_TheAcknowledgementIsNoneOfIt() public {
+        _openIt();
+        bytes4 selector = IInferenceLedger.InferenceLedgerNotAcknowledged.selector;
+        IInferenceLedger.SignedWork memory later = _work(3, 3, 0);
+        vm.expectRevert(abi.encodeWithSelector(selector, 3, 3));
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        // Signed by the payer alone: the gateway accepted nothing.
+        later = _work(4, 4, 0);
+        later.assignmentSignature = "";
+        bytes32 digest = ledger.hashAssignment(later.assignment);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotAssigned.selector, gateway, digest));
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+    }
+
+    function _refused(bytes memory error_) internal {
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.expectRevert(error_);
+        vm.prank(workerKey);
+        ledger.openClaim(terms, work, receipt);
+    }
+}
