@@ -19,6 +19,7 @@ from pathlib import Path
 from eth_account.signers.local import LocalAccount
 
 from api.settlement.batch import MAX_BATCH_BYTES, Batch, build
+from api.settlement.claims import ClaimAnswers
 from api.settlement.plan import Room, SessionClaim, choose_claim
 from api.store.records import BatchState, StoredBatch
 from api.store.store import Store
@@ -74,9 +75,10 @@ class Settlement:
         self._room = Room(max_claims, max_receipts, MAX_BATCH_BYTES // 2)
         self._lock_path = lock_path
         self._sender = TransactionSender(chain, account, depth=depth, timeout_s=stuck_after_s)
+        self._claims = ClaimAnswers(store, blocks, chain, self._sender, gateway)
 
     def run(self) -> list[Settled]:
-        """Finish an open batch, then settle all there is. Safe to call at any time, any number of times."""
+        """Finish an open batch, settle all there is, answer direct claims. Safe at any time, any number of times."""
         done = []
         with self._exclusive():
             self._reopen_undone()
@@ -85,6 +87,7 @@ class Settlement:
                 if settled is None:
                     continue  # the contract refused it; its requests are free for the next plan
                 done.append(settled)
+            self._claims.run()
         return done
 
     def collect_fees(self) -> int:

@@ -114,6 +114,13 @@ class RequestTables:
             row = db.execute(select(requests).where(requests.c.request == request)).first()
         return None if row is None else to_request(row)
 
+    def numbered(self, session: str, from_nonce: int) -> list[StoredRequest]:
+        """A session's requests from a nonce on, by nonce."""
+        wanted = requests.c.session == session, requests.c.nonce >= from_nonce
+        with self.engine.connect() as db:
+            rows = db.execute(select(requests).where(*wanted).order_by(requests.c.nonce)).all()
+        return [to_request(row) for row in rows]
+
     def request_stages(self, request: str) -> list[StoredStage]:
         """The stages of a finished request in order."""
         with self.engine.connect() as db:

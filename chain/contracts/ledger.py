@@ -143,6 +143,17 @@ class DirectClaim:
     cap: int
 
 
+@dataclass(frozen=True)
+class OpenedClaim:
+    """A direct claim that has not ended, as its event tells it; `receipt` and `assignment` are digests."""
+
+    assignment: bytes
+    node: str
+    session: bytes
+    receipt: bytes
+    nonce: int
+
+
 def session_id(payer: str, number: int) -> bytes:
     """Id of a payer's session: 20 bytes of address, 12 of number."""
     return bytes.fromhex(payer[2:]) + number.to_bytes(12, "big")
@@ -212,6 +223,15 @@ class InferenceLedger(Binding):
     def direct_claim(self, assignment: bytes) -> DirectClaim:
         """`assignment`: its EIP-712 digest."""
         return self._read_row(lambda *row: DirectClaim(*row), "directClaim", assignment)
+
+    def open_claims(self) -> list[OpenedClaim]:
+        """The direct claims under way, on all sessions."""
+        found = []
+        for event in self._log("ClaimOpened"):
+            v = event.values
+            if self.direct_claim(v["assignment"]).pays_at:
+                found.append(OpenedClaim(v["assignment"], v["node"], v["session"], v["receipt"], v["nonce"]))
+        return found
 
     def parameters(self) -> LedgerParameters:
         return self._read_row(LedgerParameters, "parameters")
