@@ -189,6 +189,8 @@ def disputes(bench: Bench) -> dict[str, Any]:
         stage=0,
         first_layer=0,
         end_layer=4,
+        numeric_profile=0,
+        shard=bytes(32),
         node=node.address,
         prompt_price=10**22,
         output_price=10**22,

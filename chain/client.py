@@ -11,6 +11,7 @@ from web3 import HTTPProvider, Web3
 
 from chain.contracts.binding import Event, typed_errors
 from chain.contracts.court import DisputeCourt
+from chain.contracts.jury import Jury
 from chain.contracts.ledger import InferenceLedger
 from chain.contracts.models import ModelRegistry
 from chain.contracts.nodes import NodeRegistry
@@ -83,6 +84,7 @@ class Chain(Rpc):
         self.models = ModelRegistry(self.w3, at["ModelRegistry"])
         self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], deployment.block)
         self.court = DisputeCourt(self.w3, at["DisputeCourt"])
+        self.jury = Jury(self.w3, self.court.jury_address())
 
     @property
     def domain(self) -> Domain:

@@ -24,7 +24,8 @@ from chain.keystore import open_keystore, read_password
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 
-DAY_S = 86_400
+HOUR = 3600
+DAY_S = 24 * HOUR
 EXAMPLE = """example:
   python -m chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --password-file password \\
       --treasury 0x... --out deployment.json
@@ -60,6 +61,22 @@ class Parameters(BaseModel):
     equivocation_bps: int = Field(default=5000, gt=0, le=10_000)
     reward_bps: int = Field(default=2000, ge=0, le=5000)
     fine_bps: int = Field(default=1000, ge=0, le=10_000)
+    dispute_period_s: int = Field(default=HOUR, ge=1)
+    opening_period_s: int = Field(default=6 * HOUR, ge=1)
+    draw_period_s: int = Field(default=HOUR, ge=1)
+    commit_period_s: int = Field(default=12 * HOUR, ge=1)
+    reveal_period_s: int = Field(default=6 * HOUR, ge=1)
+    appeal_period_s: int = Field(default=12 * HOUR, ge=1)
+    cap_bps: int = Field(default=5000, gt=0, le=10_000)
+    dispute_bond: int = Field(default=25 * UNITS_PER_CREDIT, gt=0)
+    juror_fee: int = Field(default=UNITS_PER_CREDIT // 2, gt=0)
+    juror_penalty: int = Field(default=2 * UNITS_PER_CREDIT, gt=0)
+    draw_delay_blocks: int = Field(default=4, ge=1, le=32)
+    jury_size: int = Field(default=5, ge=3, le=11)
+    min_jury: int = Field(default=3, ge=3, le=11)
+    max_rounds: int = Field(default=3, ge=1, le=3)
+    warning_share: int = Field(default=500_000, ge=1, le=1_000_000, description="millionths of the slashing threshold")
+    tolerance: int = Field(default=50_000, ge=1, le=500_000, description="millionths of the slashing threshold")
 
 
 def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deployment:
@@ -88,12 +105,17 @@ def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deplo
     ledger = (p.session_thaw_s, p.epoch_length_s, p.batch_retention_s, *claims, p.max_fee_bps)
     periods = (p.challenge_period_s, p.answer_period_s, p.evidence_period_s, p.jail_period_s)
     court = (*periods, p.challenge_bond, p.equivocation_bps, p.reward_bps, p.fine_bps)
+    terms = (p.cap_bps, p.dispute_bond, p.juror_fee, p.juror_penalty)
+    disputes = (p.dispute_period_s, p.opening_period_s, *terms)
+    votes = (p.draw_period_s, p.commit_period_s, p.reveal_period_s, p.appeal_period_s)
+    sizes = (p.draw_delay_blocks, p.jury_size, p.min_jury, p.max_rounds)
+    juries = (*votes, *sizes, p.warning_share, p.tolerance)
     arguments: dict[ContractName, tuple[Any, ...]] = {
         "CreditToken": (p.treasury,),
         "NodeRegistry": (at["CreditToken"], at["InferenceLedger"], at["DisputeCourt"], registry),
         "ModelRegistry": (),
         "InferenceLedger": (at["CreditToken"], at["NodeRegistry"], ledger),
-        "DisputeCourt": (at["CreditToken"], at["NodeRegistry"], at["InferenceLedger"], p.treasury, court),
+        "DisputeCourt": (at["InferenceLedger"], p.treasury, court, disputes, juries),
     }
     for name in order:
         address = _create(sender, name, *arguments[name])

@@ -173,7 +173,11 @@ class InferenceRequest(Message):
 
 
 class Assignment(Message):
-    """A gateway's order for one stage of one request, signed by the gateway's signer. `deadline` is Unix seconds."""
+    """A gateway's order for one stage of one request, signed by the gateway's signer.
+
+    `shard` names the weights (`Manifest.shard_root`), `numeric_profile` the format to compute in (`NUMERIC_PROFILES`);
+    `deadline` is Unix seconds.
+    """
 
     type_name = "Assignment"
 
@@ -181,6 +185,8 @@ class Assignment(Message):
     stage: Uint8
     first_layer: Uint16
     end_layer: Uint16
+    numeric_profile: Uint8
+    shard: Bytes32
     node: Address
     prompt_price: Uint128
     output_price: Uint128

@@ -106,6 +106,7 @@ class ProblemKind(StrEnum):
     NEIGHBOURS_DIFFER = "neighbours_differ"
     WRONG_TOKENS = "wrong_tokens"
     WRONG_SHARDS = "wrong_shards"
+    WRONG_PROFILE = "wrong_profile"
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,13 @@ class Transcript:
 
 @dataclass(frozen=True)
 class SignedPlan:
-    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer.
-
-    `shard_roots`, one per stage (`Manifest.shard_root`), names the weights that had to be used; without it they are
-    not checked.
-    """
+    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer."""
 
     domain: Domain
     request: InferenceRequest
     assignments: Sequence[Assignment]
     signers: Mapping[str, str]
     num_prompt_tokens: int
-    shard_roots: Sequence[bytes] | None = None
 
 
 def verify_receipt(
@@ -243,8 +239,10 @@ def _check_records(
     inputs, outputs = commitments.heads(records, job, assignment_digest, output)
     if inputs != receipt.inputs or (outputs != receipt.outputs and (not is_last or transcript is not None)):
         raise _RecordProblem(ProblemKind.BROKEN_CHAIN, "the records do not give the signed heads")
-    if plan.shard_roots is not None and records[0].shard_root != plan.shard_roots[stage]:
-        raise _RecordProblem(ProblemKind.WRONG_SHARDS, "the records name other weights than the manifest")
+    if records[0].shard_root != plan.assignments[stage].shard:
+        raise _RecordProblem(ProblemKind.WRONG_SHARDS, "the records name other weights than the assignment")
+    if records[0].numeric_profile != plan.assignments[stage].numeric_profile:
+        raise _RecordProblem(ProblemKind.WRONG_PROFILE, "the records name another number format than the assignment")
     if transcript is not None:
         _check_tokens(records, transcript, stage == 0, is_last)
     return records

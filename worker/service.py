@@ -8,8 +8,9 @@ from typing import Protocol
 
 from eth_account.signers.local import LocalAccount
 
+from chain.fields import NUMERIC_PROFILES
 from worker.admission import Refused, Terms, open_envelope
-from worker.errors import TaskRefused, TaskReplayed, WorkerError
+from worker.errors import NotServed, TaskRefused, TaskReplayed, WorkerError
 from worker.jobs import Envelope, StageJob
 from worker.pipeline import Pipeline
 from worker.receipts import build_receipt
@@ -68,6 +69,7 @@ class StageService:
             return
         try:
             engine, identity = self._engines.get(job.assignment.first_layer, job.assignment.end_layer)
+            _check_identity(job, identity)
         except WorkerError as error:
             log.error("no stage for job %s: %s", job.job_id.hex(), error)
             self._pipeline.refuse(job, "not_served", str(error))
@@ -84,3 +86,13 @@ class StageService:
         signed = build_receipt(job, end.commitment, end.num_output_tokens, started_at, finished_at, self._account)
         self._store.save(job, signed)
         self._pipeline.deliver(job.gateway, signed.to_frame(job.job_id))
+
+
+def _check_identity(job: StageJob, identity: StageIdentity) -> None:
+    """Raises NotServed where the node would sign records that contradict the assignment: those cost it stake."""
+    if job.assignment.shard != identity.shard_root:
+        raise NotServed(f"the assignment names weights {job.assignment.shard.hex()}, not {identity.shard_root.hex()}")
+    if job.assignment.numeric_profile != NUMERIC_PROFILES[identity.profile]:
+        raise NotServed(
+            f"the assignment names numeric profile {job.assignment.numeric_profile}, not {identity.profile}"
+        )

@@ -44,6 +44,8 @@ def stage_jobs(
             stage=number,
             first_layer=stage.first_layer,
             end_layer=stage.end_layer,
+            numeric_profile=stage.offer.numeric_profile,
+            shard=generation.model.manifest.shard_root(stage.first_layer, stage.end_layer),
             node=stage.offer.address,
             prompt_price=stage.offer.prompt_price,
             output_price=stage.offer.output_price,

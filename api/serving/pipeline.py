@@ -60,9 +60,6 @@ class Pipeline:
             assignments=[job.assignment for job in self._jobs],
             signers={address: office.directory.registry.workers[address].signer for address in addresses},
             num_prompt_tokens=len(generation.prompt_token_ids),
-            shard_roots=[
-                generation.model.manifest.shard_root(stage.first_layer, stage.end_layer) for stage in plan.stages
-            ],
         )
         self._inbox: JobInbox | None = None
         self._cancelled = False

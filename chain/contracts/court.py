@@ -1,12 +1,14 @@
-"""DisputeCourt: equivocation and payout challenges."""
+"""DisputeCourt: what is proved against nodes and gateways, and compute disputes up to the verdict's execution."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
 
 from chain.contracts.binding import Binding, Call
 from chain.contracts.ledger import Inclusion
-from chain.messages import InferenceReceipt
+from chain.messages import Assignment, InferenceReceipt, InferenceRequest
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,69 @@ class Challenge:
     gateway: str
     amount: int
     node: str
+
+
+@dataclass(frozen=True)
+class DisputeParameters:
+    """Periods in seconds, amounts in base units; see IComputeDisputes.DisputeParameters."""
+
+    dispute_period_s: int
+    opening_period_s: int
+    cap_bps: int
+    dispute_bond: int
+    juror_fee: int
+    juror_penalty: int
+
+
+class DisputePhase(IntEnum):
+    """Where a dispute stands: waiting for the accused's bytes, before a jury, over."""
+
+    NONE = 0
+    OPENING = 1
+    TRIAL = 2
+    ENDED = 3
+
+
+class Verdict(IntEnum):
+    """What jurors found; none while they did not, or could not agree."""
+
+    NONE = 0
+    ACQUITTED = 1
+    WARNED = 2
+    CONVICTED = 3
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A dispute over one chunk; amounts in base units, times in Unix seconds."""
+
+    accused: str
+    opened_at: int
+    phase: DisputePhase
+    verdict: Verdict
+    challenger: str
+    cap: int
+    payer: str
+    cost: int
+    assignment: bytes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An assignment, the receipt for it and all its records. `gateway` signed the assignment; `tail` is what the last
+    stage appends to its record chain (`worker.commitments.output_record`), 32 zero bytes for every other stage."""
+
+    gateway: str
+    assignment: Assignment
+    assignment_signature: bytes
+    receipt: InferenceReceipt
+    receipt_signature: bytes
+    records: bytes
+    tail: bytes = bytes(32)
+
+    def as_struct(self) -> tuple[Any, ...]:
+        signed = (self.assignment.as_struct(), self.assignment_signature)
+        return self.gateway, *signed, self.receipt.as_struct(), self.receipt_signature, self.records, self.tail
 
 
 class DisputeCourt(Binding):
@@ -69,3 +134,36 @@ class DisputeCourt(Binding):
 
     def decide_challenge(self, receipt: bytes) -> Call:
         return self._call("decideChallenge", receipt)
+
+    def jury_address(self) -> str:
+        """Where jurors sit and vote."""
+        return str(self._read("jury"))
+
+    def dispute_parameters(self) -> DisputeParameters:
+        return self._read_row(DisputeParameters, "disputeParameters")
+
+    def dispute(self, dispute_id: bytes) -> Dispute:
+        accused, opened_at, phase, verdict, *rest = self._read("dispute", dispute_id)
+        return Dispute(accused, opened_at, DisputePhase(phase), Verdict(verdict), *rest)
+
+    def dispute_over(self, assignment: bytes, chunk: int) -> bytes:
+        """Id of the newest dispute over a chunk; 32 zero bytes when there never was one."""
+        return bytes(self._read("disputeOver", assignment, chunk))
+
+    def has_bad_records(self, operator: str, assignment: bytes) -> bool:
+        return bool(self._read("hasBadRecords", operator, assignment))
+
+    def prove_bad_record(self, evidence: Evidence, index: int) -> Call:
+        return self._call("proveBadRecord", evidence.as_struct(), index)
+
+    def open_dispute(self, evidence: Evidence, request: InferenceRequest, chunk: int) -> Call:
+        return self._call("openDispute", evidence.as_struct(), request.as_struct(), chunk)
+
+    def publish_opening(self, dispute_id: bytes, cid: str) -> Call:
+        return self._call("publishOpening", dispute_id, cid)
+
+    def appeal(self, dispute_id: bytes) -> Call:
+        return self._call("appeal", dispute_id)
+
+    def finalize(self, dispute_id: bytes) -> Call:
+        return self._call("finalize", dispute_id)

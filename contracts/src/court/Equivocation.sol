@@ -15,8 +15,8 @@ abstract contract Equivocation is Bonds {
     /// @inheritdoc IDisputeCourt
     mapping(address operator => mapping(bytes32 assignment => bool)) public override equivocated;
 
-    constructor(uint256 equivocationBps, uint256 rewardBps, uint48 jailPeriod) {
-        (EQUIVOCATION_BPS, REWARD_BPS, JAIL_PERIOD) = (equivocationBps, rewardBps, jailPeriod);
+    constructor(Parameters memory p) {
+        (EQUIVOCATION_BPS, REWARD_BPS, JAIL_PERIOD) = (p.equivocationBps, p.rewardBps, p.jailPeriod);
     }
 
     /// @inheritdoc IDisputeCourt
@@ -38,11 +38,21 @@ abstract contract Equivocation is Bonds {
         if (equivocated[operator][assignment]) revert DisputeCourtAlreadyProved(operator, assignment);
         equivocated[operator][assignment] = true;
 
-        INodeRegistry.Node memory node = nodes.node(operator);
-        uint256 amount = (uint256(node.stake) + node.thawing) * EQUIVOCATION_BPS / ALL_BPS;
-        (uint128 taken, uint128 reward) = _slash(operator, amount, msg.sender, amount * REWARD_BPS / ALL_BPS);
+        (uint128 taken, uint128 reward) = _punish(operator);
+        emit EquivocationProved(operator, assignment, msg.sender, taken, reward);
+    }
+
+    /// @dev What it costs to be convicted by one's own signatures.
+    function _punish(address operator) internal returns (uint128 taken, uint128 reward) {
+        uint256 amount = _stakeOf(operator) * EQUIVOCATION_BPS / ALL_BPS;
+        (taken, reward) = _slash(operator, amount, msg.sender, amount * REWARD_BPS / ALL_BPS);
         nodes.recordLoss(operator, amount);
         nodes.jail(operator, uint48(block.timestamp) + JAIL_PERIOD);
-        emit EquivocationProved(operator, assignment, msg.sender, taken, reward);
+    }
+
+    /// @dev Stake at work and thawing: what there is to take.
+    function _stakeOf(address operator) internal view returns (uint256) {
+        INodeRegistry.Node memory node = nodes.node(operator);
+        return uint256(node.stake) + node.thawing;
     }
 }

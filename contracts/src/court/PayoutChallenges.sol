@@ -17,9 +17,9 @@ abstract contract PayoutChallenges is Bonds {
 
     mapping(bytes32 receipt => Challenge) internal _challenges;
 
-    constructor(uint48 challengePeriod, uint48 answerPeriod, uint96 challengeBond, uint256 fineBps) {
-        (CHALLENGE_PERIOD, ANSWER_PERIOD, CHALLENGE_BOND, FINE_BPS) =
-        (challengePeriod, answerPeriod, challengeBond, fineBps);
+    constructor(Parameters memory p) {
+        (CHALLENGE_PERIOD, ANSWER_PERIOD) = (p.challengePeriod, p.answerPeriod);
+        (CHALLENGE_BOND, FINE_BPS) = (p.challengeBond, p.fineBps);
     }
 
     /// @inheritdoc IDisputeCourt

@@ -37,6 +37,8 @@ struct InferenceRequest {
 /// @param stage Place in the pipeline, counted from 0.
 /// @param firstLayer First layer of the stage.
 /// @param endLayer Layer after the last one of the stage.
+/// @param numericProfile Number format to compute in, as in the node's offer.
+/// @param shard Root over the weights of these layers, as the model's manifest lists them.
 /// @param node Operator that serves the stage.
 /// @param promptPrice Base units per million token-layers of prompt.
 /// @param outputPrice Base units per million token-layers of output.
@@ -47,6 +49,8 @@ struct Assignment {
     uint8 stage;
     uint16 firstLayer;
     uint16 endLayer;
+    uint8 numericProfile;
+    bytes32 shard;
     address node;
     uint128 promptPrice;
     uint128 outputPrice;
@@ -101,7 +105,7 @@ library Messages {
     bytes32 internal constant WORK_TYPEHASH =
         keccak256("Work(bytes32 model,bytes32 body,uint32 maxTokens,uint8 tier,uint64 deadline)");
     bytes32 internal constant ASSIGNMENT_TYPEHASH = keccak256(
-        "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,address node,uint128 promptPrice,uint128 outputPrice,uint32 attempt,uint64 deadline)"
+        "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,uint8 numericProfile,bytes32 shard,address node,uint128 promptPrice,uint128 outputPrice,uint32 attempt,uint64 deadline)"
     );
     bytes32 internal constant RECEIPT_TYPEHASH = keccak256(
         "InferenceReceipt(bytes32 assignment,address node,uint32 promptTokens,uint32 outputTokens,bytes32 inputs,bytes32 outputs,uint128 cost,uint64 startedAt,uint64 finishedAt)"

@@ -6,8 +6,10 @@ import {DisputeCourt} from "../../src/DisputeCourt.sol";
 import {InferenceLedger} from "../../src/InferenceLedger.sol";
 import {ModelRegistry} from "../../src/ModelRegistry.sol";
 import {NodeRegistry} from "../../src/NodeRegistry.sol";
+import {IComputeDisputes} from "../../src/interfaces/IComputeDisputes.sol";
 import {IDisputeCourt} from "../../src/interfaces/IDisputeCourt.sol";
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
+import {IJury} from "../../src/interfaces/IJury.sol";
 import {INodeRegistry} from "../../src/interfaces/INodeRegistry.sol";
 import {InferenceRequest, Work} from "../../src/libraries/Messages.sol";
 import {Packing} from "./Packing.sol";
@@ -52,6 +54,7 @@ abstract contract Base {
     ModelRegistry internal models;
     InferenceLedger internal ledger;
     DisputeCourt internal court;
+    IJury internal jury;
     /// @dev Slot of the next batch.
     uint256 internal nextSlot;
 
@@ -62,7 +65,8 @@ abstract contract Base {
         address courtAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 2);
         nodes = new NodeRegistry(token, ledgerAt, courtAt, _registryParameters());
         ledger = new InferenceLedger(token, nodes, _ledgerParameters());
-        court = new DisputeCourt(token, nodes, ledger, treasury, _courtParameters());
+        court = new DisputeCourt(ledger, treasury, _courtParameters(), _disputeParameters(), _juryParameters());
+        jury = court.jury();
         models = new ModelRegistry();
         _fund(payer);
         _fund(gateway);
@@ -110,6 +114,32 @@ abstract contract Base {
             equivocationBps: 5_000,
             rewardBps: 2_000,
             fineBps: 1_000
+        });
+    }
+
+    function _disputeParameters() internal pure returns (IComputeDisputes.DisputeParameters memory) {
+        return IComputeDisputes.DisputeParameters({
+            disputePeriod: 1 hours,
+            openingPeriod: 6 hours,
+            capBps: 5_000,
+            disputeBond: 25e18,
+            jurorFee: 0.5e18,
+            jurorPenalty: 2e18
+        });
+    }
+
+    function _juryParameters() internal pure returns (IJury.Parameters memory) {
+        return IJury.Parameters({
+            drawPeriod: 1 hours,
+            commitPeriod: 12 hours,
+            revealPeriod: 6 hours,
+            appealPeriod: 12 hours,
+            drawDelay: 4,
+            jurySize: 5,
+            minJury: 3,
+            maxRounds: 3,
+            warningShare: 500_000,
+            tolerance: 50_000
         });
     }
 

@@ -37,6 +37,8 @@ abstract contract Served is Base {
             stage: 0,
             firstLayer: 2,
             endLayer: 6,
+            numericProfile: 0,
+            shard: keccak256("weights"),
             node: worker,
             promptPrice: 10_000e18,
             outputPrice: 20_000e18,

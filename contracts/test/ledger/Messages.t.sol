@@ -24,10 +24,10 @@ contract MessagesTest is Base {
 
     function test_HashAssignment(Assignment memory m) public view {
         bytes32 typeHash = keccak256(
-            "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,address node,uint128 promptPrice,uint128 outputPrice,uint32 attempt,uint64 deadline)"
+            "Assignment(bytes32 request,uint8 stage,uint16 firstLayer,uint16 endLayer,uint8 numericProfile,bytes32 shard,address node,uint128 promptPrice,uint128 outputPrice,uint32 attempt,uint64 deadline)"
         );
-        bytes memory head = abi.encode(typeHash, m.request, m.stage, m.firstLayer, m.endLayer, m.node);
-        bytes memory tail = abi.encode(m.promptPrice, m.outputPrice, m.attempt, m.deadline);
+        bytes memory head = abi.encode(typeHash, m.request, m.stage, m.firstLayer, m.endLayer, m.numericProfile);
+        bytes memory tail = abi.encode(m.shard, m.node, m.promptPrice, m.outputPrice, m.attempt, m.deadline);
         vm.assertEq(ledger.hashAssignment(m), _digest(keccak256(bytes.concat(head, tail))));
     }
 

@@ -112,6 +112,8 @@ class Market:
             stage=stage,
             first_layer=stage * LAYERS_PER_STAGE,
             end_layer=(stage + 1) * LAYERS_PER_STAGE,
+            numeric_profile=0,
+            shard=bytes(32),
             node=node.address,
             prompt_price=PROMPT_PRICE,
             output_price=OUTPUT_PRICE,

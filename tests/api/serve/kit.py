@@ -132,7 +132,7 @@ class EchoNode:
         self.registry = ChainRegistry(chain)
         self.links = Links(self.keys, "tcp://127.0.0.1:0", lambda key: self.registry.holder_of(key) is not None)
         self.engine = EchoEngine(tokenizer, layers[0] == 0, layers[1] == NUM_LAYERS, EOS)
-        self.identity = StageIdentity("fp32", "float32", manifest.shard_root(*layers))
+        self.manifest = manifest
         self.store = NodeStore(directory / "node.db")
         served = Served(model_id(MODEL), cid, *layers, capacity=8)
         options = PipelineOptions(heartbeat_s=0.3, peer_grace_s=1.0)
@@ -175,7 +175,8 @@ class EchoNode:
 
     def get(self, first_layer: int, end_layer: int) -> tuple[EchoEngine, StageIdentity]:
         """The engine for a job's layers (`worker.service.Engines`)."""
-        return self.engine, self.identity
+        root = self.manifest.shard_root(first_layer, end_layer)
+        return self.engine, StageIdentity("fp32", "float32", root)
 
     def join_body(self, gateway: str, **changes: Any) -> dict[str, Any]:
         """A signed request to join; `changes` are made before it is signed."""

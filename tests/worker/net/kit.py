@@ -85,6 +85,8 @@ def make_jobs(
             stage=stage,
             first_layer=cuts[stage][0],
             end_layer=cuts[stage][1],
+            numeric_profile=0,
+            shard=bytes(32),
             node=node.address,
             prompt_price=PROMPT_PRICE,
             output_price=OUTPUT_PRICE,

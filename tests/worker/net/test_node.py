@@ -258,6 +258,8 @@ class World:
                 stage=stage,
                 first_layer=first,
                 end_layer=end,
+                numeric_profile=0,
+                shard=self.published.manifest.shard_root(first, end),
                 node=member.operator.address,
                 prompt_price=terms.prompt_price,
                 output_price=terms.output_price,
@@ -304,8 +306,7 @@ class World:
         for member in self.members:
             self.links.send(self.peer(member), wire.ReceiptAck(jobs[0].job_id))
         signers = {m.operator.address: m.signer.address for m in self.members}
-        roots = [self.published.manifest.shard_root(*cut) for cut in CUTS]
-        plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT), roots)
+        plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
         transcript = Transcript(PROMPT, tokens, sampling or Sampling())
         assert verify_job_receipts([found[n] for n in range(3)], plan, len(tokens), transcript, int(time.time())) == []
 

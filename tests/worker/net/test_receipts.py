@@ -143,11 +143,17 @@ def test_the_answer_the_prompt_and_the_sampling_are_bound(jobs: list[StageJob], 
         assert {p.kind for p in problems} <= {ProblemKind.WRONG_TOKENS, ProblemKind.BROKEN_CHAIN}
 
 
-def test_other_weights_than_the_manifests_are_named(jobs: list[StageJob], plan: SignedPlan) -> None:
-    signed = receipts_of(jobs)
-    assert verify_job_receipts(signed, replace(plan, shard_roots=[bytes(32)] * 3), 3, transcript()) == []
-    expected = replace(plan, shard_roots=[bytes(32), b"\1" * 32, bytes(32)])
-    assert kinds(verify_job_receipts(signed, expected, 3, transcript())) == {("wrong_shards", 1)}
+@pytest.mark.parametrize(
+    ("change", "kind"), [({"shard": b"\1" * 32}, "wrong_shards"), ({"numeric_profile": 1}, "wrong_profile")]
+)
+def test_records_are_held_to_the_assignment(
+    jobs: list[StageJob], plan: SignedPlan, change: dict[str, object], kind: str
+) -> None:
+    fields = {name: getattr(jobs[1], name) for name in StageJob.model_fields}
+    other = StageJob(**fields | {"assignment": jobs[1].assignment.model_copy(update=change)})
+    changed = [jobs[0], other, jobs[2]]
+    expected = replace(plan, assignments=[job.assignment for job in changed])
+    assert kinds(verify_job_receipts(receipts_of(changed), expected, 3, transcript())) == {(kind, 1)}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
