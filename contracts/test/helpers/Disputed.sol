@@ -32,10 +32,14 @@ abstract contract Disputed is Served {
         // 79 positions: three records.
         (receipt.promptTokens, receipt.outputTokens) = (60, 20);
         _commit();
-        for (uint256 i = 0; i < NUM_AUDITORS; ++i) {
+        for (uint256 i = 0; i < _numAuditors(); ++i) {
             auditors.push(_auditor(i));
         }
         vm.warp(1_800_003_600);
+    }
+
+    function _numAuditors() internal pure virtual returns (uint256) {
+        return NUM_AUDITORS;
     }
 
     function _auditor(uint256 number) internal returns (address operator) {
@@ -193,7 +197,7 @@ abstract contract Disputed is Served {
     function _courtHolds() internal view returns (uint256 surplus) {
         surplus = token.balanceOf(address(court)) - court.balanceOf(treasury) - court.balanceOf(challenger)
             - court.balanceOf(worker) - court.balanceOf(payer) - court.balanceOf(stranger) - court.balanceOf(gateway);
-        for (uint256 i = 0; i < NUM_AUDITORS; ++i) {
+        for (uint256 i = 0; i < auditors.length; ++i) {
             surplus -= court.balanceOf(auditors[i]);
         }
     }

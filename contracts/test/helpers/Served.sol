@@ -72,16 +72,17 @@ abstract contract Served is Base {
         return abi.encodePacked(r, s, v);
     }
 
-    /// @dev Settles one request whose one receipt is this, and gives its path.
-    function _settleReceipt(IInferenceLedger.SignedWork memory work, InferenceReceipt memory receipt)
+    /// @dev Path of a receipt that is the only one of the batch in a slot.
+    function _inclusionOf(InferenceReceipt memory receipt, uint256 slot)
         internal
+        view
         returns (IInferenceLedger.Inclusion memory inclusion)
     {
         bytes32 digest = ledger.hashReceipt(receipt);
         uint128 cost = receipt.cost;
         bytes32 top = SumTree.leaf(digest, cost).hash;
         inclusion.gateway = gateway;
-        inclusion.slot = nextSlot;
+        inclusion.slot = slot;
         inclusion.payouts = _one(_payout(worker, cost));
         inclusion.subroots = new bytes32[](1);
         inclusion.subroots[0] = SumTree.seal(top, cost, 1);
@@ -91,7 +92,16 @@ abstract contract Served is Base {
         inclusion.receipt = digest;
         inclusion.cost = cost;
         inclusion.receiptProof = new SumNode[](0);
-        IInferenceLedger.Batch memory batch = _batch(_one(_claim(SESSION_KEY, work.request, cost)), inclusion.payouts);
+    }
+
+    /// @dev Settles one request whose one receipt is this, and gives its path.
+    function _settleReceipt(IInferenceLedger.SignedWork memory work, InferenceReceipt memory receipt)
+        internal
+        returns (IInferenceLedger.Inclusion memory inclusion)
+    {
+        inclusion = _inclusionOf(receipt, nextSlot);
+        IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, work.request, receipt.cost);
+        IInferenceLedger.Batch memory batch = _batch(_one(claim), inclusion.payouts);
         batch.header = sha256(abi.encodePacked(inclusion.subroots, "link"));
         vm.prank(gatewaySigner);
         ledger.settle(batch);
