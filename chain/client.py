@@ -33,6 +33,11 @@ class Deployment(BaseModel):
     contracts: dict[ContractName, Address]
     block: int = Field(default=0, ge=0)
 
+    @functools.cached_property
+    def jury(self) -> Jury:
+        """Where the court's jurors sit. The court made it, so its address is asked of the court."""
+        return Jury(self.w3, self.court.jury_address())
+
     @property
     def domain(self) -> Domain:
         """The EIP-712 domain of the messages for this deployment."""
@@ -84,7 +89,6 @@ class Chain(Rpc):
         self.models = ModelRegistry(self.w3, at["ModelRegistry"])
         self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], deployment.block)
         self.court = DisputeCourt(self.w3, at["DisputeCourt"])
-        self.jury = Jury(self.w3, self.court.jury_address())
 
     @property
     def domain(self) -> Domain:

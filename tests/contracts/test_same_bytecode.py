@@ -11,7 +11,7 @@ import pytest
 from chain.compile import ROOT, artifacts
 from tests.contracts.toolchain import FORGE, HARDHAT, run_tool
 
-CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger"]
+CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt", "Jury"]
 
 
 def without_metadata(code: str) -> str:

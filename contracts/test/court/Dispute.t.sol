@@ -286,6 +286,38 @@ contract DisputeTest is Disputed {
         vm.assertEq(_courtHolds(), 0);
     }
 
+    /// @dev A warning over one chunk gave the payer its money back; a conviction over another one does not do so again.
+    function test_ThePayerIsRefundedOnceOverAllChunks() public {
+        bytes32 first = _trial();
+        bytes32 second = _dispute(2);
+        _voteAll(first, POOR);
+        _finalize(first);
+        vm.assertEq(court.balanceOf(payer), COST);
+        court.finalize(second);
+        vm.assertEq(_verdict(second), uint256(IJury.Verdict.Convicted));
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    /// @dev And the other way round: after a conviction a warning costs no more than its jurors.
+    function test_AWarningAfterAConvictionCostsItsJurors() public {
+        bytes32 first = _dispute(1);
+        bytes32 second = _dispute(2);
+        vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
+        vm.prank(worker);
+        court.publishOpening(first, "bafkopening");
+        vm.warp(vm.getBlockTimestamp() + 1);
+        court.finalize(second);
+        uint256 left = nodes.node(worker).stake;
+        _draw(first);
+        _voteAll(first, POOR);
+        _finalize(first);
+        vm.assertEq(_verdict(first), uint256(IJury.Verdict.Warned));
+        vm.assertEq(nodes.node(worker).stake, left - 5 * FEE);
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
     function test_TheCapIsASnapshot() public {
         bytes32 dispute = _dispute(1);
         vm.prank(worker);

@@ -36,6 +36,8 @@ contract PayoutChallengeTest is Served {
         _challenge();
         vm.assertEq(token.balanceOf(worker), wallet - BOND);
         vm.assertTrue(court.isChallenged(digest));
+        vm.assertEq(court.challenge(digest).challenger, worker);
+        vm.assertEq(uint256(court.challenge(digest).decidedAt), decidedAt);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtStillOpen.selector, digest, decidedAt));
         court.decideChallenge(digest);
 

@@ -12,6 +12,9 @@ abstract contract OpenToken is ERC20("Hostile", "HOST") {
     }
 }
 
+/// @notice Behaves, but has no end.
+contract EndlessToken is OpenToken {}
+
 /// @notice Keeps one unit of every transfer.
 contract FeeToken is OpenToken {
     function _update(address from, address to, uint256 amount) internal override {

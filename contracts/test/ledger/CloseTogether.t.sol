@@ -50,6 +50,16 @@ contract CloseTogetherTest is Base {
         vm.assertEq(ledger.balanceOf(payer), 2 * uint256(BUDGET) - SETTLED);
     }
 
+    function test_RevertWhen_TheConsentIsToAnotherSession() public {
+        SessionClose memory consent = _consent();
+        IInferenceLedger.SessionTerms memory terms = _terms(consent.session);
+        consent.session = bytes32(uint256(consent.session) + 1);
+        bytes memory byPayer = _signed(PAYER_KEY, consent);
+        bytes memory byGateway = _signed(GATEWAY_SIGNER_KEY, consent);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnrelated.selector, id, consent.session));
+        ledger.closeTogether(terms, consent, byPayer, byGateway);
+    }
+
     function test_AGatewayThatLeftMayStillConsent() public {
         bytes memory byPayer = _signed(PAYER_KEY, _consent());
         vm.startPrank(gateway);

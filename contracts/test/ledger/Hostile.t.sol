@@ -5,7 +5,7 @@ import {InferenceLedger} from "../../src/InferenceLedger.sol";
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
 import {ExactTransfer} from "../../src/libraries/ExactTransfer.sol";
 import {Base} from "../helpers/Base.sol";
-import {FeeToken, OpenToken, ReentrantToken, RefusingToken} from "../helpers/Mocks.sol";
+import {EndlessToken, FeeToken, OpenToken, ReentrantToken, RefusingToken} from "../helpers/Mocks.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
@@ -54,6 +54,17 @@ contract LedgerHostileTest is Base {
         vm.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
         target.withdraw(100);
         vm.stopPrank();
+    }
+
+    /// @dev Amounts have 96 bits: a token with more units than that is kept out before they overflow.
+    function test_RevertWhen_TheTokenHasNoEnd() public {
+        EndlessToken hostile = new EndlessToken();
+        _with(hostile);
+        hostile.mint(address(target), type(uint96).max);
+        uint256 held = uint256(type(uint96).max) + 1;
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerTooManyCredits.selector, held));
+        vm.prank(payer);
+        target.deposit(1);
     }
 
     function test_AWithdrawalHasLeftTheBalanceBeforeTheTokenIsInControl() public {
