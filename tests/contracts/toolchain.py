@@ -1,4 +1,4 @@
-"""Runs the tools of the checkout, with the node that came from PyPI first on the path."""
+"""Runs the tools of the checkout, with the node that came from PyPI first on the path, and compares their code."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
     )
     assert done.returncode == 0, f"{tool.name} {' '.join(arguments)} failed:\n{done.stdout}"
     return done.stdout
+
+
+def without_metadata(code: str) -> str:
+    """Hex of the code without the CBOR trailer, whose length stands in the last two bytes."""
+    raw = bytes.fromhex(code.removeprefix("0x"))
+    return raw[: -2 - int.from_bytes(raw[-2:], "big")].hex()
