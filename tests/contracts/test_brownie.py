@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from chain.compile import ROOT, artifacts
 from declai.devnet.processes import spawn
-from tests.contracts.toolchain import without_metadata
+from tests.contracts.toolchain import environment, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 BUILD = ROOT / "build" / "brownie" / "contracts"
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)  # the first run on a machine installs Bro
 
 def output_of(command: list[str], folder: Path, **env: str) -> str:
     """What the command prints; it and all that it started are gone afterwards, however it ends."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    inherited = {name: value for name, value in environment().items() if not name.startswith("MAKE")}
     child = spawn(command[0], command, folder / "log", env={**inherited, **env}, cwd=ROOT)
     try:
         status = child.popen.wait(timeout=800)

