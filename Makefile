@@ -4,10 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BROWNIE_VENV := .venv-brownie
 STAMPS := .stamps
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test brownie lint format bench lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -30,11 +31,22 @@ $(STAMPS)/contracts: $(STAMPS)/npm foundry.toml $(shell find contracts/src -name
 	$(BIN)/python -m chain.compile
 	@touch $@
 
+# Brownie's pins exclude our web3, so it has an environment of its own. It notices changed sources, but neither changed
+# settings nor changed packages: then its build goes.
+$(STAMPS)/brownie: requirements-brownie.lock brownie-config.yaml package-lock.json $(STAMPS)/python
+	test -x $(BROWNIE_VENV)/bin/python || $(PYTHON) -m venv $(BROWNIE_VENV)
+	$(BROWNIE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-brownie.lock
+	rm -rf build/brownie
+	@touch $@
+
 demo: setup  ## A devnet, one streamed answer, its receipts and their settlement; leaves nothing running
 	$(BIN)/python -m declai.demo
 
-test: setup lint  ## All checks and tests
+test: setup lint $(STAMPS)/brownie  ## All checks and tests
 	$(BIN)/python -m pytest
+
+brownie: setup $(STAMPS)/brownie  ## The contracts as a Brownie project: compiled, deployed on Anvil, one settlement
+	contracts/bin/brownie test
 
 lint: setup  ## Formatting, types, Solidity style
 	$(BIN)/ruff format --check .
@@ -52,8 +64,9 @@ format: setup  ## Write the formatting that `lint` checks
 bench: setup  ## Every benchmark; tables here, JSON under build/benchmarks/
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-lock:  ## Write the tested set of Python packages to requirements.lock
+lock:  ## Write the tested sets of Python packages to requirements*.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1/' > requirements.lock
+	test ! -x $(BROWNIE_VENV)/bin/python || $(BROWNIE_VENV)/bin/python -m pip freeze > requirements-brownie.lock
 
 clean:  ## Remove all that set-up and builds made
-	rm -rf $(VENV) $(STAMPS) node_modules build cache out artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis declai.egg-info
+	rm -rf $(VENV) $(BROWNIE_VENV) $(STAMPS) node_modules build cache out artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis declai.egg-info

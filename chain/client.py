@@ -33,11 +33,6 @@ class Deployment(BaseModel):
     contracts: dict[ContractName, Address]
     block: int = Field(default=0, ge=0)
 
-    @functools.cached_property
-    def jury(self) -> Jury:
-        """Where the court's jurors sit. The court made it, so its address is asked of the court."""
-        return Jury(self.w3, self.court.jury_address())
-
     @property
     def domain(self) -> Domain:
         """The EIP-712 domain of the messages for this deployment."""
@@ -89,6 +84,11 @@ class Chain(Rpc):
         self.models = ModelRegistry(self.w3, at["ModelRegistry"])
         self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], deployment.block)
         self.court = DisputeCourt(self.w3, at["DisputeCourt"])
+
+    @functools.cached_property
+    def jury(self) -> Jury:
+        """Where the court's jurors sit. The court made it, so its address is asked of the court."""
+        return Jury(self.w3, self.court.jury_address())
 
     @property
     def domain(self) -> Domain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 from eth_account.signers.local import LocalAccount
@@ -16,16 +17,28 @@ from chain.messages import new_account
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
-from declai.devnet.processes import RedisAddress, start_chain, start_redis
+from declai.devnet.processes import ChainKind, RedisAddress, start_chain, start_redis
 from tests.devnet import cli, devnet
 
 __all__ = ["cli", "devnet"]  # fixtures for all tests
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    kinds = get_args(ChainKind)
+    parser.addoption("--chain", choices=kinds, default=kinds[0], help="development chain of the tests (%(default)s)")
+
+
 @pytest.fixture(scope="session")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """RPC URL of one Anvil for the whole run."""
-    with start_chain(tmp_path_factory.mktemp("anvil")) as url:
+def chain_kind(pytestconfig: pytest.Config) -> ChainKind:
+    """Which development chain the tests run on."""
+    kind: ChainKind = pytestconfig.getoption("chain")
+    return kind
+
+
+@pytest.fixture(scope="session")
+def chain_url(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[str]:
+    """RPC URL of one development chain for the whole run."""
+    with start_chain(tmp_path_factory.mktemp("chain"), chain_kind) as url:
         yield url
 
 
@@ -87,8 +100,8 @@ class World:
 
 
 @pytest.fixture
-def world(anvil: str) -> World:
+def world(chain_url: str) -> World:
     """Contracts of the test's own on the shared chain."""
     treasury = new_account()
-    fund(Rpc(anvil), [treasury.address])
-    return World(Chain(anvil, deploy(anvil, treasury, Parameters(treasury=treasury.address))), treasury)
+    fund(Rpc(chain_url), [treasury.address])
+    return World(Chain(chain_url, deploy(chain_url, treasury, Parameters(treasury=treasury.address))), treasury)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from declai.devnet.processes import ChainKind
 from declai.network import Network, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,11 +62,11 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def devnet(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("home")
     cli = Cli(home)
     log = (home / "up.log").open("wb")
-    command = [sys.executable, "-m", "declai", "devnet", "up", "--settle-every", "3600"]
+    command = [sys.executable, "-m", "declai", "devnet", "up", "--chain", chain_kind, "--settle-every", "3600"]
     process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
     file = home / "devnet" / "devnet.json"
     deadline = time.monotonic() + UP_TIMEOUT_S

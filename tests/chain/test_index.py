@@ -123,7 +123,7 @@ def test_a_reorganisation_is_followed(world: World, tmp_path: Path) -> None:
     index.close()
 
 
-def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_path: Path, anvil: str) -> None:
+def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_path: Path, chain_url: str) -> None:
     from chain.client import Chain
     from chain.deploy import Parameters, deploy
 
@@ -131,7 +131,7 @@ def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_pa
     index = EventIndex(tmp_path / "index.db", world.chain)
     assert index.sync().nodes
     index.close()
-    other = Chain(anvil, deploy(anvil, world.treasury, Parameters(treasury=world.treasury.address)))
+    other = Chain(chain_url, deploy(chain_url, world.treasury, Parameters(treasury=world.treasury.address)))
     index = EventIndex(tmp_path / "index.db", other)
     assert not index.sync().nodes
     index.close()

@@ -98,12 +98,12 @@ def test_depth_counts_blocks_and_a_reorganisation_takes_a_receipt_back(world: Wo
     sender.broadcast(transaction)
     assert sender.confirm([transaction], depth=1)["status"] == 1
     assert sender.mined([transaction.hash], 3) is None
-    rpc(world, "anvil_mine", "0x2")
+    rpc(world, "hardhat_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
     rpc(world, "evm_revert", snapshot)
     assert sender.mined([transaction.hash], 1) is None
     sender.broadcast(transaction)
     sender.confirm([transaction], depth=1)
-    rpc(world, "anvil_mine", "0x2")
+    rpc(world, "hardhat_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
     assert world.chain.token.balance_of(target) == CREDIT

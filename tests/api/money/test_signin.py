@@ -139,7 +139,7 @@ def put_wallet(market: Market, owner: LocalAccount) -> str:
     code = WALLET.format(owner=owner.address[2:].lower())
     code = code.replace("604d57", f"60{code.index('5b631626ba7e') // 2:02x}57")
     address = new_account().address
-    rpc(market, "anvil_setCode", address, "0x" + code)
+    rpc(market, "hardhat_setCode", address, "0x" + code)
     return address
 
 
@@ -222,8 +222,8 @@ def test_a_contract_wallet_signs_in(service: SignInService, market: Market) -> N
     wallet = put_wallet(market, owner)
     amount, ledger = UNITS_PER_CREDIT, market.chain.ledger
     market.world.send(market.payer, ledger.transfer(wallet, amount))
-    rpc(market, "anvil_setBalance", wallet, hex(10**18))
-    rpc(market, "anvil_impersonateAccount", wallet)
+    rpc(market, "hardhat_setBalance", wallet, hex(10**18))
+    rpc(market, "hardhat_impersonateAccount", wallet)
     call = ledger.open_session(market.gateway.address, market.session_account.address, amount, 3600)
     sent = {"from": wallet, "to": call.to, "data": "0x" + call.data.hex()}
     receipt = market.chain.w3.eth.wait_for_transaction_receipt(market.chain.w3.eth.send_transaction(sent))  # type: ignore[arg-type]

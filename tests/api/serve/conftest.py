@@ -8,15 +8,15 @@ import httpx
 import openai
 import pytest
 
-from declai.devnet.processes import start_chain, start_redis
+from declai.devnet.processes import ChainKind, start_chain, start_redis
 from tests.api.serve.kit import Network, running_network
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def network(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Network]:
     directory = tmp_path_factory.mktemp("serve")
     with (
-        start_chain(directory / "logs") as rpc_url,
+        start_chain(directory / "logs", chain_kind) as rpc_url,
         start_redis(directory / "redis") as broker,
         running_network(directory, rpc_url, broker) as running,
     ):

@@ -33,7 +33,7 @@ from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import Member, deploy_contracts, fund, offer, publish_model, register
 from declai.devnet.layout import Layout, Wallets
-from declai.devnet.processes import Child, free_port, launch_chain, spawn
+from declai.devnet.processes import ChainKind, Child, free_port, launch_chain, spawn
 from declai.publish import Publication, add_model
 from ipfs.exchange import raw_block_response
 from ipfs.store import BlockStore
@@ -79,14 +79,14 @@ def save_tiny_model(folder: Path) -> Any:
 class World:
     """Chain, Redis, model, gateway by hand, nodes."""
 
-    def __init__(self, folder: Path, redis_server: RedisServer) -> None:
+    def __init__(self, folder: Path, redis_server: RedisServer, chain_kind: ChainKind) -> None:
         self.folder, self.redis_server = folder, redis_server
         self.layout = Layout(folder / "net")
         wallets = Wallets(self.layout)
         self.model = save_tiny_model(folder / "model")
         self.blocks = BlockStore(folder / "blocks")
         self.published: Publication = add_model(folder / "model", MODEL, self.blocks, check=False)
-        self.chain_child, self.rpc_url = launch_chain("anvil", folder / "logs")
+        self.chain_child, self.rpc_url = launch_chain(chain_kind, folder / "logs")
         self.session_key: LocalAccount = new_account()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -333,8 +333,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("world"), redis_server)
+def world(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, chain_kind: ChainKind
+) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("world"), redis_server, chain_kind)
     try:
         for number in range(len(CUTS)):
             made.start_node(number)

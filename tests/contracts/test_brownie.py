@@ -1,0 +1,64 @@
+"""The repository as a Brownie project: its own settlement passes, with the code that everything else compiles."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from chain.compile import ROOT, artifacts
+from declai.devnet.processes import spawn
+from tests.contracts.toolchain import environment, without_metadata
+
+CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
+BUILD = ROOT / "build" / "brownie" / "contracts"
+
+pytestmark = pytest.mark.timeout(900)  # the first run on a machine installs Brownie and compiles
+
+
+def output_of(command: list[str], folder: Path, **env: str) -> str:
+    """What the command prints; it and all that it started are gone afterwards, however it ends."""
+    inherited = {name: value for name, value in environment().items() if not name.startswith("MAKE")}
+    child = spawn(command[0], command, folder / "log", env={**inherited, **env}, cwd=ROOT)
+    try:
+        status = child.popen.wait(timeout=800)
+    finally:
+        child.stop()
+    output = child.log_path.read_text()
+    assert status == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return output_of(["make", "brownie"], tmp_path_factory.mktemp("brownie"))
+
+
+def test_a_settlement_balances(output: str) -> None:
+    assert "Launching 'anvil" in output
+    assert "3 passed" in output
+
+
+def test_a_second_run_compiles_nothing_and_leaves_the_home_alone(output: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    again = output_of([str(ROOT / "contracts" / "bin" / "brownie"), "test"], tmp_path, HOME=str(home))
+    assert "3 passed" in again
+    assert "Compiling" not in again
+    assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_brownie_deploys_the_same_code(name: str, output: str) -> None:
+    built = json.loads((BUILD / f"{name}.json").read_text())
+    assert without_metadata(built["deployedBytecode"]) == without_metadata(artifacts()[name].deployed_bytecode)
+
+
+def test_brownie_compiles_with_the_settings_of_foundry(output: str) -> None:
+    foundry = tomllib.loads((ROOT / "foundry.toml").read_text())["profile"]["default"]
+    used = json.loads((BUILD / "InferenceLedger.json").read_text())["compiler"]
+    assert used["evm_version"] == foundry["evm_version"]
+    assert used["optimizer"] == {"enabled": foundry["optimizer"], "runs": foundry["optimizer_runs"]}
+    assert used["version"].split("+")[0] == json.loads((ROOT / "node_modules/solc/package.json").read_text())["version"]
