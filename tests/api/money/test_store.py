@@ -100,8 +100,8 @@ def test_after_a_restart_what_ran_costs_nothing(store_url: str) -> None:
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(store_url: str) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        stores = list(pool.map(lambda _: Store(store_url), range(6)))
+    with ThreadPoolExecutor(12) as pool:
+        stores = list(pool.map(lambda _: Store(store_url), range(12)))
     for number, store in enumerate(stores):
         begin(store, SESSION, number, 1)
         store.close()
