@@ -19,7 +19,7 @@ from chain.client import Chain
 from chain.contracts.binding import Call
 from chain.contracts.ledger import Claim, Inclusion, Payout, SignedWork
 from chain.contracts.nodes import Registration, Role
-from chain.deploy import Parameters, deploy
+from chain.deploy import deploy
 from chain.merkle import SumTree, header_block, payout_word
 from chain.messages import (
     Acceptance,
@@ -30,6 +30,7 @@ from chain.messages import (
     new_account,
     sign,
 )
+from chain.parameters import Parameters
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund

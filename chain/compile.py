@@ -27,6 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT = re.compile(r"""^\s*import\s[^;]*?["']([^"']+)["']\s*;""", re.MULTILINE)
 STAMP_NAME = "stamp"
+CODE = "evm.deployedBytecode"
+OUTPUTS = ["abi", "evm.bytecode.object", f"{CODE}.object", f"{CODE}.immutableReferences"]
 
 
 class CompileError(Exception):
@@ -34,7 +36,10 @@ class CompileError(Exception):
 
 
 class Artifact(BaseModel):
-    """One compiled contract. Bytecodes are 0x-hex; `source` is the path from the repository's root."""
+    """One compiled contract. Bytecodes are 0x-hex; `source` is the path from the repository's root.
+
+    `immutables` are the places (start, length), in bytes, of the deployed code that the constructor fills in.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +48,7 @@ class Artifact(BaseModel):
     abi: list[dict[str, Any]]
     bytecode: str
     deployed_bytecode: str
+    immutables: list[tuple[int, int]]
 
 
 def artifacts(root: Path = ROOT, output: Path | None = None) -> dict[str, Artifact]:
@@ -111,7 +117,7 @@ def _standard_json(profile: dict[str, Any], sources: dict[str, str]) -> dict[str
             "optimizer": {"enabled": profile["optimizer"], "runs": profile["optimizer_runs"]},
             "viaIR": profile["via_ir"],
             "metadata": {"bytecodeHash": profile["bytecode_hash"]},
-            "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
+            "outputSelection": {"*": {"*": OUTPUTS}},
         },
     }
 
@@ -141,6 +147,11 @@ def _compile(root: Path, profile: dict[str, Any], sources: dict[str, str]) -> di
             abi=contract["abi"],
             bytecode="0x" + contract["evm"]["bytecode"]["object"],
             deployed_bytecode="0x" + contract["evm"]["deployedBytecode"]["object"],
+            immutables=[
+                (place["start"], place["length"])
+                for places in contract["evm"]["deployedBytecode"].get("immutableReferences", {}).values()
+                for place in places
+            ],
         )
         for source, contracts in own.items()
         for name, contract in contracts.items()

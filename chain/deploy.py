@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from getpass import getpass
 from pathlib import Path
 from typing import Any
@@ -11,135 +14,192 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from web3 import Web3
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
-from chain.client import ContractName, Deployment, Rpc
-from chain.contracts.binding import Call, artifact
+from chain.bytecode import check_code, verify
+from chain.client import Chain, ContractName, Deployment, Rpc
+from chain.contracts.binding import Call, artifact, decode_revert, typed_errors
 from chain.errors import ChainError, DeploymentError
-from chain.fields import Address
-from chain.keystore import open_keystore, read_password
-from chain.pricing import UNITS_PER_CREDIT
+from chain.keystore import address_of, open_keystore, read_password
+from chain.parameters import Parameters
 from chain.sender import TransactionSender
 
-HOUR = 3600
-DAY_S = 24 * HOUR
-EXAMPLE = """example:
+ORDER: list[ContractName] = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
+EXAMPLE = """examples:
+  python -m chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --treasury 0x... --dry-run
   python -m chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --password-file password \\
       --treasury 0x... --out deployment.json
+  python -m chain.deploy --rpc-url http://127.0.0.1:8545 --verify deployment.json
 """
 
 
-class Parameters(BaseModel):
-    """What the contracts' constructors take; the contracts check the same bounds. Amounts in base units."""
+@dataclass(frozen=True)
+class Creation:
+    """A contract that stands, or would stand, at an address, and the gas that this took or would take."""
 
-    model_config = ConfigDict(frozen=True)
-
-    treasury: Address
-    stake_thaw_s: int = Field(default=7 * DAY_S, ge=1)
-    lock_multiple: int = Field(default=10, ge=1)
-    half_weight: int = Field(default=100 * UNITS_PER_CREDIT, gt=0)
-    decay_epochs: int = Field(default=30, ge=1)
-    min_worker_stake: int = Field(default=100 * UNITS_PER_CREDIT, gt=0, lt=2**128)
-    min_gateway_stake: int = Field(default=1000 * UNITS_PER_CREDIT, gt=0, lt=2**128)
-    min_auditor_stake: int = Field(default=100 * UNITS_PER_CREDIT, gt=0, lt=2**128)
-    session_thaw_s: int = Field(default=1 * DAY_S, ge=1)
-    epoch_length_s: int = Field(default=2 * DAY_S, ge=1)
-    batch_retention_s: int = Field(default=4 * DAY_S, ge=1)
-    claim_delay_s: int = Field(default=3600, ge=0)
-    claim_period_s: int = Field(default=1 * DAY_S, ge=1)
-    claim_window_s: int = Field(default=DAY_S // 2, ge=1)
-    claim_bond: int = Field(default=1 * UNITS_PER_CREDIT, gt=0)
-    max_fee_bps: int = Field(default=2000, ge=0, le=10_000)
-    challenge_period_s: int = Field(default=3 * DAY_S, ge=1)
-    answer_period_s: int = Field(default=DAY_S // 2, ge=1)
-    evidence_period_s: int = Field(default=7 * DAY_S, ge=1)
-    jail_period_s: int = Field(default=30 * DAY_S, ge=1)
-    challenge_bond: int = Field(default=1 * UNITS_PER_CREDIT, gt=0)
-    equivocation_bps: int = Field(default=5000, gt=0, le=10_000)
-    reward_bps: int = Field(default=2000, ge=0, le=5000)
-    fine_bps: int = Field(default=1000, ge=0, le=10_000)
-    dispute_period_s: int = Field(default=HOUR, ge=1)
-    opening_period_s: int = Field(default=6 * HOUR, ge=1)
-    draw_period_s: int = Field(default=HOUR, ge=1)
-    commit_period_s: int = Field(default=12 * HOUR, ge=1)
-    reveal_period_s: int = Field(default=6 * HOUR, ge=1)
-    appeal_period_s: int = Field(default=12 * HOUR, ge=1)
-    cap_bps: int = Field(default=5000, gt=0, le=10_000)
-    dispute_bond: int = Field(default=25 * UNITS_PER_CREDIT, gt=0)
-    juror_fee: int = Field(default=UNITS_PER_CREDIT // 2, gt=0)
-    juror_penalty: int = Field(default=2 * UNITS_PER_CREDIT, gt=0)
-    draw_delay_blocks: int = Field(default=4, ge=1, le=32)
-    jury_size: int = Field(default=5, ge=3, le=11)
-    min_jury: int = Field(default=3, ge=3, le=11)
-    max_rounds: int = Field(default=3, ge=1, le=3)
-    warning_share: int = Field(default=500_000, ge=1, le=1_000_000, description="millionths of the slashing threshold")
-    tolerance: int = Field(default=50_000, ge=1, le=500_000, description="millionths of the slashing threshold")
+    name: str
+    address: str
+    gas: int
 
 
-def deploy(rpc_url: str, account: LocalAccount, parameters: Parameters) -> Deployment:
-    """Deploy all contracts from `account`, which keeps no power over them.
+Report = Callable[[Creation], None]
+
+
+def deploy(
+    rpc_url: str, account: LocalAccount, parameters: Parameters, report: Report = lambda creation: None
+) -> Deployment:
+    """Deploy all contracts from `account`, which keeps no power over them; `report` hears of each one.
 
     Raises:
         ContractRevert: a parameter is out of the contracts' bounds.
-        DeploymentError: the stake's thaw is not longer than the sessions', or another transaction came in between.
+        DeploymentError: another transaction of the account's came in between, or the code is not what was compiled.
     """
-    p = parameters
-    if p.stake_thaw_s <= p.session_thaw_s + p.claim_window_s:
-        raise DeploymentError(
-            f"stakes must thaw longer ({p.stake_thaw_s} s) than sessions and the claims on them "
-            f"({p.session_thaw_s} + {p.claim_window_s} s)"
-        )
     rpc = Rpc(rpc_url)
     sender = TransactionSender(rpc, account)
     block = rpc.block_number()
-    order: list[ContractName] = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
-    first = rpc.w3.eth.get_transaction_count(account.address)
-    # The registry, the ledger and the court know one another, so their addresses are worked out before they are made.
-    at = {name: str(get_create_address(account.address, Nonce(first + i))) for i, name in enumerate(order)}
-    stakes = (p.min_worker_stake, p.min_gateway_stake, p.min_auditor_stake)
-    registry = (p.stake_thaw_s, p.lock_multiple, p.half_weight, p.decay_epochs, *stakes)
-    claims = (p.claim_delay_s, p.claim_period_s, p.claim_window_s, p.claim_bond)
-    ledger = (p.session_thaw_s, p.epoch_length_s, p.batch_retention_s, *claims, p.max_fee_bps)
-    periods = (p.challenge_period_s, p.answer_period_s, p.evidence_period_s, p.jail_period_s)
-    court = (*periods, p.challenge_bond, p.equivocation_bps, p.reward_bps, p.fine_bps)
-    terms = (p.cap_bps, p.dispute_bond, p.juror_fee, p.juror_penalty)
-    disputes = (p.dispute_period_s, p.opening_period_s, *terms)
-    votes = (p.draw_period_s, p.commit_period_s, p.reveal_period_s, p.appeal_period_s)
-    sizes = (p.draw_delay_blocks, p.jury_size, p.min_jury, p.max_rounds)
-    juries = (*votes, *sizes, p.warning_share, p.tolerance)
-    arguments: dict[ContractName, tuple[Any, ...]] = {
-        "CreditToken": (p.treasury,),
-        "NodeRegistry": (at["CreditToken"], at["InferenceLedger"], at["DisputeCourt"], registry),
-        "ModelRegistry": (),
-        "InferenceLedger": (at["CreditToken"], at["NodeRegistry"], ledger),
-        "DisputeCourt": (at["InferenceLedger"], p.treasury, court, disputes, juries),
-    }
-    for name in order:
-        address = _create(sender, name, *arguments[name])
+    at = _addresses(rpc, account.address)
+    for name, data in _creations(parameters, at).items():
+        receipt = sender.send(Call(None, data, f"create {name}"))
+        address = to_checksum_address(receipt["contractAddress"] or bytes(20))
         if address != at[name]:
             raise DeploymentError(f"{name} is at {address}, not {at[name]}: {account.address} sent something else")
+        check_code(rpc, name, address)
+        report(Creation(name, address, int(receipt["gasUsed"])))
     return Deployment(chain_id=rpc.chain_id, contracts=at, block=block)
 
 
-def _create(sender: TransactionSender, name: ContractName, *arguments: Any) -> str:
+def dry_run(rpc_url: str, deployer: str, parameters: Parameters) -> list[Creation]:
+    """What `deploy` would do; nothing is sent.
+
+    A contract that asks another one in its constructor finds it by a state override: the code that a call of the other
+    one's creation returns, put where it would stand.
+
+    Raises:
+        ContractRevert: a parameter is out of the contracts' bounds.
+        DeploymentError: the endpoint knows no state overrides.
+    """
+    rpc = Rpc(rpc_url)
+    at = _addresses(rpc, deployer)
+    overrides: dict[str, dict[str, str]] = {}
+    creations = []
+    first = _next_nonce(rpc, deployer)
+    for i, (name, data) in enumerate(_creations(parameters, at).items()):
+        transaction = {"from": deployer, "data": "0x" + data.hex()}
+        code = _ask(rpc, "eth_call", transaction, overrides)
+        gas = int(_ask(rpc, "eth_estimateGas", transaction, overrides), 16)
+        # With the account's present nonce, the next one would be created where this one stands now.
+        overrides |= {at[name]: {"code": code}, deployer: {"nonce": hex(first + i + 1)}}
+        creations.append(Creation(name, at[name], gas))
+    return creations
+
+
+def _ask(rpc: Rpc, method: str, transaction: dict[str, str], overrides: dict[str, dict[str, str]]) -> str:
+    parameters = [transaction, "latest", *([overrides] if overrides else [])]
+    with typed_errors():
+        answer: Any = rpc.w3.provider.make_request(method, parameters)  # type: ignore[arg-type]
+    if "error" not in answer:
+        return str(answer["result"])
+    data = answer["error"].get("data")
+    data = data.get("data") if isinstance(data, dict) else data
+    revert = decode_revert(bytes(HexBytes(data))) if isinstance(data, str) else None
+    raise revert or DeploymentError(f"{rpc.rpc_url} cannot try a deployment: {answer['error'].get('message')}")
+
+
+def _addresses(rpc: Rpc, deployer: str) -> dict[ContractName, str]:
+    """Where the contracts will be. Some know others that come later, so their addresses are worked out beforehand."""
+    account, first = to_checksum_address(deployer), _next_nonce(rpc, deployer)
+    return {name: str(get_create_address(account, Nonce(first + i))) for i, name in enumerate(ORDER)}
+
+
+def _next_nonce(rpc: Rpc, account: str) -> int:
+    with typed_errors():
+        return int(rpc.w3.eth.get_transaction_count(rpc.w3.to_checksum_address(account)))
+
+
+def _creations(parameters: Parameters, at: dict[ContractName, str]) -> dict[ContractName, bytes]:
+    """What creates each contract, code and arguments, in order."""
+    arguments = parameters.arguments({str(name): address for name, address in at.items()})
+    return {name: _creation(name, arguments[name]) for name in ORDER}
+
+
+def _creation(name: str, arguments: tuple[Any, ...]) -> bytes:
     compiled = artifact(name)
     factory = Web3().eth.contract(abi=compiled.abi, bytecode=HexBytes(compiled.bytecode))
-    data = factory.constructor(*arguments).data_in_transaction
-    receipt = sender.send(Call(None, bytes(HexBytes(data)), f"create {name}"))
-    address = receipt["contractAddress"]
-    if address is None:
-        raise DeploymentError(f"the node reports no address for {name}")
-    code = sender.chain.w3.eth.get_code(address)
-    if len(code) * 2 != len(compiled.deployed_bytecode.removeprefix("0x")):
-        raise DeploymentError(f"the code of {name} at {address} is not what was compiled")
-    return str(to_checksum_address(address))
+    return bytes(HexBytes(factory.constructor(*arguments).data_in_transaction))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m chain.deploy`."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.verify is not None:
+            _verify(options)
+        elif options.dry_run:
+            _dry_run(options)
+        else:
+            _deploy(options)
+    except (ChainError, ValidationError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    found = verify(Chain(options.rpc_url, Deployment.load(options.verify)))
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, address in found.items():
+        print(f"{name:16} {address}  the code of this checkout")
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    _need(options, "treasury", "keystore")
+    deployer = address_of(options.keystore)
+    if deployer is None:
+        raise DeploymentError(f"{options.keystore} is no keystore")
+    creations = dry_run(options.rpc_url, deployer, _parameters(options))
+    gas_price = int(Rpc(options.rpc_url).w3.eth.gas_price)
+    total = sum(creation.gas for creation in creations)
+    if options.json:
+        rows = [vars(creation) for creation in creations]
+        print(json.dumps({"contracts": rows, "gas": total, "gas_price_wei": gas_price}, indent=2))
+        return
+    for creation in creations:
+        _show(creation)
+    cost = total * gas_price / 10**18
+    print(f"{'total':16} {'':42} {total:11,} gas, {cost:.6f} ETH at {gas_price / 10**9:.3f} gwei; nothing was sent")
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    _need(options, "treasury", "keystore")
+    parameters = _parameters(options)
+    password = read_password(options.password_file) if options.password_file else getpass("Password: ")
+    account = open_keystore(options.keystore, password)
+    deployment = deploy(options.rpc_url, account, parameters, lambda made: _show(made, sys.stderr))
+    deployment.save(options.out)
+    if options.json:
+        print(deployment.model_dump_json(indent=2))
+    else:
+        print(f"{options.out}: chain {deployment.chain_id}, from block {deployment.block}")
+
+
+def _show(creation: Creation, file: Any = None) -> None:
+    print(f"{creation.name:16} {creation.address} {creation.gas:11,} gas", file=file, flush=True)
+
+
+def _need(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is None:
+            _parser().error(f"--{name} is needed")
+
+
+def _parameters(options: argparse.Namespace) -> Parameters:
+    return Parameters(**{name: getattr(options, name) for name in Parameters.model_fields})
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m chain.deploy",
         description=__doc__,
@@ -147,22 +207,18 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rpc-url", required=True)
-    parser.add_argument("--keystore", type=Path, required=True, help="keystore of the deploying account")
+    parser.add_argument("--keystore", type=Path, help="keystore of the deploying account")
     parser.add_argument("--password-file", type=Path, help="asked for when there is none")
     parser.add_argument("--out", type=Path, default=Path("deployment.json"))
-    parser.add_argument("--treasury", required=True, help="address that may mint credits")
+    parser.add_argument("--dry-run", action="store_true", help="gas and addresses; sends nothing, asks no password")
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="check a deployment's code and wiring instead")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--treasury", help="address that may mint credits and receives fines")
+    group = parser.add_argument_group("parameters", "periods in seconds, amounts in base units, shares in basis points")
     for name, field in Parameters.model_fields.items():
         if name != "treasury":
-            parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=field.default, help="(%(default)s)")
-    options = vars(parser.parse_args(arguments))
-    try:
-        parameters = Parameters(**{name: options[name] for name in Parameters.model_fields})
-        password = read_password(options["password_file"]) if options["password_file"] else getpass("Password: ")
-        deployment = deploy(options["rpc_url"], open_keystore(options["keystore"], password), parameters)
-        deployment.save(options["out"])
-    except (ChainError, ValidationError) as error:
-        sys.exit(f"Error: {error}")
-    print(f"{options['out']}: {deployment.model_dump_json(indent=2)}")
+            group.add_argument(f"--{name.replace('_', '-')}", type=int, default=field.default, help="(%(default)s)")
+    return parser
 
 
 if __name__ == "__main__":

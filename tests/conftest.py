@@ -12,8 +12,9 @@ from eth_account.signers.local import LocalAccount
 from chain.client import Chain, Rpc
 from chain.contracts.binding import Call
 from chain.contracts.nodes import Registration, Role
-from chain.deploy import Parameters, deploy
+from chain.deploy import deploy
 from chain.messages import new_account
+from chain.parameters import Parameters
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund

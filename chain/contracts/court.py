@@ -167,3 +167,9 @@ class DisputeCourt(Binding):
 
     def finalize(self, dispute_id: bytes) -> Call:
         return self._call("finalize", dispute_id)
+
+    def ledger_address(self) -> str:
+        return str(self._read("ledger"))
+
+    def examiner_address(self) -> str:
+        return str(self._read("examiner"))

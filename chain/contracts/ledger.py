@@ -330,3 +330,9 @@ class InferenceLedger(Binding):
         with typed_errors():
             logs = self._events[name].get_logs(argument_filters=arguments, from_block=self._first_block)
         return [Event(self.name, name, dict(log["args"]), log["blockNumber"], log["logIndex"]) for log in logs]
+
+    def token_address(self) -> str:
+        return str(self._read("token"))
+
+    def nodes_address(self) -> str:
+        return str(self._read("nodes"))

@@ -132,3 +132,12 @@ class NodeRegistry(Binding):
 
     def remove_offer(self, model: bytes, numeric_profile: int) -> Call:
         return self._call("removeOffer", model, numeric_profile)
+
+    def token_address(self) -> str:
+        return str(self._read("token"))
+
+    def ledger_address(self) -> str:
+        return str(self._read("ledger"))
+
+    def court_address(self) -> str:
+        return str(self._read("court"))

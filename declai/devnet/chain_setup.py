@@ -11,7 +11,8 @@ from web3 import Web3
 from chain.client import Chain, Rpc
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Offer, Registration, Role
-from chain.deploy import Parameters, deploy
+from chain.deploy import deploy
+from chain.parameters import Parameters
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from ipfs.manifest import Manifest

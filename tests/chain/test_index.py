@@ -125,7 +125,8 @@ def test_a_reorganisation_is_followed(world: World, tmp_path: Path) -> None:
 
 def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_path: Path, chain_url: str) -> None:
     from chain.client import Chain
-    from chain.deploy import Parameters, deploy
+    from chain.deploy import deploy
+    from chain.parameters import Parameters
 
     Deeds(world, seed=9)
     index = EventIndex(tmp_path / "index.db", world.chain)

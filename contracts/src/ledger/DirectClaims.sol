@@ -17,7 +17,6 @@ abstract contract DirectClaims is Settlement {
     uint256 private constant TIER_BPS_PRODUCTION = 25_000;
     uint256 private constant TIER_BPS_REAL_TIME = 50_000;
     uint256 private constant TOKEN_LAYERS_PER_PRICE = 1e6;
-    uint256 private constant ALL_BPS = 10_000;
 
     uint48 internal immutable CLAIM_DELAY;
     uint48 internal immutable CLAIM_PERIOD;

@@ -20,7 +20,7 @@ abstract contract Settlement is Sessions {
         uint32 settledAt;
     }
 
-    uint256 private constant ALL_BPS = 10_000;
+    uint256 internal constant ALL_BPS = 10_000;
     uint256 internal immutable BATCH_RETENTION;
     uint256 internal immutable MAX_FEE_BPS;
 

@@ -16,9 +16,10 @@ from chain.contracts.court import DisputePhase, Evidence, Verdict
 from chain.contracts.jury import JuryPhase, Vote
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Offer, Role
-from chain.deploy import Parameters, deploy
+from chain.deploy import deploy
 from chain.errors import ContractRevert
 from chain.messages import InferenceReceipt, InferenceRequest, digest, new_account, sign
+from chain.parameters import Parameters
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
