@@ -1,7 +1,7 @@
 """A node's own durable store: jobs it has taken (against replay) and receipts with all that is needed to claim them.
 
 SQLite, written through to the disk before a call returns. The file is the node's only proof of what it earned:
-receipts, requests, assignments and acceptances stay in it for good. The node writes it, and `declai node claim` beside it.
+receipts, requests, assignments and acceptances stay in it for good. The node writes it, `declai node claim` beside it.
 """
 
 from __future__ import annotations
