@@ -66,10 +66,10 @@ class Rpc:
         with typed_errors():
             return int(self.w3.eth.block_number)
 
-    def timestamp(self) -> int:
-        """Unix seconds of the newest block."""
+    def timestamp(self, block: int | Literal["latest"] = "latest") -> int:
+        """Unix seconds of a block."""
         with typed_errors():
-            return int(self.w3.eth.get_block("latest")["timestamp"])
+            return int(self.w3.eth.get_block(block)["timestamp"])
 
 
 class Chain(Rpc):
@@ -79,11 +79,12 @@ class Chain(Rpc):
         super().__init__(rpc_url)
         self.deployment = deployment
         at = deployment.contracts
-        self.token = CreditToken(self.w3, at["CreditToken"])
-        self.nodes = NodeRegistry(self.w3, at["NodeRegistry"])
-        self.models = ModelRegistry(self.w3, at["ModelRegistry"])
-        self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], deployment.block)
-        self.court = DisputeCourt(self.w3, at["DisputeCourt"])
+        first_block = deployment.block
+        self.token = CreditToken(self.w3, at["CreditToken"], first_block)
+        self.nodes = NodeRegistry(self.w3, at["NodeRegistry"], first_block)
+        self.models = ModelRegistry(self.w3, at["ModelRegistry"], first_block)
+        self.ledger = InferenceLedger(self.w3, at["InferenceLedger"], first_block)
+        self.court = DisputeCourt(self.w3, at["DisputeCourt"], first_block)
 
     @functools.cached_property
     def jury(self) -> Jury:

@@ -1,4 +1,4 @@
-"""Receipts on their way to gateways: sent again, ever more slowly, until acknowledged. They also lie in the store."""
+"""Receipts on their way to gateways: sent again, ever more slowly, until accepted. They also lie in the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from worker.errors import LinkError
 from worker.jobs import Peer
 from worker.running import Send
-from worker.wire import Receipt
+from worker.wire import Receipt, ReceiptAck
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -21,12 +21,14 @@ class _Waiting:
     frame: Receipt
     next_at: float
     delay_s: float
+    answered: bool = False
 
 
 class Outbox:
     """Used by the engine thread alone. Beyond `MAX_WAITING` the oldest are left to the store."""
 
-    def __init__(self, send: Send, on_acknowledged: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Send, on_acknowledged: Callable[[bytes, bytes], None]) -> None:
+        """`on_acknowledged(job, acceptance)` has the word checked and kept; `remove` follows when it holds."""
         self._send = send
         self._on_acknowledged = on_acknowledged
         self._waiting: dict[bytes, _Waiting] = {}
@@ -50,16 +52,22 @@ class Outbox:
             if now >= waiting.next_at:
                 waiting.next_at = now + waiting.delay_s
                 waiting.delay_s = min(2 * waiting.delay_s, LAST_RETRY_S)
+                waiting.answered = False
                 try:
                     self._send(waiting.peer, waiting.frame)
                 except LinkError:
                     continue
 
-    def acknowledge(self, sender: bytes, job: bytes) -> bool:
+    def acknowledge(self, sender: bytes, frame: ReceiptAck) -> bool:
         """Whether this sender had a receipt of that job to acknowledge."""
-        waiting = self._waiting.get(job)
+        waiting = self._waiting.get(frame.job)
         if waiting is None or waiting.peer.link_key != sender:
             return False
-        del self._waiting[job]
-        self._on_acknowledged(job)
+        if not waiting.answered:  # one answer a sending is looked at: checking costs more than sending
+            waiting.answered = True
+            self._on_acknowledged(frame.job, frame.acceptance)
         return True
+
+    def remove(self, job: bytes) -> None:
+        """The receipt is where it belongs, and so is the gateway's word."""
+        self._waiting.pop(job, None)

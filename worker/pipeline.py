@@ -84,9 +84,9 @@ class Pipeline(threading.Thread):
         *,
         options: PipelineOptions | None = None,
         seconds_per_token_layer: float = 0.0,
-        on_acknowledged: Callable[[bytes], None] = lambda job_id: None,
+        on_acknowledged: Callable[[bytes, bytes], None] = lambda job_id, acceptance: None,
     ) -> None:
-        """`on_acknowledged` is called in this thread and must not wait."""
+        """`on_acknowledged(job, acceptance)` is called in this thread and must not wait; `delivered` answers it."""
         super().__init__(name="pipeline", daemon=True)
         self._links = links
         self._served = served
@@ -109,8 +109,12 @@ class Pipeline(threading.Thread):
         return future
 
     def deliver(self, peer: Peer, receipt: wire.Receipt) -> None:
-        """Send a receipt to a gateway until it is acknowledged."""
+        """Send a receipt to a gateway until it is `delivered`."""
         self._call(lambda: self._outbox.put(peer, receipt, time.monotonic()))
+
+    def delivered(self, job_id: bytes) -> None:
+        """The gateway's acceptance of a job's receipt is kept: send it no more."""
+        self._call(lambda: self._outbox.remove(job_id))
 
     def refuse(self, job: StageJob, code: str, message: str) -> None:
         """Tell the gateway that a job of its will not run here."""
@@ -219,7 +223,7 @@ class Pipeline(threading.Thread):
         if isinstance(frame, wire.Heartbeat | wire.Receipt):
             self._dropped["foreign"] += 1
         elif isinstance(frame, wire.ReceiptAck):
-            if not self._outbox.acknowledge(sender, frame.job):
+            if not self._outbox.acknowledge(sender, frame):
                 self._dropped["unknown_job"] += 1
         elif (entry := self._jobs.get(frame.job)) is None:
             if isinstance(frame, wire.Ready):

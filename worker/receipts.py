@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from chain.errors import BadSignature
 from chain.fields import Signature, to_hex
-from chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, digest, recover, sign
+from chain.messages import Acceptance, Assignment, Domain, InferenceReceipt, InferenceRequest, digest, recover, sign
 from chain.pricing import Tier, stage_cost
 from worker import commitments, wire
 from worker.commitments import Commitment, Record
@@ -90,6 +90,11 @@ def build_receipt(
         finished_at=finished_at,
     )
     return SignedReceipt(receipt=receipt, signature=sign(receipt, job.domain, account), records=commitment.records)
+
+
+def acceptance_of(receipt: InferenceReceipt, domain: Domain) -> Acceptance:
+    """What a gateway signs for a receipt that it stored."""
+    return Acceptance(receipt=digest(receipt, domain))
 
 
 class ProblemKind(StrEnum):

@@ -54,11 +54,11 @@ def run_node(settings: NodeSettings) -> None:
         speed = stages.measure_s_per_token_layer(identity.offer.first_layer, identity.offer.end_layer)
         store = NodeStore(settings.data_dir / "node.db")
         opened.callback(store.close)
-        writer = opened.enter_context(ThreadPoolExecutor(1, "acknowledgements"))
+        writer = opened.enter_context(ThreadPoolExecutor(1, "acceptances"))
         registry = ChainRegistry(identity.chain)
 
-        def acknowledged(job_id: bytes) -> None:
-            writer.submit(store.acknowledge, job_id)
+        def acknowledged(job_id: bytes, acceptance: bytes) -> None:
+            writer.submit(service.keep_acceptance, job_id, acceptance)
 
         links = Links(identity.link_keys, settings.link_bind, lambda key: registry.holder_of(key) is not None)
         pipeline = Pipeline(

@@ -8,15 +8,17 @@ from typing import Protocol
 
 from eth_account.signers.local import LocalAccount
 
+from chain.errors import BadSignature
 from chain.fields import NUMERIC_PROFILES
+from chain.messages import recover
 from worker.admission import Refused, Terms, open_envelope
 from worker.errors import NotServed, TaskRefused, TaskReplayed, WorkerError
 from worker.jobs import Envelope, StageJob
 from worker.pipeline import Pipeline
-from worker.receipts import build_receipt
+from worker.receipts import acceptance_of, build_receipt
 from worker.registry import Registry
 from worker.running import JobEnd, StageEngine, StageIdentity
-from worker.store import NodeStore
+from worker.store import NodeStore, StoredReceipt
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,25 @@ class StageService:
         """Take up the receipts that an earlier run of this node could not deliver."""
         for stored in self._store.unacknowledged(since=int(time.time()) - SEND_AGAIN_FOR_S):
             self._pipeline.deliver(stored.job.gateway, stored.receipt.to_frame(stored.job.job_id))
+
+    def keep_acceptance(self, job_id: bytes, acceptance: bytes) -> None:
+        """Keep the gateway's word for a receipt. One that is not its word leaves the receipt on its way."""
+        stored = self._store.get(job_id)
+        if stored is None or not self._is_accepted(stored, acceptance):
+            log.warning("the acceptance of job %s is not signed by its gateway", job_id.hex())
+            return
+        self._store.accept(job_id, acceptance)
+        self._pipeline.delivered(job_id)
+
+    def _is_accepted(self, stored: StoredReceipt, acceptance: bytes) -> bool:
+        job = stored.job
+        try:
+            signer = recover(acceptance_of(stored.receipt.receipt, job.domain), job.domain, acceptance)
+            # Who signed the assignment was checked when the job was taken; a changed key is looked up.
+            assigned_by = recover(job.assignment, job.domain, job.assignment_signature)
+        except BadSignature:
+            return False
+        return signer == assigned_by or self._registry.gateway_of(signer) == job.gateway.address
 
     def run_stage(self, envelope: Envelope) -> None:
         """Live as long as the job, then sign and keep its receipt and see it off. Refusals are not errors here."""

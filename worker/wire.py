@@ -23,6 +23,7 @@ MAX_PAYLOAD_BYTES = 64 * 2**20
 MAX_TOKENS = 2**20
 RECORD_BYTES = 254
 JOB_ID_BYTES = 32
+SIGNATURE_BYTES = 65
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -30,6 +31,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 JobId = Annotated[bytes, Field(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
+SignatureBytes = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Payload = Annotated[Buffer, SkipValidation]
@@ -129,7 +131,7 @@ class Receipt:
     kind: ClassVar[str] = "receipt"
     job: JobId
     receipt: Annotated[str, Field(max_length=2048)]
-    signature: Annotated[bytes, Field(min_length=65, max_length=65)]
+    signature: SignatureBytes
     payload: Payload
 
     def __post_init__(self) -> None:
@@ -139,10 +141,11 @@ class Receipt:
 
 @dataclass(frozen=True, config=_STRICT)
 class ReceiptAck:
-    """Gateway to stage: the receipt is stored for good."""
+    """Gateway to stage: the receipt is stored for good. `acceptance`: its signer's word on that (EIP-712)."""
 
     kind: ClassVar[str] = "receipt_ack"
     job: JobId
+    acceptance: SignatureBytes
 
 
 @dataclass(frozen=True, config=_STRICT)

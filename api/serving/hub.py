@@ -53,7 +53,7 @@ class LinkHub:
         self._directory = directory
         self._links = AsyncLinks(keys, bind, directory.admits)
         self._inboxes: dict[bytes, JobInbox] = {}
-        self._stored: OrderedDict[bytes, None] = OrderedDict()
+        self._stored: OrderedDict[bytes, dict[str, ReceiptAck]] = OrderedDict()
         self._receiver = asyncio.create_task(self._receive(), name="links")
         self._is_open = True
         self.num_dropped = 0
@@ -92,13 +92,13 @@ class LinkHub:
         except LinkError as error:
             logger.warning("%s frame not sent: %s", frame.kind, error)
 
-    def acknowledge(self, job: bytes, peers: Sequence[Peer]) -> None:
-        """A job's receipts are stored for good: tell its nodes, now and whenever they ask again."""
-        self._stored[job] = None
+    def acknowledge(self, job: bytes, acceptances: Sequence[tuple[Peer, bytes]]) -> None:
+        """A job's receipts are stored for good: give its nodes our signed word, now and whenever they ask again."""
+        self._stored[job] = {peer.address: ReceiptAck(job, acceptance) for peer, acceptance in acceptances}
         if len(self._stored) > MAX_STORED_JOBS:
             self._stored.popitem(last=False)
-        for peer in peers:
-            self.send(peer, ReceiptAck(job))
+        for peer, _ in acceptances:
+            self.send(peer, self._stored[job][peer.address])
 
     def keep_only(self, peers: Iterable[Peer]) -> None:
         """Close the links to everyone else: they left the registry, or moved."""
@@ -130,7 +130,7 @@ class LinkHub:
             return
         if isinstance(frame, Receipt) and frame.job in self._stored:
             address = self._directory.registry.by_key.get(sender)
-            if address is not None:
-                self.send(self._directory.peer(address), ReceiptAck(frame.job))
+            if address is not None and (again := self._stored[frame.job].get(address)) is not None:
+                self.send(self._directory.peer(address), again)
             return
         self.num_dropped += 1

@@ -18,9 +18,10 @@ from api.serving.hub import JobInbox
 from api.serving.jobs import Generation, stage_jobs
 from api.serving.office import Office
 from api.store.store import StoredStage
+from chain.messages import sign
 from worker.errors import InvalidReceipt
 from worker.jobs import Peer, seal
-from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
@@ -215,5 +216,8 @@ class Pipeline:
         ]
 
     def acknowledge(self) -> None:
-        """The receipts are durable: the nodes may forget them."""
-        self._office.hub.acknowledge(self._job, self._peers)
+        """The receipts are durable: sign to each node that its receipt is owed."""
+        domain, account = self._office.domain, self._office.account
+        accepted = [acceptance_of(self._receipts[peer.address].receipt, domain) for peer in self._peers]
+        signatures = [sign(acceptance, domain, account) for acceptance in accepted]
+        self._office.hub.acknowledge(self._job, list(zip(self._peers, signatures, strict=True)))

@@ -100,7 +100,9 @@ class Binding:
 
     name: str
 
-    def __init__(self, w3: Web3, address: str) -> None:
+    def __init__(self, w3: Web3, address: str, first_block: int = 0) -> None:
+        """`first_block`: the one the deployment began in."""
+        self._first_block = first_block
         self.address = Web3.to_checksum_address(address)
         self._contract: Contract = w3.eth.contract(address=self.address, abi=artifact(self.name).abi)
         names = [entry["name"] for entry in artifact(self.name).abi if entry["type"] == "event"]
@@ -116,6 +118,12 @@ class Binding:
     def _call(self, function: str, *arguments: Any) -> Call:
         data = self._contract.encode_abi(function, args=list(arguments))
         return Call(self.address, bytes(HexBytes(data)), f"{self.name}.{function}")
+
+    def log(self, name: str, **arguments: object) -> list[Event]:
+        """The events of a name whose indexed arguments have these values, in the chain's order."""
+        with typed_errors():
+            logs = self._events[name].get_logs(argument_filters=arguments, from_block=self._first_block)
+        return [Event(self.name, name, dict(log["args"]), log["blockNumber"], log["logIndex"]) for log in logs]
 
     def decode(self, log: LogReceipt) -> Event | None:
         """The event in a log of this contract, or None when the ABI has none like it."""

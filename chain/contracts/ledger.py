@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from web3 import Web3
 
-from chain.contracts.binding import Binding, Call, Event, typed_errors
+from chain.contracts.binding import Binding, Call
 from chain.merkle import SumNode, payout_word
 from chain.messages import Assignment, InferenceReceipt, InferenceRequest, SessionClose, compact_signature
 
@@ -170,9 +170,7 @@ class InferenceLedger(Binding):
     name = "InferenceLedger"
 
     def __init__(self, w3: Web3, address: str, first_block: int = 0) -> None:
-        """`first_block`: the one the deployment began in."""
-        super().__init__(w3, address)
-        self._first_block = first_block
+        super().__init__(w3, address, first_block)
         self._terms: dict[bytes, SessionTerms] = {}
 
     def balance_of(self, account: str) -> int:
@@ -188,7 +186,7 @@ class InferenceLedger(Binding):
     def terms(self, session: bytes) -> SessionTerms | None:
         """Terms of a session that was ever opened."""
         if session not in self._terms:
-            for event in self._log("SessionOpened", session=session):  # one at most
+            for event in self.log("SessionOpened", session=session):  # one at most
                 v = event.values
                 self._terms[session] = SessionTerms(v["payer"], v["gateway"], v["key"], v["number"])
         return self._terms.get(session)
@@ -215,7 +213,7 @@ class InferenceLedger(Binding):
 
     def is_settled(self, gateway: str, root: bytes) -> bool:
         """Whether a gateway settled the batch with this root."""
-        return any(True for _ in self._log("BatchSettled", batch=root, gateway=gateway))
+        return any(True for _ in self.log("BatchSettled", batch=root, gateway=gateway))
 
     def is_included(self, inclusion: Inclusion) -> bool:
         return bool(self._read("isIncluded", inclusion.as_struct()))
@@ -227,7 +225,7 @@ class InferenceLedger(Binding):
     def open_claims(self) -> list[OpenedClaim]:
         """The direct claims under way, on all sessions."""
         found = []
-        for event in self._log("ClaimOpened"):
+        for event in self.log("ClaimOpened"):
             v = event.values
             if self.direct_claim(v["assignment"]).pays_at:
                 found.append(OpenedClaim(v["assignment"], v["node"], v["session"], v["receipt"], v["nonce"]))
@@ -325,11 +323,6 @@ class InferenceLedger(Binding):
         # The terms of a session that never was open none: the ledger then says that it does not know the session.
         terms = self.terms(session) or SessionTerms(ZERO_ADDRESS, ZERO_ADDRESS, ZERO_ADDRESS, session_number(session))
         return terms.as_struct()
-
-    def _log(self, name: str, **arguments: object) -> list[Event]:
-        with typed_errors():
-            logs = self._events[name].get_logs(argument_filters=arguments, from_block=self._first_block)
-        return [Event(self.name, name, dict(log["args"]), log["blockNumber"], log["logIndex"]) for log in logs]
 
     def token_address(self) -> str:
         return str(self._read("token"))

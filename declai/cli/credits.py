@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from eth_utils.address import is_address, to_checksum_address
 
 from chain.contracts.binding import Call
 from chain.fields import to_hex
 from chain.pricing import format_credits, parse_credits
 from chain.sender import TransactionSender
-from declai.cli.options import network_option, wallet_options
+from declai.cli.options import address_argument, network_option, wallet_options
 from declai.cli.output import emit, fields, json_option
 from declai.cli.paying import Paying, open_paying
 from declai.wallets import unlock
@@ -96,14 +95,8 @@ def withdraw(
     _done("withdraw", units, receipt, as_json)
 
 
-def _address(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not is_address(value):
-        raise click.BadParameter(f"{value!r} is not an address: 0x and 40 hexadecimal digits, with a right checksum")
-    return str(to_checksum_address(value))
-
-
 @command.command()
-@click.argument("address", callback=_address)
+@address_argument("address")
 @click.argument("amount")
 @network_option
 @wallet_options

@@ -1,4 +1,4 @@
-"""Options that many commands share: which network, which wallet."""
+"""Options and arguments that many commands share: which network, which wallet, which request, how much."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from eth_utils.address import is_address, to_checksum_address
+
+from chain.errors import InvalidAmount
+from chain.pricing import parse_credits
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -22,22 +26,74 @@ def network_option(function: Decorated) -> Decorated:
     )(function)
 
 
+def _wallet_options(default: str) -> Callable[[Decorated], Decorated]:
+    def decorate(function: Decorated) -> Decorated:
+        function = click.option(
+            "--password-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="DECLAI_PASSWORD_FILE",
+            help="File with the keystore's password; asked for when there is none.",
+        )(function)
+        return click.option(
+            "--wallet",
+            "wallet_name",
+            envvar="DECLAI_WALLET",
+            default=default,
+            show_default=True,
+            help="A wallet of the network file, of the keystore folder, or a keystore file.",
+        )(function)
+
+    return decorate
+
+
 def wallet_options(function: Decorated) -> Decorated:
-    """`--wallet NAME_OR_FILE` and `--password-file FILE`."""
-    function = click.option(
-        "--password-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="DECLAI_PASSWORD_FILE",
-        help="File with the keystore's password; asked for when there is none.",
-    )(function)
-    return click.option(
-        "--wallet",
-        "wallet_name",
-        envvar="DECLAI_WALLET",
-        default="requester",
-        show_default=True,
-        help="A wallet of the network file, of the keystore folder, or a keystore file.",
-    )(function)
+    """`--wallet NAME_OR_FILE` and `--password-file FILE`, for requesters."""
+    return _wallet_options("requester")(function)
+
+
+def operator_options(function: Decorated) -> Decorated:
+    """`--wallet NAME_OR_FILE` and `--password-file FILE`, for the operators of nodes."""
+    return _wallet_options("operator")(function)
+
+
+class Credits(click.ParamType[int]):
+    """An amount in credits on the command line; base units in the program."""
+
+    name = "credits"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_credits(str(value))
+        except InvalidAmount as error:
+            self.fail(str(error), param, ctx)
+
+
+CREDITS = Credits()
+
+
+def _address(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not is_address(value):
+        raise click.BadParameter(f"{value!r} is not an address: 0x and 40 hexadecimal digits, with a right checksum")
+    return str(to_checksum_address(value))
+
+
+def address_argument(name: str, *, required: bool = True) -> Callable[[Decorated], Decorated]:
+    """An argument that is an address; checksummed."""
+    return click.argument(name, callback=_address, required=required)
+
+
+def request_digest(
+    ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Callback of an option or argument that names requests by their hashes."""
+    if not isinstance(value, str):
+        return tuple(str(request_digest(ctx, parameter, one)) for one in value)
+    text = value.lower()
+    if len(text) != 66 or not text.startswith("0x") or any(c not in "0123456789abcdef" for c in text[2:]):
+        raise click.BadParameter("a request is named by its hash, 0x and 64 hexadecimal digits (x-declai-request)")
+    return text
 
 
 def config_option(function: Decorated) -> Decorated:

@@ -9,7 +9,7 @@ import click
 
 from chain.index import EventIndex
 from chain.pricing import format_credits
-from declai.cli.options import network_option
+from declai.cli.options import network_option, request_digest
 from declai.cli.output import emit, fields, json_option, table
 from declai.client.aio import chain_of
 from declai.client.sync import Client
@@ -30,14 +30,7 @@ def command() -> None:
     """
 
 
-def _digest(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    text = value.lower()
-    if len(text) != 66 or not text.startswith("0x") or any(c not in "0123456789abcdef" for c in text[2:]):
-        raise click.BadParameter("a request is named by its hash, 0x and 64 hexadecimal digits (x-declai-request)")
-    return text
-
-
-request_argument = click.argument("request", callback=_digest)
+request_argument = click.argument("request", callback=request_digest)
 
 
 @command.command()

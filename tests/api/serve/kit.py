@@ -141,7 +141,7 @@ class EchoNode:
             served,
             options=options,
             seconds_per_token_layer=seconds_per_token_layer,
-            on_acknowledged=self.store.acknowledge,
+            on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
         )
         terms = Terms(
             node=self.address,

@@ -17,11 +17,11 @@ from sqlalchemy import select
 
 from api.settlement.jobs import collect_fees, run_settlement
 from api.store.schema import requests
-from chain.messages import Assignment, Domain, InferenceRequest
+from chain.messages import Assignment, Domain, InferenceRequest, recover
 from chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
-from worker.receipts import SignedPlan, SignedReceipt, verify_job_receipts
+from worker.receipts import SignedPlan, SignedReceipt, acceptance_of, verify_job_receipts
 
 LONG = "abcdefghij " * 8
 
@@ -73,6 +73,16 @@ def test_receipts_add_up(http: httpx.Client, idle: Network, tier: Tier) -> None:
     assert reserved(idle) == 0
     for node in idle.nodes:
         wait_until(lambda node=node: not node.store.unacknowledged(since=0), "the acknowledgement")  # type: ignore[misc]
+        check_acceptance(idle, node, response.headers["x-declai-request"])
+
+
+def check_acceptance(network: Network, node: EchoNode, request: str) -> None:
+    """The node keeps the gateway's word for its receipt, as the court would hear it."""
+    stored = next(kept for kept in node.store.unpaid() if "0x" + kept.job.request_digest.hex() == request)
+    assert stored.acceptance is not None
+    domain = network.chain.domain
+    accepted = acceptance_of(stored.receipt.receipt, domain)
+    assert recover(accepted, domain, stored.acceptance) == network.gateway.keys.signer.address
 
 
 def check_receipts(

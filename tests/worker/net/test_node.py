@@ -44,7 +44,7 @@ from worker.identity import open_identity
 from worker.jobs import Peer, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, Links
 from worker.membership import Membership
-from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.registry import ChainRegistry
 from worker.sampling import SamplingParameters
 from worker.settings import NodeSettings
@@ -304,7 +304,9 @@ class World:
         self.until(lambda: {n for n, _ in self.of(wire.Receipt, jobs[0])} == {0, 1, 2})
         found = {n: SignedReceipt.from_frame(f) for n, f in self.of(wire.Receipt, jobs[0])}
         for member in self.members:
-            self.links.send(self.peer(member), wire.ReceiptAck(jobs[0].job_id))
+            word = acceptance_of(found[self.members.index(member)].receipt, self.domain)
+            ack = wire.ReceiptAck(jobs[0].job_id, sign(word, self.domain, self.gateway.signer))
+            self.links.send(self.peer(member), ack)
         signers = {m.operator.address: m.signer.address for m in self.members}
         plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
         transcript = Transcript(PROMPT, tokens, sampling or Sampling())

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from eth_utils.crypto import keccak
 
-from chain.messages import sign
+from chain.messages import new_account, sign
 from worker import wire
 from worker.admission import Terms
 from worker.errors import WorkerError
 from worker.jobs import Envelope, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
-from worker.receipts import SignedPlan, SignedReceipt, Transcript, verify_job_receipts
+from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.running import StageIdentity
 from worker.service import StageService
 from worker.store import NodeStore
@@ -52,7 +52,10 @@ class ToyNode:
         self.store = NodeStore(folder / f"{party.address}.db")
         model = keccak(text=MODEL_NAME)
         self.pipeline = Pipeline(
-            links, Served(model, MANIFEST, *cut, capacity=4), options=QUICK, on_acknowledged=self.store.acknowledge
+            links,
+            Served(model, MANIFEST, *cut, capacity=4),
+            options=QUICK,
+            on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
         )
         terms = Terms(
             node=party.address,
@@ -155,9 +158,14 @@ class Network:
     def receipts(self, jobs: list[StageJob]) -> list[SignedReceipt]:
         self.until(lambda: len({who for who, _ in self.of(wire.Receipt, jobs[0])}) == len(jobs))
         by_node = {who: SignedReceipt.from_frame(f) for who, f in self.of(wire.Receipt, jobs[0])}  # type: ignore[arg-type]
-        for stage in range(len(jobs)):
-            self.send(stage, wire.ReceiptAck(jobs[0].job_id))
-        return [by_node[job.assignment.node] for job in jobs]
+        receipts = [by_node[job.assignment.node] for job in jobs]
+        for stage, receipt in enumerate(receipts):
+            self.send(stage, self.ack(jobs[stage], receipt, self.gateway))
+        return receipts
+
+    @staticmethod
+    def ack(job: StageJob, receipt: SignedReceipt, by: Party) -> wire.ReceiptAck:
+        return wire.ReceiptAck(job.job_id, sign(acceptance_of(receipt.receipt, DOMAIN), DOMAIN, by.signer))
 
     def check(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> list[SignedReceipt]:
         receipts = self.receipts(jobs)
@@ -328,7 +336,7 @@ def hostile_frames(job: StageJob) -> list[wire.Frame]:
         wire.Cancel(j),
         wire.Failed(j, "because", ""),
         wire.Receipt(j, "{}", bytes(65), b""),
-        wire.ReceiptAck(j),
+        wire.ReceiptAck(j, bytes(65)),
         wire.Heartbeat(bytes(32), "x", 0, 1, 0, 1, 0.0),
     ]
 
@@ -423,6 +431,47 @@ def test_receipts_are_sent_again_until_acknowledged_also_after_a_restart(net: Ne
     node.service.send_waiting_receipts()
     net.check(jobs, expected_tokens(PROMPT, net.num_layers, 3))
     wait_for(lambda: not node.store.unacknowledged())
+
+
+def test_only_the_gateways_own_word_ends_the_sending_and_it_outlives_a_restart(net: Network, tmp_path: Path) -> None:
+    jobs = net.jobs(max_tokens=3)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    node, sent = net.nodes[1], lambda: [f for who, f in net.of(wire.Receipt, jobs[1]) if who == node.party.address]
+    net.until(sent)
+    receipt = SignedReceipt.from_frame(sent()[0])  # type: ignore[arg-type]
+    other = receipt.model_copy(update={"receipt": receipt.receipt.model_copy(update={"cost": 1})})
+    for forged in (
+        net.ack(jobs[1], receipt, net.stranger),
+        net.ack(jobs[1], other, net.gateway),
+        wire.ReceiptAck(jobs[1].job_id, bytes(65)),
+    ):
+        net.send(1, forged)
+        seen = len(sent())
+        net.until(lambda seen=seen: len(sent()) > seen)
+        assert node.store.unacknowledged()
+
+    ack = net.ack(jobs[1], receipt, net.gateway)
+    net.send(1, ack)
+    wait_for(lambda: not node.store.unacknowledged())
+    wait_for(lambda: not node.pipeline.status().num_receipts_waiting)
+    node.stop()
+    again = NodeStore(tmp_path / f"{node.party.address}.db")
+    stored = again.get(jobs[1].job_id)
+    again.close()
+    assert stored is not None
+    assert (stored.job, stored.receipt, stored.acceptance) == (jobs[1], receipt, ack.acceptance)
+
+
+def test_a_new_signer_of_the_gateway_may_accept_what_the_old_one_assigned(net: Network) -> None:
+    jobs = net.jobs(max_tokens=3)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: len(net.of(wire.Receipt, jobs[0])) >= 3)
+    net.gateway.signer = new_account()
+    net.registry.gateways[net.gateway.signer.address] = net.gateway.address
+    net.receipts(jobs)
+    wait_for(lambda: not any(node.store.unacknowledged() for node in net.nodes))
 
 
 def test_heartbeats_tell_what_is_served_and_how_fast(net: Network) -> None:

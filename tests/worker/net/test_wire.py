@@ -51,7 +51,9 @@ receipts = st.builds(
     st.binary(min_size=65, max_size=65),
     st.integers(0, 4).map(lambda n: bytes(254 * n)),
 )
-bare = st.builds(wire.Ready, job_ids) | st.builds(wire.Cancel, job_ids) | st.builds(wire.ReceiptAck, job_ids)
+signatures = st.binary(min_size=65, max_size=65)
+acks = st.builds(wire.ReceiptAck, job_ids, signatures)
+bare = st.builds(wire.Ready, job_ids) | st.builds(wire.Cancel, job_ids) | acks
 frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | bare
 
 
@@ -122,6 +124,8 @@ def test_the_payload_is_a_view_of_what_arrived() -> None:
         (wire.Token, {"job": bytes(32), "index": 0, "position": 0, "token_id": 0, "logprob": float("nan")}),
         (wire.Finish, {"job": bytes(32), "finish_reason": "because", "num_output_tokens": 1}),
         (wire.Failed, {"job": bytes(32), "code": "No Spaces"}),
+        (wire.ReceiptAck, {"job": bytes(32)}),
+        (wire.ReceiptAck, {"job": bytes(32), "acceptance": bytes(64)}),
     ],
 )
 def test_fields_out_of_bounds_are_malformed(cls: type, fields: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""`declai node`: a contributor's machine."""
+"""`declai node start` and `status`: the serving process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ from declai.cli.output import emit, fields, json_option
 from declai.errors import DeclaiError
 
 
-@click.group("node")
-def command() -> None:
-    """Settings come from DECLAI_* variables and a TOML file (docs/contributors.md).
-
-    \b
-    declai node start --config node.toml
-    declai node status --config node.toml
-    """
-
-
-@command.command()
+@click.command()
 @config_option
 def start() -> None:
     """Serve the layers that this node offers on chain, until SIGTERM or Ctrl-C."""
@@ -31,7 +21,7 @@ def start() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "worker.node"])  # noqa: S606
 
 
-@command.command()
+@click.command()
 @config_option
 @json_option
 def status(as_json: bool) -> None:

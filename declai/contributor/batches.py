@@ -1,0 +1,87 @@
+"""What settled batches did with a node's receipts. Each batch is read once, its outcomes noted in the node's store.
+
+The chain commits to every node's receipts by a sum tree; a batch file counts only as far as it bears that out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from api.settlement.batch import BatchFile, Header, sum_tree
+from chain.messages import Domain, digest
+from chain.state import Batch, ChainState
+from ipfs.errors import IpfsError
+from worker.store import NodeStore, StoredReceipt
+
+Read = Callable[[Batch], tuple[Header, BatchFile]]
+
+
+def receipts_here(store: NodeStore, domain: Domain, operator: str) -> list[StoredReceipt]:
+    """The operator's unpaid receipts of this deployment, oldest first."""
+    return [kept for kept in store.unpaid() if kept.job.domain == domain and kept.job.assignment.node == operator]
+
+
+def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: str, read: Read) -> list[Batch]:
+    """Read the batches that took money of sessions with unpaid receipts; returns those that cannot be read now."""
+    for root in store.batches() - {root for _, root in state.batches}:
+        store.forget_batch(root)
+    unpaid, known = receipts_here(store, domain, operator), store.batches()
+    sessions = {kept.job.request.session for kept in unpaid}
+    unreadable = []
+    for batch in state.batches.values():
+        if batch.root in known or sessions.isdisjoint(debit.session for debit in batch.debits):
+            continue
+        try:
+            header, file = read(batch)
+            included = included_receipts(batch, header, file, domain, operator)
+        except (IpfsError, ValueError):
+            unreadable.append(batch)
+            continue
+        paid = [kept for kept in unpaid if _digest(kept) in included]
+        left_out = [kept for kept in unpaid if _is_charged(kept, file) and kept not in paid]
+        store.note_batch(batch.root, _jobs(paid), _jobs(left_out))
+    return unreadable
+
+
+def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Domain, operator: str) -> set[bytes]:
+    """Digests of the receipts for which a batch pays the operator.
+
+    Raises:
+        ValueError: the file shows other receipts than those that the chain commits to.
+    """
+    index = next((number for number, payout in enumerate(batch.payouts) if payout.node == operator), None)
+    if index is None:
+        return set()
+    if max(len(file.payouts), len(header.subroots)) <= index or not file.payouts[index].receipts:
+        raise ValueError("the batch file leaves a payout out")
+    tree = sum_tree(file.payouts[index].receipts, domain)
+    if tree.root != header.subroots[index]:
+        raise ValueError("the batch file shows other receipts than the batch commits to")
+    if tree.total != batch.payouts[index].amount:
+        return set()  # such a batch proves no payment, whatever it lists
+    return {digest(entry.receipt, domain) for entry in file.payouts[index].receipts}
+
+
+def may_pay(batch: Batch, kept: StoredReceipt) -> bool:
+    """Whether a batch that nobody can read may hold a receipt."""
+    receipt = kept.receipt.receipt
+    pays_enough = any(payout.node == receipt.node and payout.amount >= receipt.cost for payout in batch.payouts)
+    return pays_enough and any(debit.session == kept.job.request.session for debit in batch.debits)
+
+
+def _is_charged(kept: StoredReceipt, file: BatchFile) -> bool:
+    """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement."""
+    request = kept.job.request
+    return any(
+        claim.request.session == request.session
+        and (claim.request.nonce == request.nonce or claim.request.acked_below > request.nonce)
+        for claim in file.claims
+    )
+
+
+def _digest(kept: StoredReceipt) -> bytes:
+    return digest(kept.receipt.receipt, kept.job.domain)
+
+
+def _jobs(found: Iterable[StoredReceipt]) -> list[bytes]:
+    return [kept.job.job_id for kept in found]

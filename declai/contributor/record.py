@@ -1,0 +1,86 @@
+"""A node's record on the chain: what it failed, what that cost it, and what it earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chain.client import Chain
+from chain.contracts.binding import Binding, Event
+from chain.state import ChainState
+
+
+@dataclass(frozen=True)
+class Blemish:
+    """One thing that the chain holds against a node. `amount` in base units, `at` in Unix seconds."""
+
+    at: int
+    block: int
+    what: str
+    amount: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Reputation in [0, 10**18], half of that for a newcomer; `jailed_until` in Unix seconds, 0 when it never was."""
+
+    reputation: int
+    jailed_until: int
+    is_jailed: bool
+    slashed: int
+    blemishes: list[Blemish]
+
+
+@dataclass(frozen=True)
+class Earned:
+    """Base units: settled in batches, paid by direct claims, and what lies where now."""
+
+    num_batches: int
+    settled: int
+    claimed: int
+    ledger: int
+    court: int
+    locked_stake: int
+
+
+def record_of(chain: Chain, operator: str) -> Record:
+    """Read a node's record from the contracts' events and views."""
+    now, jailed_until = chain.timestamp(), chain.nodes.jailed_until(operator)
+    events: list[tuple[Event, str, int, str]] = []
+
+    def add(binding: Binding, name: str, who: str, what: str, amount: str = "", detail: str = "") -> None:
+        for event in binding.log(name, **{who: operator}):
+            values = event.values
+            events.append((event, what, int(values.get(amount, 0)), f"{detail} {values[detail]}" if detail else ""))
+
+    add(chain.ledger, "NodeFaulted", "node", "failed work", "amount", "gateway")
+    add(chain.nodes, "StakeSlashed", "operator", "stake slashed", "amount", "to")
+    add(chain.nodes, "NodeJailed", "operator", "jailed", detail="until")
+    add(chain.court, "EquivocationProved", "operator", "signed two receipts for one assignment", "taken", "reporter")
+    add(chain.court, "PayoutChallenged", "gateway", "payout challenged", "amount", "node")
+    add(chain.court, "ChallengeUpheld", "gateway", "did not pay an accepted receipt", "taken", "node")
+    events.sort(key=lambda found: (found[0].block, found[0].log_index))
+    return Record(
+        reputation=chain.nodes.reputation(operator),
+        jailed_until=jailed_until,
+        is_jailed=now < jailed_until,
+        slashed=sum(amount for event, _, amount, _ in events if event.name == "StakeSlashed"),
+        blemishes=[
+            Blemish(chain.timestamp(event.block), event.block, what, amount, detail)
+            for event, what, amount, detail in events
+        ],
+    )
+
+
+def earned_by(chain: Chain, state: ChainState, operator: str) -> Earned:
+    """What a node earned since the deployment, and what of it lies in the contracts."""
+    payouts = [payout.amount for batch in state.batches.values() for payout in batch.payouts if payout.node == operator]
+    claims = chain.ledger.log("ClaimPaid", node=operator)
+    return Earned(
+        num_batches=len(payouts),
+        settled=sum(payouts),
+        claimed=sum(event.values["amount"] for event in claims),
+        ledger=chain.ledger.balance_of(operator),
+        court=chain.court.balance_of(operator),
+        locked_stake=chain.nodes.locked_stake(operator),
+    )
