@@ -76,7 +76,7 @@ contract GuaranteesTest is Disputed {
         vm.expectRevert();
         court.answerChallenge(digest, shown);
         vm.warp(vm.getBlockTimestamp() + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
         vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - COST - COST / 10);
     }

@@ -91,7 +91,8 @@ class Survey:
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
             return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
-        challenge = self._chain.court.challenge(digest(kept.receipt.receipt, kept.job.domain))
+        receipt = digest(kept.receipt.receipt, kept.job.domain)
+        challenge = self._chain.court.challenge(kept.job.gateway.address, receipt)
         if challenge.decided_at:
             step = Step.DECIDE if self.now >= challenge.decided_at else None
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
@@ -110,7 +111,7 @@ class Survey:
         return over and self.now > max(claim_until, challenge_until)
 
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
-        """A receipt without a claim under way or paid, and without a challenge."""
+        """A receipt without a challenge, and without a claim under way or paid."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
         fell = claim.node != ZERO_ADDRESS
         if not kept.left_out and not fell:
@@ -198,7 +199,8 @@ class Collector:
         return bytes(self._sender.send(call)["transactionHash"])
 
     def _decide(self, owed: Owed) -> bytes:
-        return bytes(self._sender.send(self._chain.court.decide_challenge(owed.receipt))["transactionHash"])
+        call = self._chain.court.decide_challenge(owed.kept.job.gateway.address, owed.receipt)
+        return bytes(self._sender.send(call)["transactionHash"])
 
 
 def close_what_is_over(store: NodeStore, survey: Survey, found: Sequence[Owed]) -> None:

@@ -37,15 +37,13 @@ interface IDisputeCourt {
     /// @notice A challenge of a payout. It stays when it has ended, so that no receipt is paid twice.
     /// @param challenger Who put up the bond.
     /// @param decidedAt Unix time, in seconds, from which it can be decided; zero when it has ended.
-    /// @param gateway Operator that accepted the receipt.
     /// @param amount Cost of the receipt.
     /// @param node Operator that made it.
     struct Challenge {
         address challenger;
         uint48 decidedAt;
-        address gateway;
-        uint96 amount;
         address node;
+        uint96 amount;
     }
 
     event Withdrawn(address indexed account, uint256 amount);
@@ -64,7 +62,7 @@ interface IDisputeCourt {
         uint48 decidedAt
     );
     /// @notice The receipt was paid; the bond went to who showed it.
-    event ChallengeAnswered(bytes32 indexed receipt, address indexed by);
+    event ChallengeAnswered(bytes32 indexed receipt, address indexed gateway, address indexed by);
     /// @notice The receipt was not paid; the gateway's stake did.
     /// @param taken What was taken from the gateway's stake.
     /// @param paid What of it went to the node.
@@ -109,7 +107,7 @@ interface IDisputeCourt {
     function answerChallenge(bytes32 receipt, IInferenceLedger.Inclusion calldata inclusion) external;
 
     /// @notice Decides a challenge that nobody answered in time: the gateway's stake pays. Anyone may call.
-    function decideChallenge(bytes32 receipt) external;
+    function decideChallenge(address gateway, bytes32 receipt) external;
 
     /// @notice Token of bonds, rewards and stakes.
     function token() external view returns (IERC20);
@@ -126,11 +124,12 @@ interface IDisputeCourt {
     /// @notice What an account is owed.
     function balanceOf(address account) external view returns (uint256);
 
-    /// @notice Challenge of a receipt's payout (EIP-712 digest); all zero when there never was one.
-    function challenge(bytes32 receipt) external view returns (Challenge memory);
+    /// @notice Challenge of a receipt's payout (EIP-712 digest) by a gateway; all zero when there never was one.
+    function challenge(address gateway, bytes32 receipt) external view returns (Challenge memory);
 
-    /// @notice Whether a receipt's payout was ever challenged: then it is not paid by a direct claim.
-    function isChallenged(bytes32 receipt) external view returns (bool);
+    /// @notice Whether a receipt's payout by a gateway was ever challenged: then no session of that gateway pays it to a direct
+    /// claim.
+    function isChallenged(address gateway, bytes32 receipt) external view returns (bool);
 
     /// @notice Whether an operator was proved to have equivocated over an assignment.
     function equivocated(address operator, bytes32 assignment) external view returns (bool);

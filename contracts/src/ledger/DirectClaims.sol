@@ -52,7 +52,9 @@ abstract contract DirectClaims is Settlement {
         _checkPrice(work, receipt);
         bytes32 digest = _hashTypedDataV4(receipt.hash());
         // Its gateway pays or paid it, from a batch or from its stake.
-        if (IDisputeCourt(nodes.court()).isChallenged(digest)) revert InferenceLedgerPayoutChallenged(digest);
+        if (IDisputeCourt(nodes.court()).isChallenged(terms.gateway, digest)) {
+            revert InferenceLedgerPayoutChallenged(digest);
+        }
 
         _take(node, CLAIM_BOND);
         self.numClaims += 1;

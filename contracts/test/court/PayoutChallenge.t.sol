@@ -35,17 +35,17 @@ contract PayoutChallengeTest is Served {
         emit IDisputeCourt.PayoutChallenged(digest, gateway, worker, worker, COST, BOND, decidedAt);
         _challenge();
         vm.assertEq(token.balanceOf(worker), wallet - BOND);
-        vm.assertTrue(court.isChallenged(digest));
-        vm.assertEq(court.challenge(digest).challenger, worker);
-        vm.assertEq(uint256(court.challenge(digest).decidedAt), decidedAt);
+        vm.assertTrue(court.isChallenged(gateway, digest));
+        vm.assertEq(court.challenge(gateway, digest).challenger, worker);
+        vm.assertEq(uint256(court.challenge(gateway, digest).decidedAt), decidedAt);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtStillOpen.selector, digest, decidedAt));
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
 
         vm.warp(decidedAt);
         vm.expectEmit();
         emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 5.5e18, 5e18);
         vm.prank(stranger);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 5.5e18);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
         vm.assertEq(court.balanceOf(treasury), 0.5e18);
@@ -65,7 +65,7 @@ contract PayoutChallengeTest is Served {
         nodes.deregister();
         _challenge();
         vm.warp(start + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
         vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 5.5e18);
     }
@@ -74,7 +74,7 @@ contract PayoutChallengeTest is Served {
         IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
         _challenge();
         vm.expectEmit();
-        emit IDisputeCourt.ChallengeAnswered(digest, stranger);
+        emit IDisputeCourt.ChallengeAnswered(digest, gateway, stranger);
         vm.prank(stranger);
         court.answerChallenge(digest, inclusion);
         vm.assertEq(court.balanceOf(stranger), BOND);
@@ -84,7 +84,7 @@ contract PayoutChallengeTest is Served {
         court.answerChallenge(digest, inclusion);
         vm.warp(start + 12 hours);
         vm.expectRevert(error_);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtAlreadyChallenged.selector, digest));
         _challenge();
     }
@@ -101,7 +101,7 @@ contract PayoutChallengeTest is Served {
         vm.expectRevert(error_);
         court.answerChallenge(digest, inclusion);
         inclusion.gateway = stranger;
-        vm.expectRevert(error_);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
         court.answerChallenge(digest, inclusion);
     }
 
@@ -123,7 +123,7 @@ contract PayoutChallengeTest is Served {
         uint256 key = uint256(keccak256("gateway")) >> 1;
         acceptance = _signature(key, ledger.hashAcceptance(digest));
         _challenge();
-        vm.assertTrue(court.isChallenged(digest));
+        vm.assertTrue(court.isChallenged(gateway, digest));
     }
 
     function test_ARetiredSignerCountsForTheEvidencePeriod() public {
@@ -184,7 +184,7 @@ contract PayoutChallengeTest is Served {
         _settle(_one(_claim(SESSION_KEY, later.request, 0)), _one(_payout(address(0x22), 6e18)));
         ledger.voidByAcknowledgement(terms, receipt.assignment, later);
         _challenge();
-        vm.assertTrue(court.isChallenged(digest));
+        vm.assertTrue(court.isChallenged(gateway, digest));
     }
 
     function test_RevertWhen_AChallengedReceiptIsClaimedFromTheSession() public {
@@ -207,8 +207,25 @@ contract PayoutChallengeTest is Served {
         vm.prank(gateway);
         nodes.withdraw();
         vm.warp(start + STAKE_THAW + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND, "nothing was left to take");
+    }
+
+    function test_WhoeverElseAcceptsAReceiptTakesNoRemedyFromItsNode() public {
+        // Not even registered, let alone the gateway of the session; its stake would pay, if it had any.
+        address nobody = vm.addr(0x1234);
+        bytes memory forged = _signature(0x1234, ledger.hashAcceptance(digest));
+        vm.prank(stranger);
+        court.challengePayout(nobody, receipt, forged);
+        uint256 snapshot = vm.snapshotState();
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).challenger, worker);
+        vm.revertToState(snapshot);
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        vm.assertEq(_session(id).numClaims, 1);
     }
 
     function _acceptAgain() internal {
