@@ -96,7 +96,7 @@ class Survey:
         if challenge.decided_at:
             step = Step.DECIDE if self.now >= challenge.decided_at else None
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
-        if claim.amount or challenge.challenger != ZERO_ADDRESS:
+        if claim.amount >= kept.receipt.receipt.cost or challenge.challenger != ZERO_ADDRESS:
             return Owed(kept, Status.ENDED)
         if any(may_pay(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
@@ -111,10 +111,10 @@ class Survey:
         return over and self.now > max(claim_until, challenge_until)
 
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
-        """A receipt without a challenge, and without a claim under way or paid."""
+        """A receipt without a challenge, and without a claim that is under way or was paid in full."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
-        fell = claim.node != ZERO_ADDRESS
-        if not kept.left_out and not fell:
+        was_claimed = claim.node != ZERO_ADDRESS
+        if not kept.left_out and not was_claimed:
             first, until = self._claim_times(kept)
             if self.now < first <= until:
                 return Owed(kept, Status.WAITING, at=first)

@@ -35,8 +35,8 @@ abstract contract PayoutChallenges is Bonds {
         if (self.challenger != address(0)) revert DisputeCourtAlreadyChallenged(digest);
         if (receipt.cost == 0 || receipt.cost > type(uint96).max) revert DisputeCourtNothingOwed(digest);
         IInferenceLedger.DirectClaim memory claim = ledger.directClaim(receipt.assignment);
-        // A claim that fell left nothing paid: its amount is zero.
-        if (claim.amount != 0) revert DisputeCourtClaimedDirectly(digest);
+        // A claim that has ended may have been paid in part, or, when it fell, not at all: its amount is what was paid.
+        if (claim.paysAt != 0 || claim.amount >= receipt.cost) revert DisputeCourtClaimedDirectly(digest);
         uint256 until = uint256(receipt.finishedAt) + CHALLENGE_PERIOD;
         if (block.timestamp > until) revert DisputeCourtTooLate(digest, until);
 
@@ -44,7 +44,7 @@ abstract contract PayoutChallenges is Bonds {
         self.decidedAt = uint48(block.timestamp) + ANSWER_PERIOD;
         // casting to 'uint96' is safe because larger costs were refused above
         // forge-lint: disable-next-line(unsafe-typecast)
-        self.amount = uint96(receipt.cost);
+        self.amount = uint96(receipt.cost) - claim.amount;
         self.node = receipt.node;
         emit PayoutChallenged(digest, gateway, receipt.node, msg.sender, self.amount, CHALLENGE_BOND, self.decidedAt);
         _pullBond(CHALLENGE_BOND);
@@ -55,7 +55,7 @@ abstract contract PayoutChallenges is Bonds {
         Challenge storage self = _open(inclusion.gateway, receipt);
         // A payout's highest 160 bits are its node.
         // forge-lint: disable-next-item(unsafe-typecast)
-        bool shown = inclusion.receipt == receipt && inclusion.cost == self.amount && ledger.isIncluded(inclusion)
+        bool shown = inclusion.receipt == receipt && inclusion.cost >= self.amount && ledger.isIncluded(inclusion)
             && address(uint160(inclusion.payouts[inclusion.payoutIndex] >> 96)) == self.node;
         if (!shown) revert DisputeCourtNotIncluded(receipt);
         self.decidedAt = 0;

@@ -37,7 +37,7 @@ interface IDisputeCourt {
     /// @notice A challenge of a payout. It stays when it has ended, so that no receipt is paid twice.
     /// @param challenger Who put up the bond.
     /// @param decidedAt Unix time, in seconds, from which it can be decided; zero when it has ended.
-    /// @param amount Cost of the receipt.
+    /// @param amount Cost of the receipt, less what a direct claim was paid of it.
     /// @param node Operator that made it.
     struct Challenge {
         address challenger;
@@ -79,7 +79,7 @@ interface IDisputeCourt {
     error DisputeCourtNotSignedBy(address operator, address signer);
     error DisputeCourtAlreadyProved(address operator, bytes32 assignment);
     error DisputeCourtAlreadyChallenged(bytes32 receipt);
-    /// @notice The node claims the receipt from the session, or was paid from there.
+    /// @notice The node claims the receipt from the session, or was paid all of it from there.
     error DisputeCourtClaimedDirectly(bytes32 receipt);
     error DisputeCourtNothingOwed(bytes32 receipt);
     error DisputeCourtTooLate(bytes32 receipt, uint256 until);

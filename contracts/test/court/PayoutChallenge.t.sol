@@ -228,6 +228,23 @@ contract PayoutChallengeTest is Served {
         vm.assertEq(_session(id).numClaims, 1);
     }
 
+    function test_WhatADirectClaimLeftUnpaidIsStillOwed() public {
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        // The gateway takes all but one unit of the budget; what is left goes to the claim.
+        _settle(_one(_claim(id, 9, BUDGET - 1, 9, 0)), _one(_payout(address(0x22), BUDGET - 1)));
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        ledger.payClaim(terms, receipt.assignment);
+        vm.assertEq(ledger.directClaim(receipt.assignment).amount, 1);
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).amount, COST - 1);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        court.decideChallenge(gateway, digest);
+        vm.assertEq(court.balanceOf(worker), BOND + COST - 1);
+    }
+
     function _acceptAgain() internal {
         digest = ledger.hashReceipt(receipt);
         acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(digest));
