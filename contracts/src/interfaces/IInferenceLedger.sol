@@ -339,7 +339,7 @@ interface IInferenceLedger is IEarnings {
     function settle(Batch calldata batch) external returns (bytes32 hash);
 
     /// @notice Claims the cost of a receipt from the session, for a node whose gateway did not settle it in time. The caller is
-    /// the node's operator or its signer; the bond is taken from the operator's balance.
+    /// the node's operator, even one that has left, or its signer; the bond is taken from the operator's balance.
     function openClaim(SessionTerms calldata terms, SignedWork calldata work, InferenceReceipt calldata receipt)
         external;
 

@@ -43,9 +43,7 @@ abstract contract DirectClaims is Settlement {
         bytes32 assignment = _checkWork(terms, id, work);
         if (receipt.assignment != assignment) revert InferenceLedgerUnrelated(assignment, receipt.assignment);
         address node = work.assignment.node;
-        if (receipt.node != node || nodes.operatorOf(msg.sender) != node) {
-            revert InferenceLedgerNotNode(node, msg.sender);
-        }
+        if (receipt.node != node || !_speaksFor(msg.sender, node)) revert InferenceLedgerNotNode(node, msg.sender);
         DirectClaim storage claim = _claims[assignment];
         if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
         _checkClaimable(self, work.assignment.deadline);

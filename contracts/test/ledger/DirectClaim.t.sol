@@ -51,6 +51,14 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).numClaims, 1);
     }
 
+    function test_AnOperatorThatLeftMayStillClaim() public {
+        vm.prank(worker);
+        nodes.deregister();
+        vm.prank(worker);
+        ledger.openClaim(_terms(id), work, receipt);
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
     function test_RevertWhen_ClaimedTwice() public {
         _openIt();
         _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
