@@ -24,7 +24,7 @@ interface IInferenceLedger is IEarnings {
     /// @param claimDelay Between an assignment's deadline and the first direct claim: the gateway settles meanwhile.
     /// @param claimPeriod Between an assignment's deadline and the last direct claim.
     /// @param claimWindow Between a direct claim and its payment: whoever knows better speaks meanwhile.
-    /// @param claimBond Put up with a direct claim; lost to who shows it to be void.
+    /// @param claimBond Put up with a direct claim; lost to who shows that it should not have been opened.
     /// @param maxFeeBps Highest fee of a gateway, in basis points of the payouts.
     struct Parameters {
         uint48 thawPeriod;
@@ -268,7 +268,7 @@ interface IInferenceLedger is IEarnings {
     /// @notice The evidence is not about what it should be about.
     error InferenceLedgerUnrelated(bytes32 expected, bytes32 given);
     error InferenceLedgerNotNode(address node, address account);
-    /// @notice The gateway's signature is missing, or by a signer that it retired longer than a claim's period ago.
+    /// @notice The gateway's signature is missing, or by a signer that it retired longer than a claim's period and window ago.
     error InferenceLedgerNotAssigned(address gateway, bytes32 assignment);
     error InferenceLedgerCostAbovePrice(uint256 cost, uint256 price);
     error InferenceLedgerNotClaimable(uint256 from, uint256 until);
@@ -343,7 +343,8 @@ interface IInferenceLedger is IEarnings {
     function openClaim(SessionTerms calldata terms, SignedWork calldata work, InferenceReceipt calldata receipt)
         external;
 
-    /// @notice Ends a claim by showing that its receipt was paid in a batch. The bond goes to the caller's balance.
+    /// @notice Ends a claim by showing that its receipt was paid in a batch. The bond goes to the caller's balance, or back to the
+    /// node when the batch came no earlier than the claim.
     function voidByInclusion(SessionTerms calldata terms, bytes32 assignment, Inclusion calldata inclusion) external;
 
     /// @notice Shows a later request of the session whose acknowledgement covers the claimed one, and an assignment by which

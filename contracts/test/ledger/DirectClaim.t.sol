@@ -227,8 +227,9 @@ contract DirectClaimTest is Served {
     // Voiding by inclusion
 
     function test_AReceiptThatWasSettledVoidsTheClaim() public {
-        _openIt();
         IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.warp(FROM + 1);
+        _openIt();
         vm.expectEmit();
         emit IInferenceLedger.ClaimVoided(assignment, stranger);
         vm.prank(stranger);
@@ -252,6 +253,18 @@ contract DirectClaimTest is Served {
         inclusion.receipt = ledger.directClaim(assignment).receipt;
         vm.expectRevert(error_);
         ledger.voidByInclusion(_terms(id), assignment, inclusion);
+    }
+
+    function test_AGatewayThatSettlesAfterTheClaimWinsNoBond() public {
+        _openIt();
+        vm.warp(FROM + 1);
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimVoided(assignment, worker);
+        vm.prank(gateway);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+        vm.assertEq(ledger.balanceOf(gateway), 0);
+        vm.assertEq(ledger.balanceOf(worker), 10 * BOND + COST);
     }
 
     // Voiding by acknowledgement
