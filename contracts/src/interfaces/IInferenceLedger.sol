@@ -277,6 +277,9 @@ interface IInferenceLedger is IEarnings {
     error InferenceLedgerNoClaim(bytes32 assignment);
     error InferenceLedgerClaimRunning(bytes32 assignment, uint256 paysAt);
     error InferenceLedgerNotIncluded(bytes32 receipt);
+    /// @notice It is the very receipt that is claimed, or for another assignment, or not signed by the node with a key that it
+    /// uses or did until lately.
+    error InferenceLedgerNoOtherReceipt(bytes32 assignment, bytes32 receipt);
     error InferenceLedgerNotAcknowledged(uint64 nonce, uint64 ackedBelow);
     error InferenceLedgerCapNotHigher(uint256 cap, uint256 present);
 
@@ -346,6 +349,17 @@ interface IInferenceLedger is IEarnings {
     /// @notice Ends a claim by showing that its receipt was paid in a batch. The bond goes to the caller's balance, or back to the
     /// node when the batch came no earlier than the claim.
     function voidByInclusion(SessionTerms calldata terms, bytes32 assignment, Inclusion calldata inclusion) external;
+
+    /// @notice Ends a claim by showing another receipt that its node signed for the same assignment: whoever claims something else
+    /// than it signed was paid for what it signed, or asks for more. The bond goes to the caller's balance.
+    /// @param assignment The claimed one.
+    /// @param signature By the node's operator or its signer, 65 bytes.
+    function voidByReceipt(
+        SessionTerms calldata terms,
+        Assignment calldata assignment,
+        InferenceReceipt calldata other,
+        bytes calldata signature
+    ) external;
 
     /// @notice Shows a later request of the session whose acknowledgement covers the claimed one, and an assignment by which
     /// the gateway accepted it: payer and gateway agree on what all of that cost. Have batches taken that much, the claim falls

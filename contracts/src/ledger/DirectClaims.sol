@@ -24,7 +24,8 @@ abstract contract DirectClaims is Settlement {
     uint96 internal immutable CLAIM_BOND;
 
     mapping(bytes32 assignment => DirectClaim) internal _claims;
-    /// @dev What was ever claimed directly for a request, by all nodes; void claims count, so that nobody claims twice.
+    /// @dev What was ever claimed directly for a request, by all nodes. Claims that fell count, since batches took their cost; but
+    /// none that its node's own receipt belies, or one node could keep the others of its pipeline from claiming.
     mapping(bytes32 request => uint256) internal _claimedOf;
     /// @dev The part of a session's `settled` that direct claims took. What batches took is the rest, at least.
     mapping(bytes32 session => uint256) internal _paidDirectly;
@@ -80,6 +81,23 @@ abstract contract DirectClaims is Settlement {
         // A gateway that pays when it is too late shall not win what it cost to make it pay.
         bool inTime = anchor[inclusion.gateway][inclusion.slot].settledAt < claim.paysAt - CLAIM_WINDOW;
         _void(self, claim, assignment, inTime ? msg.sender : claim.node);
+    }
+
+    /// @inheritdoc IInferenceLedger
+    function voidByReceipt(
+        SessionTerms calldata terms,
+        Assignment calldata assignment,
+        InferenceReceipt calldata other,
+        bytes calldata signature
+    ) external override {
+        bytes32 id = hashAssignment(assignment);
+        (Session storage self, DirectClaim storage claim) = _openClaimOf(terms, id);
+        bytes32 digest = _hashTypedDataV4(other.hash());
+        if (other.assignment != id || digest == claim.receipt || !_isWordOf(claim.node, digest, signature)) {
+            revert InferenceLedgerNoOtherReceipt(id, digest);
+        }
+        _claimedOf[assignment.request] -= claim.amount;
+        _void(self, claim, id, msg.sender);
     }
 
     /// @inheritdoc IInferenceLedger
