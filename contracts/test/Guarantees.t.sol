@@ -78,7 +78,7 @@ contract GuaranteesTest is Disputed {
         vm.warp(vm.getBlockTimestamp() + 12 hours);
         court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - COST - COST / 10);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 2 * COST);
     }
 
     /// @notice Disappears: nothing; workers claim directly, payers close their sessions.

@@ -65,7 +65,7 @@ interface IDisputeCourt {
     event ChallengeAnswered(bytes32 indexed receipt, address indexed gateway, address indexed by);
     /// @notice The receipt was not paid; the gateway's stake did.
     /// @param taken What was taken from the gateway's stake.
-    /// @param paid What of it went to the node.
+    /// @param paid What of it went to the node: less than it is owed when there was not enough for its pay and the fine.
     event ChallengeUpheld(
         bytes32 indexed receipt, address indexed gateway, address indexed node, uint128 taken, uint128 paid
     );

@@ -43,12 +43,12 @@ contract PayoutChallengeTest is Served {
 
         vm.warp(decidedAt);
         vm.expectEmit();
-        emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 5.5e18, 5e18);
+        emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 10e18, 5e18);
         vm.prank(stranger);
         court.decideChallenge(gateway, digest);
-        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 5.5e18);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 10e18);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(court.balanceOf(treasury), 0.5e18);
+        vm.assertEq(court.balanceOf(treasury), 5e18);
         vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
         vm.assertFalse(nodes.isActive(gateway, GATEWAY));
 
@@ -67,7 +67,7 @@ contract PayoutChallengeTest is Served {
         vm.warp(start + 12 hours);
         court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 5.5e18);
+        vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 10e18);
     }
 
     function test_AReceiptThatWasSettledEndsTheChallenge() public {
@@ -243,6 +243,21 @@ contract PayoutChallengeTest is Served {
         vm.warp(vm.getBlockTimestamp() + 12 hours);
         court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST - 1);
+    }
+
+    function test_NobodyBringsMostOfAStakeToSafetyByAcceptingAnInvention() public {
+        // Before a jury can take it: work that never was, and an accomplice who is owed the whole stake for it.
+        uint128 stake = nodes.node(worker).stake;
+        (receipt.node, receipt.cost) = (stranger, stake);
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(WORKER_SIGNER_KEY, ledger.hashAcceptance(digest));
+        vm.prank(stranger);
+        court.challengePayout(worker, receipt, acceptance);
+        vm.warp(start + 12 hours);
+        court.decideChallenge(worker, digest);
+        vm.assertEq(nodes.node(worker).stake, 0);
+        vm.assertEq(court.balanceOf(stranger), BOND + stake / 2);
+        vm.assertEq(court.balanceOf(treasury), stake / 2);
     }
 
     function _acceptAgain() internal {

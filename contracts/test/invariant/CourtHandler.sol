@@ -75,7 +75,9 @@ contract CourtHandler is Disputed {
     function claim(uint256 which) external {
         (Job storage job, bool exists) = _job(which);
         if (!exists || ledger.directClaim(job.assignment).node != address(0) || court.isChallenged(gateway, job.digest))
-        return;
+        {
+            return;
+        }
         if (!_reach(uint256(job.deadline) + 1 hours, uint256(job.deadline) + 1 days)) return;
         _deposit(worker, BOND);
         vm.prank(worker);
