@@ -92,7 +92,8 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         // A gateway can answer as long as its batch is anchored, and its stake is there until the decision.
         uint256 longest = (retention < thaw ? retention : thaw) - p.answerPeriod;
         _check("challengePeriod", p.challengePeriod, MIN_PERIOD, longest);
-        _check("evidencePeriod", p.evidencePeriod, MIN_PERIOD, thaw);
+        // Who accepts a receipt and retires the signer at once still owes while the receipt can be challenged.
+        _check("evidencePeriod", p.evidencePeriod, p.challengePeriod, thaw);
         _check("jailPeriod", p.jailPeriod, 1, MAX_JAIL_PERIOD);
         _check("challengeBond", p.challengeBond, 1, MAX_BOND);
         _check("equivocationBps", p.equivocationBps, 1, ALL_BPS);
