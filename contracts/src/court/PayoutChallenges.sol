@@ -58,9 +58,12 @@ abstract contract PayoutChallenges is Bonds {
         bool shown = inclusion.receipt == receipt && inclusion.cost >= self.amount && ledger.isIncluded(inclusion)
             && address(uint160(inclusion.payouts[inclusion.payoutIndex] >> 96)) == self.node;
         if (!shown) revert DisputeCourtNotIncluded(receipt);
+        // A gateway that pays only when it is challenged shall not win what that cost.
+        (, uint32 settledAt) = ledger.anchor(inclusion.gateway, inclusion.slot);
+        address to = settledAt < self.decidedAt - ANSWER_PERIOD ? msg.sender : self.challenger;
         self.decidedAt = 0;
-        balanceOf[msg.sender] += CHALLENGE_BOND;
-        emit ChallengeAnswered(receipt, inclusion.gateway, msg.sender);
+        balanceOf[to] += CHALLENGE_BOND;
+        emit ChallengeAnswered(receipt, inclusion.gateway, to);
     }
 
     /// @inheritdoc IDisputeCourt

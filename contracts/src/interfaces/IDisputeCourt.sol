@@ -19,7 +19,7 @@ interface IDisputeCourt {
     /// @param answerPeriod Between a challenge and its decision.
     /// @param evidencePeriod How long after its retirement a signer's words still count against its operator.
     /// @param jailPeriod How long who equivocated stays out of work.
-    /// @param challengeBond Put up with a challenge; lost to who answers it.
+    /// @param challengeBond Put up with a challenge; lost to who answers it by an earlier batch.
     /// @param equivocationBps Share of the stake that equivocation costs.
     /// @param rewardBps Share of what equivocation costs that goes to who proved it.
     /// @param fineBps What an unpaid receipt costs its gateway besides the receipt's cost, as a share of that.
@@ -61,8 +61,8 @@ interface IDisputeCourt {
         uint96 bond,
         uint48 decidedAt
     );
-    /// @notice The receipt was paid; the bond went to who showed it.
-    event ChallengeAnswered(bytes32 indexed receipt, address indexed gateway, address indexed by);
+    /// @notice The receipt was paid; the bond went to `to`.
+    event ChallengeAnswered(bytes32 indexed receipt, address indexed gateway, address indexed to);
     /// @notice The receipt was not paid; the gateway's stake did.
     /// @param taken What was taken from the gateway's stake.
     /// @param paid What of it went to the node: less than it is owed when there was not enough for its pay and the fine.
@@ -103,7 +103,8 @@ interface IDisputeCourt {
     /// @param acceptance Signature over the acceptance of the receipt, by the gateway's operator or its signer.
     function challengePayout(address gateway, InferenceReceipt calldata receipt, bytes calldata acceptance) external;
 
-    /// @notice Ends a challenge by showing the receipt in a batch that the gateway settled. The bond goes to the caller.
+    /// @notice Ends a challenge by showing the receipt in a batch that the gateway settled. The bond goes to the caller, or back to
+    /// the challenger when the batch came no earlier than the challenge.
     function answerChallenge(bytes32 receipt, IInferenceLedger.Inclusion calldata inclusion) external;
 
     /// @notice Decides a challenge that nobody answered in time: the gateway's stake pays. Anyone may call.

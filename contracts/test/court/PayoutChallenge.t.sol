@@ -72,6 +72,7 @@ contract PayoutChallengeTest is Served {
 
     function test_AReceiptThatWasSettledEndsTheChallenge() public {
         IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.warp(++start);
         _challenge();
         vm.expectEmit();
         emit IDisputeCourt.ChallengeAnswered(digest, gateway, stranger);
@@ -87,6 +88,17 @@ contract PayoutChallengeTest is Served {
         court.decideChallenge(gateway, digest);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtAlreadyChallenged.selector, digest));
         _challenge();
+    }
+
+    function test_AGatewayThatSettlesAfterTheChallengeWinsNoBond() public {
+        _challenge();
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.expectEmit();
+        emit IDisputeCourt.ChallengeAnswered(digest, gateway, worker);
+        vm.prank(gateway);
+        court.answerChallenge(digest, inclusion);
+        vm.assertEq(court.balanceOf(gateway), 0);
+        vm.assertEq(court.balanceOf(worker), BOND);
     }
 
     function test_RevertWhen_TheAnswerShowsSomethingElse() public {
