@@ -351,7 +351,7 @@ interface IInferenceLedger is IEarnings {
     function voidByInclusion(SessionTerms calldata terms, bytes32 assignment, Inclusion calldata inclusion) external;
 
     /// @notice Ends a claim by showing another receipt that its node signed for the same assignment: whoever claims something else
-    /// than it signed was paid for what it signed, or asks for more. The bond goes to the caller's balance.
+    /// than it signed was paid for what it signed, or asks for more. The bond goes to the payer's balance.
     /// @param assignment The claimed one.
     /// @param signature By the node's operator or its signer, 65 bytes.
     function voidByReceipt(

@@ -278,11 +278,13 @@ contract DirectClaimTest is Served {
         (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
         _openIt();
         IInferenceLedger.SessionTerms memory terms = _terms(id);
+        // The node itself wins nothing by being the first to show it.
         vm.expectEmit();
-        emit IInferenceLedger.ClaimVoided(assignment, stranger);
-        vm.prank(stranger);
+        emit IInferenceLedger.ClaimVoided(assignment, payer);
+        vm.prank(worker);
         ledger.voidByReceipt(terms, work.assignment, signed, signature);
-        vm.assertEq(ledger.balanceOf(stranger), BOND);
+        vm.assertEq(ledger.balanceOf(payer), BOND);
+        vm.assertEq(ledger.balanceOf(worker), 9 * BOND + COST);
         vm.assertEq(_session(id).settled, COST, "the session paid once");
         vm.assertEq(_session(id).numClaims, 0);
     }
