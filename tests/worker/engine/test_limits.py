@@ -274,8 +274,8 @@ def test_a_forward_that_fails_ends_its_session_alone(zoo: Zoo, monkeypatch: pyte
 
 
 def test_weights_that_give_no_numbers_fail_the_session(zoo: Zoo, last: Engine) -> None:
-    head = last._stage._model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(torch.full_like(head.weight, float("nan")), requires_grad=False)
+    norm = last._stage._model.get_submodule("model.norm")
+    norm.weight = torch.nn.Parameter(torch.full_like(norm.weight, float("nan")), requires_grad=False)
     last.add(b"a", SessionSpec(2, 4, sampling=GREEDY))
     last.feed(b"a", 0, hidden().tobytes())
     (failure,) = last.step()
