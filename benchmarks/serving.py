@@ -21,7 +21,7 @@ from worker.model.threads import pick_num_threads, use_passive_waiting
 HONESTY = [
     "One machine: loopback links, no latency between stages; the gateway, the chain and Redis share its cores.",
     "Random weights, greedy; prompts and outputs of one length, which favours the static batch.",
-    "Tokens per second count whole requests: admission, dispatch, prompts, receipts, HTTP; `generate` pays for no such.",
+    "Tokens per second count whole requests: admission, dispatch, prompts, receipts, HTTP; `generate` pays for none.",
 ]
 
 
