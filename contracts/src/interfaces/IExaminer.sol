@@ -81,6 +81,8 @@ interface IExaminer {
     error ExaminerNotTheRecords(bytes32 expected, bytes32 given);
     /// @notice The records are of the length of no number of records.
     error ExaminerInvalidRecords(uint256 length);
+    /// @notice A stage of no layers: no juror holds them, and nobody can rerun it.
+    error ExaminerNoLayers(uint16 firstLayer, uint16 endLayer);
     error ExaminerNoSuchRecord(uint256 index, uint256 numRecords);
 
     /// @notice What is wrong with the records behind a receipt.
