@@ -88,7 +88,9 @@ abstract contract Sentences is Disputes {
         bool isOwed = !isRefunded[self.assignment] && !isConvicted[self.assignment];
         uint256 amount = isOwed ? self.cost + fees : fees;
         taken = _take(self.accused, amount < self.cap ? amount : self.cap);
-        left = isOwed ? taken - _refund(id, self, taken) : taken;
+        left = taken;
+        // The cost is what accused and payer made of it: only what the jurors leave of the stake is refunded.
+        if (isOwed && taken > fees) left -= _refund(id, self, taken - fees);
         nodes.recordLoss(self.accused, self.cost);
     }
 
