@@ -51,8 +51,9 @@ abstract contract Disputes is BadRecords {
         (self.payer, self.cost) = (charge.payer, charge.cost);
         self.assignment = assignment;
         emit DisputeOpened(id, charge.accused, msg.sender, assignment, charge.receipt, chunk, cap, DISPUTE_BOND);
-        _putUp(id, DISPUTE_BOND);
+        // The jury knows the dispute before the token is in control: the accused may answer at once.
         jury.open(id, charge, msg.sender);
+        _putUp(id, DISPUTE_BOND);
     }
 
     /// @inheritdoc IComputeDisputes
