@@ -53,6 +53,9 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         uint256 thaw = ledger_.nodes().thawPeriod();
         _checkProofs(thaw, ledger_.parameters().batchRetention, p);
         _checkPeriods(thaw, d, j);
+        // Else who changes its signer after the work would be rid of its word while it can still be held to it.
+        uint256 longest = p.challengePeriod < d.disputePeriod ? d.disputePeriod : p.challengePeriod;
+        _check("evidencePeriod", p.evidencePeriod, longest, thaw);
         _checkJuries(j);
         _checkStakes(ledger_.nodes(), d, j);
     }
@@ -91,7 +94,6 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         // A gateway can answer as long as its batch is anchored, and its stake is there until the decision.
         uint256 longest = (retention < thaw ? retention : thaw) - p.answerPeriod;
         _check("challengePeriod", p.challengePeriod, MIN_PERIOD, longest);
-        _check("evidencePeriod", p.evidencePeriod, MIN_PERIOD, thaw);
         _check("jailPeriod", p.jailPeriod, 1, MAX_JAIL_PERIOD);
         _check("challengeBond", p.challengeBond, 1, MAX_BOND);
         _check("equivocationBps", p.equivocationBps, 1, ALL_BPS);
