@@ -118,6 +118,8 @@ interface IComputeDisputes is IDisputeCourt {
     error DisputeCourtTooLittleStake(address operator, uint256 cap, uint256 minimum);
     error DisputeCourtWrongPhase(bytes32 dispute, Phase phase);
     error DisputeCourtNotAccused(bytes32 dispute, address account);
+    /// @notice An earlier dispute against the same node is executed first.
+    error DisputeCourtNotNext(bytes32 dispute, bytes32 earlier);
     /// @notice The step is possible from `from` on and before `until`, Unix times in seconds.
     error DisputeCourtNotNow(bytes32 dispute, uint256 from, uint256 until);
 
@@ -143,7 +145,9 @@ interface IComputeDisputes is IDisputeCourt {
     /// allowance. It is lost to the jurors if the verdict is the same again.
     function appeal(bytes32 id) external;
 
-    /// @notice Ends a dispute whose time is over, and executes the verdict. Anyone may.
+    /// @notice Ends a dispute whose time is over, and executes the verdict. Anyone may. Disputes against one node end in the order in
+    /// which they were opened, so that it can't have friends win its stake while it waits for a verdict; one that nobody ends is
+    /// passed when it has lasted as long as any can.
     function finalize(bytes32 id) external;
 
     /// @notice What reads evidence for this court.
@@ -167,6 +171,9 @@ interface IComputeDisputes is IDisputeCourt {
     function disputeOver(bytes32 assignment, uint32 chunk) external view returns (bytes32 id);
 
     function dispute(bytes32 id) external view returns (Dispute memory);
+
+    /// @notice Dispute against the same node that was opened before this one; zero when there was none.
+    function disputeBefore(bytes32 id) external view returns (bytes32);
 
     /// @notice What was put up for a round of a dispute.
     function bond(bytes32 id, uint8 round) external view returns (Bond memory);

@@ -316,8 +316,8 @@ contract DisputeTest is Disputed {
 
     /// @dev And the other way round: after a conviction a warning costs no more than its jurors.
     function test_AWarningAfterAConvictionCostsItsJurors() public {
-        bytes32 first = _dispute(1);
         bytes32 second = _dispute(2);
+        bytes32 first = _dispute(1);
         vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
         vm.prank(worker);
         court.publishOpening(first, "bafkopening");
