@@ -22,6 +22,7 @@ contract DisputeCourt is PayoutChallenges, Sentences {
     uint256 private constant MAX_JAIL_PERIOD = 365 days;
     /// @dev A bond deters, but a node with a few jobs' earnings must be able to pay it.
     uint256 private constant MAX_BOND = 1_000 * 1e18;
+    uint256 private constant MAX_FINE_BPS = 50_000;
     /// @dev The hash of a block that is to come must be out before the draw's period is over.
     uint256 private constant MAX_DRAW_DELAY = 32;
     /// @dev Two thirds of fewer than three are all of them or one man's word.
@@ -99,7 +100,8 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         _check("equivocationBps", p.equivocationBps, 1, ALL_BPS);
         // Who could win back most of what he loses would accuse himself before others do.
         _check("rewardBps", p.rewardBps, 0, ALL_BPS / 2);
-        _check("fineBps", p.fineBps, 0, ALL_BPS);
+        // Who could accept an invention and so bring most of his stake to a friend would, before a jury takes it.
+        _check("fineBps", p.fineBps, ALL_BPS, MAX_FINE_BPS);
     }
 
     /// @dev Whoever leaves when the work is done is still there to be slashed when the last appeal is decided.

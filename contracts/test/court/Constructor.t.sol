@@ -46,7 +46,7 @@ contract CourtConstructorTest is Base {
         _bounds(4, "challengeBond", 1, 1_000e18);
         _bounds(5, "equivocationBps", 1, 10_000);
         _bounds(6, "rewardBps", 0, 5_000);
-        _bounds(7, "fineBps", 0, 10_000);
+        _bounds(7, "fineBps", 10_000, 50_000);
     }
 
     function test_PeriodsHaveBounds() public {
