@@ -126,8 +126,8 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         _check("tolerance", j.tolerance, 1, MAX_TOLERANCE);
     }
 
-    /// @dev The bond of a dispute that fails pays all jurors of all rounds; and a minimum stake, what a conviction takes of it,
-    /// does too: so who works can be tried.
+    /// @dev The bond of a dispute that fails pays all jurors of all rounds. What a conviction takes of a minimum stake is no less, so
+    /// who works can be tried; but payer and challenger have their parts of it before the jurors.
     function _checkStakes(INodeRegistry nodes_, DisputeParameters memory d, IJury.Parameters memory j) private view {
         _check("capBps", d.capBps, 1, ALL_BPS);
         uint256 maxBond = nodes_.minimumStake(WORKER) * d.capBps / ALL_BPS;

@@ -65,8 +65,8 @@ contract Examiner is IExaminer {
         return endedAt < type(uint48).max ? uint48(endedAt) : type(uint48).max;
     }
 
-    /// @dev Checks that the gateway ordered the work, that the node signed the receipt for it, and that the records are the ones
-    /// behind the receipt.
+    /// @dev Checks that the gateway that is named ordered the work, that the node signed the receipt for it, and that the records
+    /// are the ones behind the receipt. The assignment does not name its gateway: another can sign it too.
     function _checkEvidence(Evidence calldata evidence, uint256 index)
         private
         view

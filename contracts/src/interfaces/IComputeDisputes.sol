@@ -34,10 +34,11 @@ interface IComputeDisputes is IDisputeCourt {
     }
 
     /// @notice Periods in seconds, amounts in base units, shares in basis points.
-    /// @param disputePeriod Between the end of the work and the last dispute over it: as long as nodes must keep its bytes.
+    /// @param disputePeriod Between the end of the work and the last dispute over it. Nodes must keep its bytes until the opening
+    /// period after that is over.
     /// @param openingPeriod The accused's time to publish the bytes.
-    /// @param capBps What a conviction costs: this share of the stake that the accused had when the dispute was opened. Nothing
-    /// costs more.
+    /// @param capBps What a conviction costs: this share of the stake that the accused had when the dispute was opened. No
+    /// dispute costs more.
     /// @param disputeBond The challenger's bond. It alone pays every juror of every round.
     /// @param jurorFee What a juror who was right earns.
     /// @param jurorPenalty What a juror who was wrong or silent loses of its stake.
