@@ -12,7 +12,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// shows that it paid it, or pays it from its stake.
 ///
 /// Who is owed something has a balance here and withdraws it. Always: token balance = sum of balances + bonds of open
-/// challenges. Nobody owns this contract or can change it. Every challenge ends by itself: no silence keeps it open.
+/// challenges and disputes. Nobody owns this contract or can change it. Every challenge ends by itself: no silence keeps it open.
 interface IDisputeCourt {
     /// @notice Periods in seconds, amounts in base units, shares in basis points.
     /// @param challengePeriod Between the end of the work and the last challenge of its payout.

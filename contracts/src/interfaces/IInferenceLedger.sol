@@ -15,7 +15,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 ///
 /// EIP-712 domain: name "DeCLAI", version "1", the chain id, this contract. Amounts are base units of the credit and fit 96
 /// bits, as the credit's supply does. Nobody owns this contract or can change it. Always: token balance = sum of balances +
-/// sum over sessions of (budget - settled) + bonds of open claims.
+/// fees not yet collected + sum over sessions of (budget - settled) + bonds of open claims.
 interface IInferenceLedger is IEarnings {
     /// @notice Periods in seconds, amounts in base units.
     /// @param thawPeriod Between the end of a session and `finalizeClose`.
@@ -351,7 +351,7 @@ interface IInferenceLedger is IEarnings {
     function voidByInclusion(SessionTerms calldata terms, bytes32 assignment, Inclusion calldata inclusion) external;
 
     /// @notice Ends a claim by showing another receipt that its node signed for the same assignment: whoever claims something else
-    /// than it signed was paid for what it signed, or asks for more. The bond goes to the caller's balance.
+    /// than it signed was paid for what it signed, or asks for more. The bond goes to the payer's balance.
     /// @param assignment The claimed one.
     /// @param signature By the node's operator or its signer, 65 bytes.
     function voidByReceipt(

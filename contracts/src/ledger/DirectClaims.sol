@@ -97,7 +97,8 @@ abstract contract DirectClaims is Settlement {
             revert InferenceLedgerNoOtherReceipt(id, digest);
         }
         _claimedOf[assignment.request] -= claim.amount;
-        _void(self, claim, id, msg.sender);
+        // Not to the caller: the node has that receipt, too, and would be the first to show it when it is found out.
+        _void(self, claim, id, terms.payer);
     }
 
     /// @inheritdoc IInferenceLedger

@@ -196,6 +196,25 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 6e18);
     }
 
+    /// @notice A batch says how much it takes for a request, and nothing on chain remembers it: what a gateway and a node of its own
+    /// can take twice is one cap, of a request that the payer has acknowledged nothing after.
+    function test_AGatewayWithANodeOfItsOwnTakesACapTwiceAndNoMore() public {
+        _settle(_one(_claim(SESSION_KEY, work.request, MAX_COST)), _one(_payout(address(0x22), MAX_COST)));
+        (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, 2 * MAX_COST);
+        work.assignment.stage = 1;
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        (receipt.assignment, receipt.cost) = (ledger.hashAssignment(work.assignment), 1);
+        _refused(
+            abi.encodeWithSelector(
+                IInferenceLedger.InferenceLedgerCostAbovePrice.selector, uint256(MAX_COST) + 1, MAX_COST
+            )
+        );
+    }
+
     function test_AClaimIsPaidAsFarAsTheBudgetGoes() public {
         _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
@@ -278,11 +297,13 @@ contract DirectClaimTest is Served {
         (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
         _openIt();
         IInferenceLedger.SessionTerms memory terms = _terms(id);
+        // The node itself wins nothing by being the first to show it.
         vm.expectEmit();
-        emit IInferenceLedger.ClaimVoided(assignment, stranger);
-        vm.prank(stranger);
+        emit IInferenceLedger.ClaimVoided(assignment, payer);
+        vm.prank(worker);
         ledger.voidByReceipt(terms, work.assignment, signed, signature);
-        vm.assertEq(ledger.balanceOf(stranger), BOND);
+        vm.assertEq(ledger.balanceOf(payer), BOND);
+        vm.assertEq(ledger.balanceOf(worker), 9 * BOND + COST);
         vm.assertEq(_session(id).settled, COST, "the session paid once");
         vm.assertEq(_session(id).numClaims, 0);
     }
