@@ -54,6 +54,9 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         uint256 thaw = ledger_.nodes().thawPeriod();
         _checkProofs(thaw, ledger_.parameters().batchRetention, p);
         _checkPeriods(thaw, d, j);
+        // Else who changes its signer after the work would be rid of its word while it can still be held to it.
+        uint256 longest = p.challengePeriod < d.disputePeriod ? d.disputePeriod : p.challengePeriod;
+        _check("evidencePeriod", p.evidencePeriod, longest, thaw);
         _checkJuries(j);
         _checkStakes(ledger_.nodes(), d, j);
     }
@@ -92,8 +95,6 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         // A gateway can answer as long as its batch is anchored, and its stake is there until the decision.
         uint256 longest = (retention < thaw ? retention : thaw) - p.answerPeriod;
         _check("challengePeriod", p.challengePeriod, MIN_PERIOD, longest);
-        // Who accepts a receipt and retires the signer at once still owes while the receipt can be challenged.
-        _check("evidencePeriod", p.evidencePeriod, p.challengePeriod, thaw);
         _check("jailPeriod", p.jailPeriod, 1, MAX_JAIL_PERIOD);
         _check("challengeBond", p.challengeBond, 1, MAX_BOND);
         _check("equivocationBps", p.equivocationBps, 1, ALL_BPS);
@@ -125,8 +126,8 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         _check("tolerance", j.tolerance, 1, MAX_TOLERANCE);
     }
 
-    /// @dev The bond of a dispute that fails pays all jurors of all rounds; and a minimum stake, what a conviction takes of it,
-    /// does too: so who works can be tried.
+    /// @dev The bond of a dispute that fails pays all jurors of all rounds. What a conviction takes of a minimum stake is no less, so
+    /// who works can be tried; but payer and challenger have their parts of it before the jurors.
     function _checkStakes(INodeRegistry nodes_, DisputeParameters memory d, IJury.Parameters memory j) private view {
         _check("capBps", d.capBps, 1, ALL_BPS);
         uint256 maxBond = nodes_.minimumStake(WORKER) * d.capBps / ALL_BPS;

@@ -336,7 +336,7 @@ contract CourtHandler is Disputed {
         uint256 until = uint256(court.dispute(open).openedAt) + 6 hours;
         if (seed % 8 == 0 && block.timestamp < until) vm.warp(until);
         if (block.timestamp >= until) {
-            court.finalize(open);
+            _end(open);
             return;
         }
         vm.prank(worker);
@@ -346,7 +346,7 @@ contract CourtHandler is Disputed {
     function _try(bytes32 open, uint256 seed) internal {
         IJury.Case memory trial = jury.caseOf(open);
         if (block.timestamp >= jury.closesAt(open)) {
-            court.finalize(open);
+            _end(open);
         } else if (trial.phase == IJury.Phase.Drawing) {
             vm.roll(jury.round(open, trial.round).drawBlock + 1);
             jury.drawJury(open);
@@ -362,8 +362,16 @@ contract CourtHandler is Disputed {
             court.appeal(open);
         } else {
             vm.warp(jury.closesAt(open));
-            court.finalize(open);
+            _end(open);
         }
+    }
+
+    /// @dev Its turn comes when the dispute before it has ended, or has lasted as long as any can.
+    function _end(bytes32 open) internal {
+        IComputeDisputes.Dispute memory earlier = court.dispute(court.disputeBefore(open));
+        bool isOver = earlier.openedAt == 0 || earlier.phase == IComputeDisputes.Phase.Ended;
+        if (isOver || block.timestamp >= uint256(earlier.openedAt) + 99 hours) court.finalize(open);
+        else _mustFail(address(court), abi.encodeCall(court.finalize, (open)));
     }
 
     function _mustFail(address target, bytes memory data) internal {
