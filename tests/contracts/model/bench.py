@@ -1,4 +1,4 @@
-"""A development chain with the contracts and people on it, where each transaction is mined at a time of one's choice."""
+"""A development chain with the contracts and people on it, where each transaction is mined at a chosen time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from eth_abi.abi import decode, encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.abi import function_abi_to_4byte_selector, get_abi_input_types, get_abi_output_types
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
@@ -35,7 +36,7 @@ PEOPLE = (
 
 
 class View(NamedTuple):
-    """A view of a contract, with its arguments."""
+    """A function of a contract, with arguments."""
 
     contract: ContractName
     function: str
@@ -96,10 +97,15 @@ class Bench:
         self._snapshot = self.rpc("evm_snapshot")
 
     def restore(self) -> None:
-        """Undo all since `save`. The bindings begin anew, since sessions' numbers come again; the index has to notice."""
+        """Undo all since `save`. Numbers of sessions come again, so bindings begin anew; the index has to notice."""
         assert self.rpc("evm_revert", self._snapshot)
         self.save()
         self.chain = Chain(self._url, self._deployment)
+
+    def call(self, contract: ContractName, function: str, *arguments: Any) -> Call:
+        """A call for which the bindings have no method."""
+        to = to_checksum_address(self._deployment.contracts[contract])
+        return Call(to, View(contract, function, arguments).data, f"{contract}.{function}")
 
     def attempt(self, sender: str, call: Call, at: int) -> str | None:
         """Mine a transaction in a block of this time, whether it succeeds or not; the custom error if it does not."""
@@ -137,4 +143,3 @@ class Bench:
         body = [{"jsonrpc": "2.0", "id": next(self._ids), "method": m, "params": p} for m, p in calls]
         answers = {answer["id"]: answer for answer in self._http.post(self._url, json=body, timeout=20).json()}
         return [answers[item["id"]] for item in body]
-

@@ -105,7 +105,7 @@ def pay_claim(model: Reference, sender: str, session: bytes, assignment: bytes) 
 
 
 def _unsigned(model: Reference, work: Work) -> dict[str, bool]:
-    """The session's key orders, its gateway assigns; a retired signer's word counts until claims on it would be over."""
+    """The session's key orders, its gateway assigns; a retired signer's word counts until claims would be over."""
     terms, p = model.sessions[work.request.session].terms, model.parameters
     counts = model.speaks_for(work.assigned_by, terms.gateway, p.claim_period_s + p.claim_window_s)
     return {

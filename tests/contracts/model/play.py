@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eth_utils.crypto import keccak
-from hypothesis import note
+from hypothesis import currently_in_test_context, note
 
 from chain.contracts.binding import Call
 from chain.contracts.nodes import Registration, Role
@@ -58,7 +58,9 @@ class Play:
         except Refused as refused:
             expected = refused.errors
         error = self.bench.attempt(sender, call, self.clock)
-        note(f"{self.clock - self.model.genesis} s: {self.bench.names[sender]}: {call.label}: {error or 'done'}")
+        if currently_in_test_context():
+            at = self.clock - self.model.genesis
+            note(f"# {at} s: {self.bench.names[sender]}: {call.label}: {error or 'done'}")
         self.seen[call.label, error or ""] += 1
         assert error in (expected or {None}), f"{call.label}: the chain says {error}, the model {sorted(expected)}"
         self.clock += 1

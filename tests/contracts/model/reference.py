@@ -1,4 +1,4 @@
-"""What the protocol says should stand on the chain: a model in plain Python, written from its rules and not from its code.
+"""What should stand on the chain: a model in plain Python, written from the protocol's rules and not from the code.
 
 Each rule of the protocol is a function in a module beside this one (`accounts`, `sessions`, `settlement`, `claims`,
 `stakes`, `court`) that takes the model, who acts, and what; it changes the model, or raises `Refused` and changes

@@ -73,6 +73,13 @@ def begin_unstake(model: Reference, sender: str, amount: int) -> None:
     _thaw(model, node, amount)
 
 
+def cancel_unstake(model: Reference, sender: str) -> None:
+    """All that is thawing goes back to work."""
+    node = _registered(model, sender)
+    refuse_if(NodeRegistryNothingThawing=node.thawing == 0)
+    node.stake, node.thawing = node.stake + node.thawing, 0
+
+
 def withdraw(model: Reference, sender: str) -> None:
     node = model.nodes[sender]
     refuse_if(
