@@ -104,6 +104,7 @@ def _node_registered(state: ChainState, v: dict[str, Any], block: int) -> None:
 
 
 ZERO = "0x" + "00" * 20
+TEXTS = ("endpoint", "url", "region", "profile")
 
 
 def _change_node(**names: str) -> Callable[[ChainState, dict[str, Any], int], None]:
@@ -118,18 +119,19 @@ def _change_node(**names: str) -> Callable[[ChainState, dict[str, Any], int], No
 
 def _node_deregistered(state: ChainState, v: dict[str, Any], block: int) -> None:
     node = state.nodes[v["operator"]]
-    state.nodes[v["operator"]] = replace(node, signer=ZERO, roles=0)
+    cleared = {"signer": ZERO, "roles": 0, "link_key": bytes(32)} | dict.fromkeys(TEXTS, "")
+    state.nodes[v["operator"]] = replace(node, **cleared)
     for key in [key for key in state.offers if key[0] == v["operator"]]:
         del state.offers[key]
 
 
 def _unstake_cancelled(state: ChainState, v: dict[str, Any], block: int) -> None:
     node = state.nodes[v["operator"]]
-    state.nodes[v["operator"]] = replace(node, stake=v["stake"], thawing=0, thaw_ends_at=0)
+    state.nodes[v["operator"]] = replace(node, stake=v["stake"], thawing=0)
 
 
 def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.nodes[v["operator"]] = replace(state.nodes[v["operator"]], thawing=0, thaw_ends_at=0)
+    state.nodes[v["operator"]] = replace(state.nodes[v["operator"]], thawing=0)
 
 
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:
