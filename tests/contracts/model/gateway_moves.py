@@ -55,7 +55,7 @@ class GatewayMoves(Player):
     @rule(gateway=GATEWAYS, data=st.data())
     def compensate(self, gateway: str, data: st.DataObject) -> None:
         address = self.who(gateway)
-        sender = self.mostly(data, self.model.settlers.get(address, address), "gateway", "rival")
+        sender = self.mostly(data, self.settler_of(address), "gateway", "rival")
         payer = NOBODY if self.seldom(data) else self.who("payer")
         amount = self.amount(data, self.model.balances[address])
         given = [(payer, bytes(32), address, amount)]
@@ -69,7 +69,7 @@ class GatewayMoves(Player):
         ours = [session for session in ours if self.gateway_of(session) == gateway]
         chosen = ours if len(ours) > 1 and self.pick(data, [False, True]) else [self.pick(data, ours)]
         jobs = [job for session in chosen for job in self._run(data, session)]
-        sender = self.mostly(data, self.model.settlers.get(gateway, gateway), "gateway", "rival", "worker")
+        sender = self.mostly(data, self.settler_of(gateway), "gateway", "rival", "worker")
         batch = Batch(gateway, sender, [job.line for job in jobs], [], [], self._new_slot(gateway))
         self._pay(data, batch, [job for session in chosen for job in self.jobs[session]])
         return batch
@@ -85,7 +85,7 @@ class GatewayMoves(Player):
 
     def _pay(self, data: st.DataObject, batch: Batch, jobs: list[Job]) -> None:
         """Pays receipts that no batch paid, as far as the debits go. What is above the fee goes to a friend's node."""
-        left = self._debits(batch.lines)
+        left = min(self._debits(batch.lines), self.model.supply)
         receipts = defaultdict(list)
         for stage in (stage for job in jobs for stage in job.stages):
             receipt = self.hash_of(stage.receipt)
@@ -150,6 +150,11 @@ class GatewayMoves(Player):
         if self.play.do(batch.sender, call, settlement.settle, *rest):
             self.batches.append(batch)
             self.paid.update(receipt for leaves in batch.receipts for receipt, _ in leaves)
+
+    def settler_of(self, gateway: str) -> str:
+        """Who settles for a gateway: itself, when it named nobody."""
+        settler = self.model.settlers.get(gateway, NOBODY)
+        return gateway if settler == NOBODY else settler
 
     def _new_slot(self, gateway: str) -> int:
         return sum(1 for anchored, _ in self.model.anchors if anchored == gateway)

@@ -19,7 +19,8 @@ QUICK = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    phases=[Phase.generate, Phase.shrink],
+    report_multiple_bugs=False,
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
