@@ -5,91 +5,93 @@ from __future__ import annotations
 from collections import defaultdict
 
 from eth_utils.crypto import keccak
-from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from chain.contracts.ledger import Fault, Payout
 from tests.contracts.model import accounts, settlement
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.compare import header_of
+from tests.contracts.model.dice import Dice
 from tests.contracts.model.jobs import Batch, Job, signed_line
-from tests.contracts.model.payer_moves import ENTRIES
 from tests.contracts.model.play import CREDIT
 from tests.contracts.model.player import Player
 from tests.contracts.model.settlement import Line
 
-GATEWAYS = st.sampled_from(["gateway", "rival"])
+GATEWAYS = ("gateway", "rival")
+LIES = ("cost", "line", "signer", "payout", "node", "party", "slot", "fault")
 
 
 class GatewayMoves(Player):
-    @precondition(lambda self: any(self.jobs.values()))
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    def settle(self, dice: Dice) -> None:
         """A gateway's honest batch, as far as what the payers signed allows one."""
-        self._send(self._plan(data))
+        if self.serve_more(dice):
+            self._send(self._plan(dice))
 
-    @precondition(lambda self: any(self.jobs.values()))
-    @rule(data=st.data(), lie=st.sampled_from(["cost", "line", "signer", "payout", "node", "party", "slot", "fault"]))
-    def settle_dishonestly(self, data: st.DataObject, lie: str) -> None:
-        batch = self._plan(data)
-        self._falsify(data, batch, lie)
-        self._send(batch)
+    def settle_dishonestly(self, dice: Dice) -> None:
+        if self.serve_more(dice):
+            batch = self._plan(dice)
+            self._falsify(dice, batch, dice.pick(LIES))
+            self._send(batch)
 
-    @precondition(lambda self: self.batches)
-    @rule(data=st.data())
-    def settle_again(self, data: st.DataObject) -> None:
+    def settle_again(self, dice: Dice) -> None:
         """The same claims a second time pay nothing."""
-        old = self.pick(data, self.batches[-3:])
-        self._send(old.again(old.gateway, self._new_slot(old.gateway)))
+        if self.batches:
+            old = dice.pick(self.batches[-3:])
+            self._send(old.again(old.gateway, self._new_slot(old.gateway)))
 
-    @rule(gateway=GATEWAYS, who=ENTRIES)
-    def collect_fees(self, gateway: str, who: str) -> None:
-        address = self.who(gateway)
-        self.play.do(self.who(who), self.chain.ledger.collect_fees(address), accounts.collect_fees, address)
+    def manage_money(self, dice: Dice) -> None:
+        """Names who settles, collects fees, gives something back."""
+        gateway = dice.pick(GATEWAYS)
+        ledger, address = self.chain.ledger, self.who(gateway)
+        payer = NOBODY if dice.seldom() else self.who("payer")
+        amount = self.amount(dice, self.model.balances[address])
+        given = self.play.bench.call("InferenceLedger", "compensate", address, [(payer, bytes(32), address, amount)])
+        settler = dice.pick([self.who(f"{gateway}'s signer"), NOBODY, self.who("friend")])
+        by = self.mostly(dice, self.settler_of(address), "gateway", "rival")
+        deeds = [
+            (by, given, accounts.compensate, address, payer, amount),
+            (self.anybody(dice), ledger.collect_fees(address), accounts.collect_fees, address),
+            (address, ledger.set_settler(settler), accounts.set_settler, settler),
+        ]
+        self.play.do(*dice.pick(deeds))
 
-    @rule(gateway=GATEWAYS, data=st.data())
-    def set_settler(self, gateway: str, data: st.DataObject) -> None:
-        settler = self.pick(data, [self.who(f"{gateway}'s signer"), NOBODY, self.who("friend")])
-        self.play.do(self.who(gateway), self.chain.ledger.set_settler(settler), accounts.set_settler, settler)
-
-    @rule(gateway=GATEWAYS, data=st.data())
-    def compensate(self, gateway: str, data: st.DataObject) -> None:
-        address = self.who(gateway)
-        sender = self.mostly(data, self.settler_of(address), "gateway", "rival")
-        payer = NOBODY if self.seldom(data) else self.who("payer")
-        amount = self.amount(data, self.model.balances[address])
-        given = [(payer, bytes(32), address, amount)]
-        call = self.play.bench.call("InferenceLedger", "compensate", address, given)
-        self.play.do(sender, call, accounts.compensate, address, payer, amount)
-
-    def _plan(self, data: st.DataObject) -> Batch:
+    def _plan(self, dice: Dice) -> Batch:
         """What late sessions of one gateway owe for all that their newest requests leave open, and its nodes' pay."""
-        ours = [session for session, jobs in self.jobs.items() if jobs][-3:]
-        gateway = self.gateway_of(self.pick(data, ours))
+        known = [session for session, jobs in self.jobs.items() if jobs]
+        ours = [session for session in known if session in self.model.sessions or dice.seldom()][-3:] or known[-1:]
+        gateway = self.gateway_of(dice.pick(ours))
         ours = [session for session in ours if self.gateway_of(session) == gateway]
-        chosen = ours if len(ours) > 1 and self.pick(data, [False, True]) else [self.pick(data, ours)]
-        jobs = [job for session in chosen for job in self._run(data, session)]
-        sender = self.mostly(data, self.settler_of(gateway), "gateway", "rival", "worker")
+        chosen = ours if len(ours) > 1 and dice.pick([False, True]) else [dice.pick(ours)]
+        jobs = [job for session in chosen for job in self._run(dice, session)]
+        sender = self.mostly(dice, self.settler_of(gateway), "gateway", "rival", "worker")
         batch = Batch(gateway, sender, [job.line for job in jobs], [], [], self._new_slot(gateway))
-        self._pay(data, batch, [job for session in chosen for job in self.jobs[session]])
+        self._pay(dice, batch, [job for session in chosen for job in self.jobs[session]])
         return batch
 
-    def _run(self, data: st.DataObject, session: bytes) -> list[Job]:
-        """The newest request, or one a bit older, and all that it does not acknowledge."""
-        jobs = self.jobs[session]
-        newest = self.pick(data, [jobs[-1], jobs[-1], jobs[-1], jobs[len(jobs) // 2]])
-        upto = jobs[: jobs.index(newest) + 1]
-        return [job for job in upto if newest.request.acked_below <= job.request.nonce < newest.request.nonce] + [
-            newest
-        ]
+    def _run(self, dice: Dice, session: bytes) -> list[Job]:
+        """The newest request that the session can pay, or one a bit older, and all that it does not acknowledge.
 
-    def _pay(self, data: st.DataObject, batch: Batch, jobs: list[Job]) -> None:
+        Requests that are not by the session's key were served by mistake, if at all.
+        """
+        jobs, state = self.jobs[session], self.model.sessions.get(session)
+        signed = [job for job in jobs if state and job.ordered_by == state.terms.key and not dice.seldom()] or jobs
+        runs = [self._unacknowledged(signed, index) for index in range(len(signed))]
+        left = state.budget - state.settled if state else 0
+        good = [run for run in runs if 0 <= self._debits([job.line for job in run]) <= left]
+        return dice.pick((good or runs)[-1:] * 3 + runs[-3:])
+
+    @staticmethod
+    def _unacknowledged(jobs: list[Job], index: int) -> list[Job]:
+        newest = jobs[index].request
+        earlier = [job for job in jobs[:index] if newest.acked_below <= job.request.nonce < newest.nonce]
+        return [*earlier, jobs[index]]
+
+    def _pay(self, dice: Dice, batch: Batch, jobs: list[Job]) -> None:
         """Pays receipts that no batch paid, as far as the debits go. What is above the fee goes to a friend's node."""
         left = min(self._debits(batch.lines), self.model.supply)
         receipts = defaultdict(list)
         for stage in (stage for job in jobs for stage in job.stages):
             receipt = self.hash_of(stage.receipt)
-            if receipt not in self.paid and stage.receipt.cost <= left and not self.seldom(data):
+            if receipt not in self.paid and stage.receipt.cost <= left and not dice.seldom():
                 receipts[stage.receipt.node].append((receipt, stage.receipt.cost))
                 left -= stage.receipt.cost
         paid = sum(cost for leaves in receipts.values() for _, cost in leaves)
@@ -107,34 +109,34 @@ class GatewayMoves(Player):
         settled = sum(s.settled for session, s in self.model.sessions.items() if session in newest)
         return sum(request.spent for request in newest.values()) + sum(line.cost for line in lines) - settled
 
-    def _falsify(self, data: st.DataObject, batch: Batch, lie: str) -> None:
-        index = self.pick(data, range(len(batch.lines)))
+    def _falsify(self, dice: Dice, batch: Batch, lie: str) -> None:
+        index = dice.pick(range(len(batch.lines)))
         line = batch.lines[index]
         if lie == "cost":
-            cost = self.pick(data, [line.request.max_cost + 1, line.request.max_cost, 0])
+            cost = dice.pick([line.request.max_cost + 1, line.request.max_cost, 0])
             batch.lines[index] = line._replace(cost=cost)
         elif lie == "line":
-            change = self.pick(data, [batch.lines.reverse, batch.lines.pop, lambda: batch.lines.append(line)])
+            change = dice.pick([batch.lines.reverse, batch.lines.pop, lambda: batch.lines.append(line)])
             change()
         elif lie == "signer":
             batch.lines[index] = line._replace(signed_by=self.who("thief"))
         elif lie == "payout":
             # The tree keeps its sum: who is paid less or more than it says can't show his receipts.
-            which = self.pick(data, range(len(batch.payouts) or 1))
+            which = dice.pick(range(len(batch.payouts) or 1))
             if batch.payouts:
                 node, amount = batch.payouts[which]
-                batch.payouts[which] = (node, max(amount + self.pick(data, [-1, 1, -CREDIT, 90 * CREDIT]), 0))
+                batch.payouts[which] = (node, max(amount + dice.pick([-1, 1, -CREDIT, 90 * CREDIT]), 0))
         elif lie == "node":
             batch.payouts = [(self.who("thief"), amount) for _, amount in batch.payouts]
         elif lie == "party":
-            batch.gateway = self.who(self.pick(data, ["gateway", "rival", "thief"]))
+            batch.gateway = self.who(dice.pick(["gateway", "rival", "thief"]))
         elif lie == "slot":
             slots = [slot for gateway, slot in self.model.anchors if gateway == batch.gateway]
-            batch.slot = self.pick(data, slots or [0])
+            batch.slot = dice.pick(slots or [0])
             if anchor := self.model.anchors.get((batch.gateway, batch.slot)):
-                self.wait_for(data, anchor.settled_at + self.model.parameters.batch_retention_s)
+                self.wait_for(dice, anchor.settled_at + self.model.parameters.batch_retention_s)
         elif lie == "fault":
-            batch.faulted = tuple(self.pick(data, [[n for n, _ in batch.payouts], [self.who("thief")]]))
+            batch.faulted = tuple(dice.pick([[n for n, _ in batch.payouts], [self.who("thief")]]))
 
     def _send(self, batch: Batch) -> None:
         domain, keys = self.model.domain, self.play.bench.keys

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import rule
-
 from chain.contracts.nodes import Role
 from tests.contracts.model import stakes
 from tests.contracts.model.accounts import NOBODY
+from tests.contracts.model.dice import Dice
 from tests.contracts.model.player import Player
 
-OPERATORS = st.sampled_from(["gateway", "worker", "rival", "worker", "thief"])
+OPERATORS = ("gateway", "worker", "rival", "worker", "thief")
 SIGNERS = ("new signer", "newer signer", "worker's signer", "rival's signer", "gateway's signer", "rival")
 
 
 class NodeMoves(Player):
-    @rule(who=OPERATORS, data=st.data())
-    def add_stake(self, who: str, data: st.DataObject) -> None:
-        amount = self.amount(data, self.model.wallets[self.who(who)])
-        self.play.do(self.who(who), self.chain.nodes.add_stake(amount), stakes.add_stake, amount)
+    def change_stake(self, dice: Dice) -> None:
+        """More, less, or less after all."""
+        operator, nodes = self.who(dice.pick(OPERATORS)), self.chain.nodes
+        more = self.amount(dice, self.model.wallets[operator])
+        less = self.amount(dice, self.model.nodes[operator].stake)
+        deeds = [
+            (nodes.add_stake(more), stakes.add_stake, more),
+            (nodes.begin_unstake(less), stakes.begin_unstake, less),
+            (self.play.bench.call("NodeRegistry", "cancelUnstake"), stakes.cancel_unstake),
+        ]
+        self.play.do(operator, *dice.pick(deeds))
 
-    @rule(who=OPERATORS, data=st.data())
-    def begin_unstake(self, who: str, data: st.DataObject) -> None:
-        amount = self.amount(data, self.model.nodes[self.who(who)].stake)
-        self.play.do(self.who(who), self.chain.nodes.begin_unstake(amount), stakes.begin_unstake, amount)
-
-    @rule(who=OPERATORS)
-    def cancel_unstake(self, who: str) -> None:
-        self.play.do(self.who(who), self.play.bench.call("NodeRegistry", "cancelUnstake"), stakes.cancel_unstake)
-
-    @rule(who=OPERATORS, data=st.data())
-    def withdraw_stake(self, who: str, data: st.DataObject) -> None:
-        node = self.model.nodes[self.who(who)]
+    def withdraw_stake(self, dice: Dice) -> None:
+        operator = self.who(dice.pick(OPERATORS))
+        node = self.model.nodes[operator]
         if node.thawing:
-            self.wait_for(data, node.thaw_ends_at)
-        self.play.do(self.who(who), self.chain.nodes.withdraw(), stakes.withdraw)
+            self.wait_for(dice, node.thaw_ends_at)
+        self.play.do(operator, self.chain.nodes.withdraw(), stakes.withdraw)
 
-    @rule(who=OPERATORS, data=st.data())
-    def set_signer(self, who: str, data: st.DataObject) -> None:
-        signer = NOBODY if self.seldom(data) else self.who(self.pick(data, SIGNERS))
-        self.play.do(self.who(who), self.chain.nodes.set_signer(signer), stakes.set_signer, signer)
+    def set_signer(self, dice: Dice) -> None:
+        operator = self.who(dice.pick(OPERATORS))
+        signer = NOBODY if dice.seldom() else self.who(dice.pick(SIGNERS))
+        self.play.do(operator, self.chain.nodes.set_signer(signer), stakes.set_signer, signer)
 
-    @rule(who=OPERATORS, data=st.data())
-    def leave_or_come(self, who: str, data: st.DataObject) -> None:
+    def leave_or_come(self, dice: Dice) -> None:
         """Deregisters, or registers again with whatever signer there is."""
-        if self.model.nodes[self.who(who)].roles and not self.seldom(data):
-            self.play.do(self.who(who), self.chain.nodes.deregister(), stakes.deregister)
+        operator = self.who(dice.pick(OPERATORS))
+        if self.model.nodes[operator].roles and not dice.seldom():
+            self.play.do(operator, self.chain.nodes.deregister(), stakes.deregister)
         else:
-            roles = self.pick(data, [Role.WORKER, Role.GATEWAY, Role.WORKER | Role.GATEWAY])
-            stake = stakes.minimum(self.model.parameters, roles) - self.seldom(data)
-            self.play.register(self.who(who), self.who(self.pick(data, [*SIGNERS, "thief"])), roles, stake)
+            roles = dice.pick([Role.WORKER, Role.GATEWAY, Role.WORKER | Role.GATEWAY])
+            stake = stakes.minimum(self.model.parameters, roles) - dice.seldom()
+            self.play.register(operator, self.who(dice.pick([*SIGNERS, "thief"])), roles, stake)

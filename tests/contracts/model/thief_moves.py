@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import rule
-
 from tests.contracts.model import accounts
-from tests.contracts.model.payer_moves import ENTRIES
+from tests.contracts.model.dice import Dice
 from tests.contracts.model.play import CREDIT
 from tests.contracts.model.player import Player
 from tests.contracts.model.reference import Reference, Refused
@@ -15,33 +12,33 @@ HOUR_S = 3600
 
 
 class ThiefMoves(Player):
-    @rule(who=ENTRIES, to=ENTRIES, data=st.data())
-    def mint(self, who: str, to: str, data: st.DataObject) -> None:
-        minter, receiver = self.mostly(data, self.who("treasury"), who), self.who(to)
-        amount = self.pick(data, [CREDIT, 0, 2**96])
+    def mint(self, dice: Dice) -> None:
+        minter, receiver = self.mostly(dice, self.who("treasury")), self.anybody(dice)
+        amount = dice.pick([CREDIT, 0, 2**96])
         self.play.do(minter, self.chain.token.mint(receiver, amount), accounts.mint, receiver, amount)
 
-    @rule(who=ENTRIES, victim=ENTRIES, deed=st.sampled_from(["slash", "jail", "recordLoss", "recordWork"]))
-    def play_the_judge(self, who: str, victim: str, deed: str) -> None:
-        arguments = {
-            "slash": (self.who(victim), CREDIT, self.who(who)),
-            "jail": (self.who(victim), 2**40),
-            "recordLoss": (self.who(victim), CREDIT),
-            "recordWork": (self.who(who), 1, CREDIT, 0),
-        }[deed]
+    def play_the_judge(self, dice: Dice) -> None:
+        thief, victim = self.anybody(dice), self.anybody(dice)
+        deeds = {
+            "slash": (victim, CREDIT, thief),
+            "jail": (victim, 2**40),
+            "recordLoss": (victim, CREDIT),
+            "recordWork": (thief, 1, CREDIT, 0),
+        }
+        deed, arguments = dice.pick(list(deeds.items()))
         call = self.play.bench.call("NodeRegistry", deed, *arguments)
-        self.play.do(self.who(who), call, _refuse, "Ledger" if deed == "recordWork" else "Court")
+        self.play.do(thief, call, _refuse, "Ledger" if deed == "recordWork" else "Court")
 
-    @rule(data=st.data())
-    def wait(self, data: st.DataObject) -> None:
-        duration_s = self.pick(data, [HOUR_S, 12 * HOUR_S, 24 * HOUR_S, 48 * HOUR_S, 100 * HOUR_S])
+    def wait(self, dice: Dice) -> None:
+        duration_s = dice.pick([HOUR_S, 12 * HOUR_S, 24 * HOUR_S, 48 * HOUR_S, 100 * HOUR_S])
         self.wait_until(self.now + duration_s)
+        if dice.seldom():
+            self._wait_for_the_next_epoch(dice)
 
-    @rule(data=st.data())
-    def wait_for_the_next_epoch(self, data: st.DataObject) -> None:
+    def _wait_for_the_next_epoch(self, dice: Dice) -> None:
         length = self.model.parameters.epoch_length_s
         begun = (self.now - self.model.genesis) // length
-        self.wait_for(data, self.model.genesis + (begun + 1) * length)
+        self.wait_for(dice, self.model.genesis + (begun + 1) * length)
 
 
 def _refuse(model: Reference, sender: str, but: str) -> None:
