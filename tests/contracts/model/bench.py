@@ -70,6 +70,7 @@ class Bench:
         self.keys = {account.address: account for account in self.accounts.values()}
         self.names = {account.address: name for name, account in self.accounts.items()}
         self._http, self._url, self._ids = requests.Session(), rpc_url, itertools.count()
+        self._http.trust_env = False  # no proxies: looking for them costs more than a call
         fund(Rpc(rpc_url), list(self.keys))
         self.rpc("anvil_autoImpersonateAccount", True)
         treasury = self.accounts["treasury"]

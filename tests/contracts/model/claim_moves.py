@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from tests.contracts.model import claims
 from tests.contracts.model.dice import Dice
-from tests.contracts.model.jobs import inclusion, signed_work
+from tests.contracts.model.jobs import Job, inclusion, signed_work
 from tests.contracts.model.play import CREDIT
 from tests.contracts.model.player import Player
 
 
 class ClaimMoves(Player):
     def open_claim(self, dice: Dice) -> None:
+        if not any(map(self._claimable, self.all_jobs())) and not dice.seldom():
+            self.open_session(dice)
+            self.ask(dice)
         if not self.serve_more(dice):
             return
-        job, stage = self.pick_stage(dice)
+        job, stage = self.pick_stage(dice, self._claimable)
         p, deadline, session = self.model.parameters, stage.assignment.deadline, job.request.session
         last = deadline + p.claim_period_s
         if session in self.model.sessions:
             last = min(last, self.model.sessions[session].ends_at + p.session_thaw_s)
-        self.wait_for(dice, dice.pick([deadline + p.claim_delay_s] * 3 + [last, last + 1]))
+        self.wait_for(dice, dice.pick([deadline + p.claim_delay_s] * 8 + [last, last + 1]))
         receipt = stage.receipt
         if dice.seldom():
             receipt = receipt.model_copy(update={"cost": receipt.cost + dice.pick([1, CREDIT])})
@@ -31,7 +34,7 @@ class ClaimMoves(Player):
         self.play.do(sender, self.chain.ledger.open_claim(signed, receipt), claims.open_claim, work, receipt)
 
     def void_by_inclusion(self, dice: Dice) -> None:
-        if not self.model.claims:
+        if not self._see_claims(dice):
             return
         assignment, session = self._pick_claim(dice)
         claim = self.model.claims[assignment]
@@ -41,7 +44,7 @@ class ClaimMoves(Player):
             self.play.do(self.anybody(dice), call, claims.void_by_inclusion, session, assignment, place)
 
     def void_by_acknowledgement(self, dice: Dice) -> None:
-        if not self.model.claims:
+        if not self._see_claims(dice):
             return
         assignment, session = self._pick_claim(dice)
         nonce = self.model.claims[assignment].nonce
@@ -57,12 +60,25 @@ class ClaimMoves(Player):
         self.play.do(self.anybody(dice), call, claims.void_by_acknowledgement, assignment, work)
 
     def pay_claim(self, dice: Dice) -> None:
-        if not self.model.claims:
+        if not self._see_claims(dice):
             return
         assignment, session = self._pick_claim(dice)
         self.wait_for(dice, self.model.claims[assignment].pays_at or 0)
         call = self.chain.ledger.pay_claim(session, assignment)
         self.play.do(self.anybody(dice), call, claims.pay_claim, session, assignment)
+
+    def _claimable(self, job: Job) -> bool:
+        """Whether it can be claimed now or later."""
+        p, session = self.model.parameters, self.model.sessions.get(job.request.session)
+        deadline = job.stages[0].assignment.deadline
+        first, last = deadline + p.claim_delay_s, deadline + p.claim_period_s
+        return session is not None and self.now <= last and first <= session.ends_at + p.session_thaw_s
+
+    def _see_claims(self, dice: Dice) -> bool:
+        """Whether there are claims; mostly one is made when none is under way."""
+        if all(claim.pays_at is None for claim in self.model.claims.values()) and not dice.seldom():
+            self.open_claim(dice)
+        return bool(self.model.claims)
 
     def _pick_claim(self, dice: Dice) -> tuple[bytes, bytes]:
         """A claim and its session, mostly of those under way; seldom another session, or no claim."""

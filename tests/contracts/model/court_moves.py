@@ -26,7 +26,7 @@ class CourtMoves(Player):
         self.play.do(self.anybody(dice), call, court.challenge_payout, gateway, receipt, by)
 
     def answer_challenge(self, dice: Dice) -> None:
-        if not self.model.challenges:
+        if not self._see_challenges(dice):
             return
         receipt = self._pick_challenge(dice)
         place = self.place_of(dice, receipt, self.model.challenges[receipt].amount)
@@ -35,7 +35,7 @@ class CourtMoves(Player):
             self.play.do(self.anybody(dice), call, court.answer_challenge, receipt, place)
 
     def decide_challenge(self, dice: Dice) -> None:
-        if not self.model.challenges:
+        if not self._see_challenges(dice):
             return
         receipt = self._pick_challenge(dice)
         self.wait_for(dice, self.model.challenges[receipt].decided_at or 0)
@@ -61,6 +61,12 @@ class CourtMoves(Player):
         owed = list(self.model.awards) if not dice.seldom() else []
         sender = dice.pick(owed) if owed else self.anybody(dice)
         self.play.do(sender, self.chain.court.withdraw(), court.withdraw)
+
+    def _see_challenges(self, dice: Dice) -> bool:
+        """Whether there are challenges; mostly one is made when none is under way."""
+        if all(challenge.decided_at is None for challenge in self.model.challenges.values()) and not dice.seldom():
+            self.challenge_payout(dice)
+        return bool(self.model.challenges)
 
     def _pick_challenge(self, dice: Dice) -> bytes:
         under_way = [key for key, challenge in self.model.challenges.items() if challenge.decided_at is not None]

@@ -28,6 +28,9 @@ class NodeMoves(Player):
     def withdraw_stake(self, dice: Dice) -> None:
         operator = self.who(dice.pick(OPERATORS))
         node = self.model.nodes[operator]
+        if node.roles and not node.thawing and not dice.seldom():
+            some = max(node.stake // dice.pick([2, 9, 100]), 1)
+            self.play.do(operator, self.chain.nodes.begin_unstake(some), stakes.begin_unstake, some)
         if node.thawing:
             self.wait_for(dice, node.thaw_ends_at)
         self.play.do(operator, self.chain.nodes.withdraw(), stakes.withdraw)

@@ -48,13 +48,13 @@ class PayerMoves(Player):
         self.play.do(self.who(who), call, sessions.open_session, *parties, budget, duration_s)
 
     def top_up(self, dice: Dice) -> None:
-        session = self.pick_session(dice)
+        session = self.pick_session(dice, running=True)
         payer = self.mostly(dice, self.payer_of(session), *PAYERS)
         amount = self.amount(dice, self.model.balances[payer])
         self.play.do(payer, self.chain.ledger.top_up(session, amount), sessions.top_up, session, amount)
 
     def close_session(self, dice: Dice) -> None:
-        session = self.pick_session(dice)
+        session = self.pick_session(dice, running=True)
         payer = self.mostly(dice, self.payer_of(session), *PAYERS, "gateway")
         self.play.do(payer, self.chain.ledger.close_session(session), sessions.close_session, session)
 
@@ -87,9 +87,11 @@ class PayerMoves(Player):
 
     def ask(self, dice: Dice) -> None:
         """Payers who have sessions sign requests, and are served: nothing of that is on chain yet."""
+        late = list(self.model.sessions)[-3:]
+        running = [session for session in late if self.now < self.model.sessions[session].ends_at and not dice.seldom()]
         for _ in range(dice.pick([1, 2, 3])):
-            if self.model.sessions:
-                self._ask(dice, dice.pick(list(self.model.sessions)[-3:]))
+            if late:
+                self._ask(dice, dice.pick(running or late))
 
     def _ask(self, dice: Dice, session: bytes) -> None:
         terms = self.model.sessions[session].terms

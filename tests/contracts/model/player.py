@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from chain.client import Chain
 from chain.messages import Message, digest
 from tests.contracts.model.dice import Dice
@@ -69,19 +71,26 @@ class Player:
         """See PayerMoves."""
         raise NotImplementedError
 
+    def open_session(self, dice: Dice) -> None:
+        """See PayerMoves."""
+        raise NotImplementedError
+
     def all_jobs(self) -> list[Job]:
         return [job for jobs in self.jobs.values() for job in jobs]
 
-    def pick_stage(self, dice: Dice) -> tuple[Job, Stage]:
-        """A stage of a late job."""
-        job = dice.pick(self.all_jobs()[-6:])
+    def pick_stage(self, dice: Dice, is_good: Callable[[Job], bool] = lambda job: True) -> tuple[Job, Stage]:
+        """A stage of a late job, mostly of a good one."""
+        good = [job for job in self.all_jobs() if is_good(job) and not dice.seldom()]
+        job = dice.pick((good or self.all_jobs())[-6:])
         return job, dice.pick(job.stages)
 
-    def pick_session(self, dice: Dice) -> bytes:
-        """Mostly one that is open; else one that is closed, or the next one, which is none yet."""
-        terms = self.model.opened
-        if self.model.sessions and not dice.seldom():
-            return dice.pick(list(self.model.sessions)[-3:])
+    def pick_session(self, dice: Dice, running: bool = False) -> bytes:
+        """Mostly one that is open, and has not ended if that matters; else one that is closed, or the next one, which is
+        none yet."""
+        terms, sessions = self.model.opened, self.model.sessions
+        late = [session for session in list(sessions)[-3:] if not running or self.now < sessions[session].ends_at]
+        if sessions and not dice.seldom():
+            return dice.pick(late or list(sessions))
         return dice.pick([terms[-1].session[:20] + (len(terms) + 1).to_bytes(12, "big"), terms[0].session])
 
     def place_of(self, dice: Dice, receipt: bytes, cost: int) -> Place | None:

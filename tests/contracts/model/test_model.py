@@ -1,4 +1,8 @@
-"""The contracts do what the protocol says, deed by deed, whatever order the deeds come in."""
+"""The contracts do what the protocol says, deed by deed, whatever order the deeds come in.
+
+`--hypothesis-profile thorough` plays many more games, not always the same ones. A game that fails is printed as the
+moves that repeat it, each with what came of it.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,17 @@ from tests.contracts.model.machine import Market
 from tests.contracts.model.play import Play
 
 QUICK = settings(
-    max_examples=24,
+    max_examples=14,
     stateful_step_count=50,
     derandomize=True,
     database=None,
     deadline=None,
     report_multiple_bugs=False,
-    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+THOROUGH = settings(QUICK, max_examples=400, derandomize=False)
+# Without shrinking: that there is a failure is enough.
+TOLD_WRONG = settings(QUICK, max_examples=60, phases=[Phase.generate])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,8 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
         bench.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3_600)
 def test_the_chain_does_what_the_model_says(play: Play) -> None:
-    run_state_machine_as_test(lambda: Market(play), settings=QUICK)
+    thorough = settings.get_current_profile_name() == "thorough"
+    run_state_machine_as_test(lambda: Market(play), settings=THOROUGH if thorough else QUICK)
     print(*sorted(play.seen.items()), sep="\n")
