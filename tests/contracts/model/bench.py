@@ -45,14 +45,24 @@ class View(NamedTuple):
     @property
     def data(self) -> bytes:
         """What `eth_call` takes."""
-        selector, inputs, _ = _shape(self.contract, self.function)
-        return selector + encode(inputs, self.arguments)
+        return _encode(self)
 
     def decode(self, raw: bytes) -> tuple[Any, ...]:
-        return decode(_shape(self.contract, self.function)[2], raw)
+        return _decode(self.contract, self.function, raw)
 
     def __str__(self) -> str:
         return f"{self.contract}.{self.function}{self.arguments}"
+
+
+@functools.lru_cache(10_000)
+def _encode(view: View) -> bytes:
+    selector, inputs, _ = _shape(view.contract, view.function)
+    return selector + encode(inputs, view.arguments)
+
+
+@functools.lru_cache(10_000)
+def _decode(contract: str, function: str, raw: bytes) -> tuple[Any, ...]:
+    return decode(_shape(contract, function)[2], raw)
 
 
 @functools.cache

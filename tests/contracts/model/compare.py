@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
@@ -117,6 +118,7 @@ def _present(amounts: Mapping[str, int]) -> dict[str, int]:
     return {account: amount for account, amount in amounts.items() if amount}
 
 
+@functools.lru_cache(1_000)
 def root_of(content: Content) -> bytes:
     """What the ledger anchors of a batch, in full."""
     words = [payout_word(node, amount) for node, amount in content.payouts]

@@ -44,7 +44,7 @@ class GatewayMoves(Player):
         ledger, address = self.chain.ledger, self.who(gateway)
         payer = NOBODY if dice.seldom() else self.who("payer")
         amount = self.amount(dice, self.model.balances[address])
-        given = self.play.bench.call("InferenceLedger", "compensate", address, [(payer, bytes(32), address, amount)])
+        given = self.play.bench.call("InferenceLedger", "compensate", address, ((payer, bytes(32), address, amount),))
         settler = dice.pick([self.who(f"{gateway}'s signer"), NOBODY, self.who("friend")])
         by = self.mostly(dice, self.settler_of(address), "gateway", "rival")
         deeds = [

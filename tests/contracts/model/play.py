@@ -24,7 +24,8 @@ SETTLING_IN_S = 1_000
 
 
 class Play:
-    """The model beside the chain. `clock` is the time of the next block."""
+    """The model beside the chain. `clock` is the time of the next block; `misinformation` are parameters that the model
+    takes to be others than they are."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -38,6 +39,7 @@ class Play:
             court=chain.court.address,
         )
         self.clock = self.model.genesis + SETTLING_IN_S
+        self.misinformation: dict[str, int] = {}
         self.seen: Counter[tuple[str, str]] = Counter()
         self._set_the_stage()
         bench.save()
@@ -48,6 +50,7 @@ class Play:
         self.bench.restore()
         model, self.clock = self._beginning
         self.model = copy.deepcopy(model)
+        self.model.parameters = model.parameters.model_copy(update=self.misinformation)
 
     def do(self, sender: str, call: Call, rule: Callable[..., None], *arguments: Any) -> bool:
         """Whether it was allowed. `rule` is the model's, `call` the contracts' name for the same deed."""

@@ -85,8 +85,7 @@ class Player:
         return job, dice.pick(job.stages)
 
     def pick_session(self, dice: Dice, running: bool = False) -> bytes:
-        """Mostly one that is open, and has not ended if that matters; else one that is closed, or the next one, which is
-        none yet."""
+        """Mostly one that is open, and has not ended if that matters; else a closed one, or the next, which is none."""
         terms, sessions = self.model.opened, self.model.sessions
         late = [session for session in list(sessions)[-3:] if not running or self.now < sessions[session].ends_at]
         if sessions and not dice.seldom():

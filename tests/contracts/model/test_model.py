@@ -28,7 +28,10 @@ QUICK = settings(
 )
 THOROUGH = settings(QUICK, max_examples=400, derandomize=False)
 # Without shrinking: that there is a failure is enough.
-TOLD_WRONG = settings(QUICK, max_examples=60, phases=[Phase.generate])
+TOLD_WRONG = settings(QUICK, max_examples=30, phases=[Phase.generate])
+
+
+NEARLY = ("claim_delay_s", "claim_bond", "lock_multiple", "fine_bps", "equivocation_bps")
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,11 @@ def test_the_chain_does_what_the_model_says(play: Play) -> None:
     thorough = settings.get_current_profile_name() == "thorough"
     run_state_machine_as_test(lambda: Market(play), settings=THOROUGH if thorough else QUICK)
     print(*sorted(play.seen.items()), sep="\n")
+
+
+@pytest.mark.parametrize("parameter", NEARLY)
+def test_a_rule_that_is_nearly_right_is_noticed(play: Play, parameter: str) -> None:
+    """The model holds the contracts to the second and to the unit."""
+    play.misinformation = {parameter: getattr(play.model.parameters, parameter) + 1}
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(lambda: Market(play), settings=TOLD_WRONG)
