@@ -104,7 +104,6 @@ def _node_registered(state: ChainState, v: dict[str, Any], block: int) -> None:
 
 
 ZERO = "0x" + "00" * 20
-TEXTS = ("endpoint", "url", "region", "profile")
 
 
 def _change_node(**names: str) -> Callable[[ChainState, dict[str, Any], int], None]:
@@ -119,8 +118,8 @@ def _change_node(**names: str) -> Callable[[ChainState, dict[str, Any], int], No
 
 def _node_deregistered(state: ChainState, v: dict[str, Any], block: int) -> None:
     node = state.nodes[v["operator"]]
-    cleared = {"signer": ZERO, "roles": 0, "link_key": bytes(32)} | dict.fromkeys(TEXTS, "")
-    state.nodes[v["operator"]] = replace(node, **cleared)
+    left = replace(node, signer=ZERO, roles=0, link_key=bytes(32), endpoint="", url="", region="", profile="")
+    state.nodes[v["operator"]] = left
     for key in [key for key in state.offers if key[0] == v["operator"]]:
         del state.offers[key]
 

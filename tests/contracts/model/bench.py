@@ -77,8 +77,8 @@ class Bench:
 
     def __init__(self, rpc_url: str, folder: Path) -> None:
         self.accounts: dict[str, LocalAccount] = {name: Account.from_key(keccak(text=name)) for name in PEOPLE}
-        self.keys = {account.address: account for account in self.accounts.values()}
-        self.names = {account.address: name for name, account in self.accounts.items()}
+        self.keys = {str(account.address): account for account in self.accounts.values()}
+        self.names = {str(account.address): name for name, account in self.accounts.items()}
         self._http, self._url, self._ids = requests.Session(), rpc_url, itertools.count()
         self._http.trust_env = False  # no proxies: looking for them costs more than a call
         fund(Rpc(rpc_url), list(self.keys))

@@ -94,7 +94,8 @@ class Player:
 
     def place_of(self, dice: Dice, receipt: bytes, cost: int) -> Place | None:
         """Where batches paid a receipt, or seldom a wrong place; None when there are no batches."""
-        right, wrong = [], []
+        right: list[Place] = []
+        wrong: list[Place] = []
         for batch in self.batches:
             for index, leaves in enumerate(batch.receipts):
                 place = Place(batch.gateway, batch.slot, batch.content, index, receipt, cost)

@@ -31,7 +31,7 @@ THOROUGH = settings(QUICK, max_examples=400, derandomize=False)
 TOLD_WRONG = settings(QUICK, max_examples=30, phases=[Phase.generate])
 
 
-NEARLY = ("claim_delay_s", "claim_bond", "lock_multiple", "fine_bps", "equivocation_bps")
+NEARLY = ("claim_delay_s", "claim_bond", "lock_multiple", "fine_bps")
 
 
 @pytest.fixture(scope="module")
