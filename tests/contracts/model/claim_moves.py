@@ -36,6 +36,8 @@ class ClaimMoves(Player):
     def void_by_inclusion(self, dice: Dice) -> None:
         if not self._see_claims(dice):
             return
+        if dice.pick([True, False]):
+            self.settle(dice)
         assignment, session = self._pick_claim(dice)
         claim = self.model.claims[assignment]
         place = self.place_of(dice, claim.receipt, claim.amount)

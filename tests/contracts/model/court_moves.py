@@ -58,7 +58,7 @@ class CourtMoves(Player):
         self.play.do(self.anybody(dice), call, court.prove_equivocation, first, by[0], second, by[1])
 
     def withdraw_award(self, dice: Dice) -> None:
-        owed = list(self.model.awards) if not dice.seldom() else []
+        owed = [account for account, amount in self.model.awards.items() if amount and not dice.seldom()]
         sender = dice.pick(owed) if owed else self.anybody(dice)
         self.play.do(sender, self.chain.court.withdraw(), court.withdraw)
 

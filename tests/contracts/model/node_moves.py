@@ -23,7 +23,7 @@ class NodeMoves(Player):
             (nodes.begin_unstake(less), stakes.begin_unstake, less),
             (self.play.bench.call("NodeRegistry", "cancelUnstake"), stakes.cancel_unstake),
         ]
-        self.play.do(operator, *dice.pick(deeds))
+        self.play.do(operator, *dice.pick(deeds[2:] if self.model.nodes[operator].thawing else deeds))
 
     def withdraw_stake(self, dice: Dice) -> None:
         operator = self.who(dice.pick(OPERATORS))

@@ -75,6 +75,10 @@ class Player:
         """See PayerMoves."""
         raise NotImplementedError
 
+    def settle(self, dice: Dice) -> None:
+        """See GatewayMoves."""
+        raise NotImplementedError
+
     def all_jobs(self) -> list[Job]:
         return [job for jobs in self.jobs.values() for job in jobs]
 
