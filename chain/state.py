@@ -130,7 +130,8 @@ def _unstake_cancelled(state: ChainState, v: dict[str, Any], block: int) -> None
 
 
 def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.nodes[v["operator"]] = replace(state.nodes[v["operator"]], thawing=0)
+    node = state.nodes[v["operator"]]
+    state.nodes[v["operator"]] = replace(node, thawing=node.thawing - v["amount"])
 
 
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:

@@ -91,11 +91,12 @@ class Survey:
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
             return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
-        challenge = self._chain.court.challenge(digest(kept.receipt.receipt, kept.job.domain))
+        receipt = digest(kept.receipt.receipt, kept.job.domain)
+        challenge = self._chain.court.challenge(kept.job.gateway.address, receipt)
         if challenge.decided_at:
             step = Step.DECIDE if self.now >= challenge.decided_at else None
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
-        if claim.amount or challenge.challenger != ZERO_ADDRESS:
+        if claim.amount >= kept.receipt.receipt.cost or challenge.challenger != ZERO_ADDRESS:
             return Owed(kept, Status.ENDED)
         if any(may_pay(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
@@ -110,10 +111,10 @@ class Survey:
         return over and self.now > max(claim_until, challenge_until)
 
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
-        """A receipt without a claim under way or paid, and without a challenge."""
+        """A receipt without a challenge, and without a claim that is under way or was paid in full."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
-        fell = claim.node != ZERO_ADDRESS
-        if not kept.left_out and not fell:
+        was_claimed = claim.node != ZERO_ADDRESS
+        if not kept.left_out and not was_claimed:
             first, until = self._claim_times(kept)
             if self.now < first <= until:
                 return Owed(kept, Status.WAITING, at=first)
@@ -198,7 +199,8 @@ class Collector:
         return bytes(self._sender.send(call)["transactionHash"])
 
     def _decide(self, owed: Owed) -> bytes:
-        return bytes(self._sender.send(self._chain.court.decide_challenge(owed.receipt))["transactionHash"])
+        call = self._chain.court.decide_challenge(owed.kept.job.gateway.address, owed.receipt)
+        return bytes(self._sender.send(call)["transactionHash"])
 
 
 def close_what_is_over(store: NodeStore, survey: Survey, found: Sequence[Owed]) -> None:
