@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.contracts.model import claims
 from tests.contracts.model.dice import Dice
-from tests.contracts.model.jobs import Job, inclusion, signed_work
+from tests.contracts.model.jobs import Job, inclusion, signature, signed_work
 from tests.contracts.model.play import CREDIT
 from tests.contracts.model.player import Player
 
@@ -44,6 +44,20 @@ class ClaimMoves(Player):
         if place is not None:
             call = self.chain.ledger.void_by_inclusion(session, assignment, inclusion(place))
             self.play.do(self.anybody(dice), call, claims.void_by_inclusion, session, assignment, place)
+
+    def void_by_receipt(self, dice: Dice) -> None:
+        """The node signed something else than it claims."""
+        if not self._see_claims(dice):
+            return
+        hashed, session = self._pick_claim(dice)
+        stages = [stage for job in self.all_jobs() for stage in job.stages]
+        stage = next(stage for stage in stages if self.hash_of(stage.assignment) == hashed)
+        other = stage.receipt if dice.seldom() else stage.receipt.model_copy(update={"outputs": b"\2" * 32})
+        signer = self.model.nodes[other.node].signer or other.node
+        by = self.mostly(dice, signer, "worker", "rival", "new signer")
+        signed = signature(other, self.model.domain, by, self.play.bench.keys)
+        call = self.chain.ledger.void_by_receipt(session, stage.assignment, other, signed)
+        self.play.do(self.anybody(dice), call, claims.void_by_receipt, session, stage.assignment, other, by)
 
     def void_by_acknowledgement(self, dice: Dice) -> None:
         if not self._see_claims(dice):

@@ -41,7 +41,7 @@ def open_claim(model: Reference, sender: str, work: Work, receipt: InferenceRece
         InferenceLedgerNotClaimable=not deadline + p.claim_delay_s <= model.now <= last,
         InferenceLedgerZeroAmount=receipt.cost == 0,
         InferenceLedgerCostAbovePrice=too_dear,
-        InferenceLedgerPayoutChallenged=digest(receipt, model.domain) in model.challenges,
+        InferenceLedgerPayoutChallenged=(self.terms.gateway, digest(receipt, model.domain)) in model.challenges,
         InferenceLedgerInsufficientBalance=p.claim_bond > model.balances[node],
     )
     model.balances[node] -= p.claim_bond
@@ -69,7 +69,27 @@ def void_by_inclusion(model: Reference, sender: str, session: bytes, assignment:
     refuse_if(
         InferenceLedgerNotIncluded=not (about_it and model.is_included(place) and place.node == claim.node),
     )
-    _void(model, claim, sender)
+    asked_at = (claim.pays_at or 0) - model.parameters.claim_window_s
+    _void(model, claim, sender if model.settled_before(place, asked_at) else claim.node)
+
+
+def void_by_receipt(
+    model: Reference,
+    sender: str,
+    session: bytes,
+    assignment: Assignment,
+    other: InferenceReceipt,
+    signed_by: str | None,
+) -> None:
+    """The node signed another receipt for the same work: the payer has its bond, and the claim does not count."""
+    hashed, shown, p = digest(assignment, model.domain), digest(other, model.domain), model.parameters
+    claim = _under_way(model, session, hashed)
+    is_word = model.speaks_for(signed_by, claim.node, p.claim_period_s + p.claim_window_s)
+    refuse_if(
+        InferenceLedgerNoOtherReceipt=other.assignment != hashed or shown == claim.receipt or not is_word,
+    )
+    model.claimed[assignment.request] -= claim.amount
+    _void(model, claim, model.sessions[session].terms.payer)
 
 
 def void_by_acknowledgement(model: Reference, sender: str, assignment: bytes, later: Work) -> None:

@@ -76,9 +76,9 @@ def _court(model: Reference, bench: Bench) -> dict[View, tuple[Any, ...]]:
     found: dict[View, tuple[Any, ...]] = {
         View("DisputeCourt", "balanceOf", (person,)): (model.awards[person],) for person in bench.keys
     }
-    for receipt, c in model.challenges.items():
-        challenge = (c.challenger.lower(), c.decided_at or 0, c.gateway.lower(), c.amount, c.node.lower())
-        found[View("DisputeCourt", "challenge", (receipt,))] = (challenge,)
+    for asked, c in model.challenges.items():
+        challenge = (c.challenger.lower(), c.decided_at or 0, c.node.lower(), c.amount)
+        found[View("DisputeCourt", "challenge", asked)] = (challenge,)
     for proved in model.equivocated:
         found[View("DisputeCourt", "equivocated", proved)] = (True,)
     return found

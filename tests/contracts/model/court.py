@@ -16,35 +16,38 @@ def challenge_payout(
     claim = model.claims.get(receipt.assignment)
     refuse_if(
         DisputeCourtNotSignedBy=not model.speaks_for(accepted_by, gateway, p.evidence_period_s),
-        DisputeCourtAlreadyChallenged=hashed in model.challenges,
+        DisputeCourtAlreadyChallenged=(gateway, hashed) in model.challenges,
         DisputeCourtNothingOwed=not 0 < receipt.cost <= MAX_CREDITS,
-        DisputeCourtClaimedDirectly=claim is not None and claim.amount != 0,
+        DisputeCourtClaimedDirectly=claim is not None and (claim.pays_at is not None or receipt.cost <= claim.amount),
         DisputeCourtTooLate=model.now > receipt.finished_at + p.challenge_period_s,
         ERC20InsufficientBalance=p.challenge_bond > model.wallets[sender],
     )
     model.move(sender, model.court, p.challenge_bond)
-    model.challenges[hashed] = Challenge(sender, model.now + p.answer_period_s, gateway, receipt.cost, receipt.node)
+    owed = receipt.cost - (claim.amount if claim else 0)
+    model.challenges[gateway, hashed] = Challenge(sender, model.now + p.answer_period_s, owed, receipt.node)
 
 
 def answer_challenge(model: Reference, sender: str, receipt: bytes, place: Place) -> None:
-    """Anyone may answer, and has the bond."""
-    challenge = _under_way(model, receipt)
-    about_it = (place.receipt, place.cost, place.gateway) == (receipt, challenge.amount, challenge.gateway)
+    """Anyone may answer, and has the bond, if the batch was there before the challenge."""
+    challenge = _under_way(model, place.gateway, receipt)
+    about_it = place.receipt == receipt and place.cost >= challenge.amount
     refuse_if(
         DisputeCourtNotIncluded=not (about_it and model.is_included(place) and place.node == challenge.node),
     )
+    asked_at = (challenge.decided_at or 0) - model.parameters.answer_period_s
+    to = sender if model.settled_before(place, asked_at) else challenge.challenger
     challenge.decided_at = None
-    model.awards[sender] += model.parameters.challenge_bond
+    model.awards[to] += model.parameters.challenge_bond
 
 
-def decide_challenge(model: Reference, sender: str, receipt: bytes) -> None:
+def decide_challenge(model: Reference, sender: str, gateway: str, receipt: bytes) -> None:
     """Nobody answered: the node has its pay from the gateway's stake, the treasury the fine."""
-    challenge = _under_way(model, receipt)
+    challenge = _under_way(model, gateway, receipt)
     refuse_if(DisputeCourtStillOpen=model.now < (challenge.decided_at or 0))
     challenge.decided_at = None
     model.awards[challenge.challenger] += model.parameters.challenge_bond
     fine = challenge.amount * model.parameters.fine_bps // 10_000
-    _punish(model, challenge.gateway, challenge.amount + fine, challenge.node, challenge.amount)
+    _punish(model, gateway, challenge.amount + fine, challenge.node, challenge.amount)
 
 
 def prove_equivocation(
@@ -77,15 +80,16 @@ def withdraw(model: Reference, sender: str) -> None:
     model.move(model.court, sender, model.awards.pop(sender))
 
 
-def _under_way(model: Reference, receipt: bytes) -> Challenge:
-    challenge = model.challenges.get(receipt)
+def _under_way(model: Reference, gateway: str, receipt: bytes) -> Challenge:
+    challenge = model.challenges.get((gateway, receipt))
     refuse_if(DisputeCourtNoChallenge=challenge is None or challenge.decided_at is None)
     assert challenge is not None
     return challenge
 
 
 def _punish(model: Reference, operator: str, amount: int, to: str, owed: int) -> None:
-    """Takes stake, gives `owed` of it, as far as it goes, to one and the rest to the treasury."""
+    """Takes stake, gives `owed` of it to one and the rest to the treasury; of less, each has less."""
     taken = stakes.slash(model, operator, amount)
-    model.awards[to] += min(owed, taken)
-    model.awards[model.parameters.treasury] += taken - min(owed, taken)
+    given = owed * taken // amount if amount else 0
+    model.awards[to] += given
+    model.awards[model.parameters.treasury] += taken - given

@@ -28,8 +28,8 @@ class CourtMoves(Player):
     def answer_challenge(self, dice: Dice) -> None:
         if not self._see_challenges(dice):
             return
-        receipt = self._pick_challenge(dice)
-        place = self.place_of(dice, receipt, self.model.challenges[receipt].amount)
+        gateway, receipt = self._pick_challenge(dice)
+        place = self.place_of(dice, receipt, self.model.challenges[gateway, receipt].amount)
         if place is not None:
             call = self.chain.court.answer_challenge(receipt, inclusion(place))
             self.play.do(self.anybody(dice), call, court.answer_challenge, receipt, place)
@@ -37,9 +37,10 @@ class CourtMoves(Player):
     def decide_challenge(self, dice: Dice) -> None:
         if not self._see_challenges(dice):
             return
-        receipt = self._pick_challenge(dice)
-        self.wait_for(dice, self.model.challenges[receipt].decided_at or 0)
-        self.play.do(self.anybody(dice), self.chain.court.decide_challenge(receipt), court.decide_challenge, receipt)
+        gateway, receipt = self._pick_challenge(dice)
+        self.wait_for(dice, self.model.challenges[gateway, receipt].decided_at or 0)
+        call = self.chain.court.decide_challenge(gateway, receipt)
+        self.play.do(self.anybody(dice), call, court.decide_challenge, gateway, receipt)
 
     def prove_equivocation(self, dice: Dice) -> None:
         if not self.serve_more(dice):
@@ -68,7 +69,7 @@ class CourtMoves(Player):
             self.challenge_payout(dice)
         return bool(self.model.challenges)
 
-    def _pick_challenge(self, dice: Dice) -> bytes:
+    def _pick_challenge(self, dice: Dice) -> tuple[str, bytes]:
         under_way = [key for key, challenge in self.model.challenges.items() if challenge.decided_at is not None]
         known = under_way if under_way and not dice.seldom() else list(self.model.challenges)
         return dice.pick(known[-3:])

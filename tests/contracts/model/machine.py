@@ -24,6 +24,7 @@ WEIGHTS = {
     "pay_claim": 9,
     "void_by_inclusion": 5,
     "void_by_acknowledgement": 7,
+    "void_by_receipt": 3,
     "look_for_a_receipt": 2,
     "challenge_payout": 6,
     "answer_challenge": 5,

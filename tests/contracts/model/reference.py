@@ -124,7 +124,6 @@ class Challenge:
 
     challenger: str
     decided_at: int | None
-    gateway: str
     amount: int
     node: str
 
@@ -154,7 +153,7 @@ class Reference:
     nodes: dict[str, Node] = field(default_factory=lambda: defaultdict(Node))
     signers: dict[str, SignerRecord] = field(default_factory=dict)
     awards: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    challenges: dict[bytes, Challenge] = field(default_factory=dict)
+    challenges: dict[tuple[str, bytes], Challenge] = field(default_factory=dict)
     equivocated: set[tuple[str, bytes]] = field(default_factory=set)
 
     def move(self, source: str, to: str, amount: int) -> None:
@@ -190,9 +189,13 @@ class Reference:
         return record.retired_at is None or self.now <= record.retired_at + period_s
 
     def acts_for(self, account: str, operator: str) -> bool:
-        """Whether an account may act now for a registered operator: as itself or as its signer."""
-        node = self.nodes[operator]
-        return node.roles != 0 and account in (operator, node.signer)
+        """Whether an account may act now for an operator: itself, even when it has left, or its present signer."""
+        is_signer = account == self.nodes[operator].signer and self.nodes[account].roles == 0
+        return account == operator or is_signer
+
+    def settled_before(self, place: Place, moment: int) -> bool:
+        """Whether the batch was there before it was asked for; who pays only when made to wins nothing."""
+        return self.anchors[place.gateway, place.slot].settled_at < moment
 
     def is_included(self, place: Place) -> bool:
         """Whether a batch that still stands there paid this receipt to this node."""

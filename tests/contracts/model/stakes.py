@@ -81,14 +81,16 @@ def cancel_unstake(model: Reference, sender: str) -> None:
 
 
 def withdraw(model: Reference, sender: str) -> None:
+    """What recent earnings lock, and the stake at work does not cover, stays."""
     node = model.nodes[sender]
+    kept = max(locked(model, sender) - node.stake, 0)
     refuse_if(
         NodeRegistryNothingThawing=node.thawing == 0,
         NodeRegistryStillThawing=model.now < node.thaw_ends_at,
-        NodeRegistryStakeLocked=node.stake < locked(model, sender),
+        NodeRegistryStakeLocked=kept >= node.thawing,
     )
-    model.move(model.registry, sender, node.thawing)
-    node.thawing = 0
+    model.move(model.registry, sender, node.thawing - kept)
+    node.thawing = kept
 
 
 def slash(model: Reference, operator: str, amount: int) -> int:
