@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from eth_account.signers.local import LocalAccount
 
 from chain.contracts.binding import Call
 from chain.contracts.ledger import SignedWork
 from chain.messages import digest
 from chain.sender import TransactionSender
-from tests.api.money.kit import Books, rpc
+from tests.api.money.kit import Books, Market, rpc
 
 BOND = 10**18
+
+
+@pytest.fixture
+def market(own_market: Market) -> Market:
+    """Claims open hours after the work."""
+    return own_market
 
 
 def claim(books: Books, request: str, stage: int = 0, outputs: bytes | None = None) -> bytes:

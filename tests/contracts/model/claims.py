@@ -47,8 +47,15 @@ def open_claim(model: Reference, sender: str, work: Work, receipt: InferenceRece
     model.balances[node] -= p.claim_bond
     model.claimed[request] = claimed
     pays_at = model.now + p.claim_window_s
-    claim = Claim(node, receipt.cost, digest(receipt, model.domain), self.terms.session, work.request.nonce, pays_at)
+    hashed, cap = digest(receipt, model.domain), _signed_total(work.request)
+    claim = Claim(node, receipt.cost, hashed, self.terms.session, work.request.nonce, pays_at, cap)
     model.claims[assignment] = claim
+
+
+def _signed_total(request: InferenceRequest) -> int:
+    """What the payer signed for in all; not known where it has other requests in flight."""
+    total = request.spent + request.max_cost if request.acked_below == request.nonce else MAX_CREDITS
+    return min(total, MAX_CREDITS)
 
 
 def price(assignment: Assignment, tier: int, receipt: InferenceReceipt) -> int:
@@ -97,18 +104,18 @@ def void_by_acknowledgement(model: Reference, sender: str, assignment: bytes, la
     owes what it accepted; or the claim is paid only as far as that total allows."""
     claim = _under_way(model, later.request.session, assignment)
     self, spent = model.sessions[claim.session], later.request.spent
-    cap = min(spent, self.budget)
+    cap = min(spent, MAX_CREDITS)
     taken_by_batches = self.settled - self.paid_directly
     refuse_if(
         InferenceLedgerUnrelated=later.assignment.request != digest(later.request, model.domain),
         **_unsigned(model, later),
         InferenceLedgerNotAcknowledged=later.request.acked_below <= claim.nonce,
-        InferenceLedgerCapNotHigher=taken_by_batches < spent and cap <= claim.cap,
+        InferenceLedgerCapNotHigher=taken_by_batches < spent and claim.acknowledged and cap <= claim.cap,
     )
     if taken_by_batches >= spent:
         _void(model, claim, sender)
     else:
-        claim.cap = cap
+        claim.cap, claim.acknowledged = cap, True
 
 
 def pay_claim(model: Reference, sender: str, session: bytes, assignment: bytes) -> None:
@@ -117,7 +124,7 @@ def pay_claim(model: Reference, sender: str, session: bytes, assignment: bytes) 
     refuse_if(InferenceLedgerClaimRunning=model.now < (claim.pays_at or 0))
     self = model.sessions[session]
     claim.pays_at = None
-    claim.amount = min(claim.amount, max((claim.cap or self.budget) - self.settled, 0))
+    claim.amount = min(claim.amount, max(min(claim.cap, self.budget) - self.settled, 0))
     self.settled += claim.amount
     self.paid_directly += claim.amount
     model.balances[claim.node] += model.parameters.claim_bond

@@ -52,7 +52,7 @@ def _ledger(model: Reference, bench: Bench) -> dict[View, tuple[Any, ...]]:
         values = (s.budget, s.settled, s.ends_at, len(model.open_claims(terms.session))) if s else (0, 0, 0, 0)
         found[View("InferenceLedger", "session", (terms.as_struct(),))] = (values,)
     for assignment, c in model.claims.items():
-        claim = (c.node.lower(), c.amount, c.receipt, c.session, c.nonce, c.pays_at or 0, c.cap)
+        claim = (c.node.lower(), c.amount, c.receipt, c.session, c.nonce, c.pays_at or 0, c.cap, c.acknowledged)
         found[View("InferenceLedger", "directClaim", (assignment,))] = (claim,)
     for place, anchor in model.anchors.items():
         found[View("InferenceLedger", "anchor", place)] = (root_of(anchor.content)[:ANCHOR_BYTES], anchor.settled_at)

@@ -66,7 +66,8 @@ class Claim:
     session: bytes
     nonce: int
     pays_at: int | None
-    cap: int = 0
+    cap: int
+    acknowledged: bool = False
 
 
 class Content(NamedTuple):
