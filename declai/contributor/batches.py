@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from api.settlement.batch import BatchFile, Header, sum_tree
-from chain.messages import Domain, digest
+from chain.errors import BadSignature
+from chain.messages import Domain, InferenceRequest, digest, recover
 from chain.state import Batch, ChainState
 from ipfs.errors import IpfsError
 from worker.store import NodeStore, StoredReceipt
@@ -34,11 +35,11 @@ def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: 
         try:
             header, file = read(batch)
             included = included_receipts(batch, header, file, domain, operator)
-        except (IpfsError, ValueError):
+        except (IpfsError, ValueError, OverflowError):
             unreadable.append(batch)
             continue
         paid = [kept for kept in unpaid if _digest(kept) in included]
-        left_out = [kept for kept in unpaid if _is_charged(kept, file) and kept not in paid]
+        left_out = [kept for kept in unpaid if _digest(kept) not in included and is_charged(kept, batch, file)]
         store.note_batch(batch.root, _jobs(paid), _jobs(left_out))
     return unreadable
 
@@ -47,7 +48,7 @@ def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Dom
     """Digests of the receipts for which a batch pays the operator.
 
     Raises:
-        ValueError: the file shows other receipts than those that the chain commits to.
+        ValueError, OverflowError: the file shows other receipts than those that the chain commits to.
     """
     index = next((number for number, payout in enumerate(batch.payouts) if payout.node == operator), None)
     if index is None:
@@ -69,14 +70,29 @@ def may_pay(batch: Batch, kept: StoredReceipt) -> bool:
     return pays_enough and any(debit.session == kept.job.request.session for debit in batch.debits)
 
 
-def _is_charged(kept: StoredReceipt, file: BatchFile) -> bool:
-    """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement."""
-    request = kept.job.request
-    return any(
-        claim.request.session == request.session
-        and (claim.request.nonce == request.nonce or claim.request.acked_below > request.nonce)
+def is_charged(kept: StoredReceipt, batch: Batch, file: BatchFile) -> bool:
+    """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement.
+
+    Only claims count that the session's key signed: the chain does not commit to the file's claims, and a gateway that
+    wrote others into it could keep nodes from claiming what it owes them.
+    """
+    request, domain = kept.job.request, kept.job.domain
+    if all(debit.session != request.session for debit in batch.debits):
+        return False
+    signers = (
+        _signer(claim.request, domain, claim.signature)
         for claim in file.claims
+        if claim.request.session == request.session
+        and (claim.request.nonce == request.nonce or claim.request.acked_below > request.nonce)
     )
+    return any(signer and signer == _signer(request, domain, kept.job.request_signature) for signer in signers)
+
+
+def _signer(request: InferenceRequest, domain: Domain, signature: bytes) -> str | None:
+    try:
+        return recover(request, domain, signature)
+    except BadSignature:
+        return None
 
 
 def _digest(kept: StoredReceipt) -> bytes:

@@ -34,10 +34,10 @@ class Status(StrEnum):
     CLAIMED = "claimed"
     CHALLENGEABLE = "challengeable"
     CHALLENGED = "challenged"
-    ENDED = "ended"  # its claim was paid, or its challenge is over
+    ENDED = "ended"  # its claim was paid, its challenge is over, or it costs nothing
     UNKNOWN = "unknown"  # a batch that cannot be read may have paid it
-    REFUSED = "refused"  # payer and gateway settled without it, and the gateway never accepted it
-    LATE = "late"
+    REFUSED = "refused"  # payer and gateway agreed on a total without it, and the gateway never accepted it
+    LATE = "late"  # nothing can be done any more
 
 
 class Step(StrEnum):
@@ -88,6 +88,8 @@ class Survey:
 
     def judge(self, kept: StoredReceipt) -> Owed:
         """How a receipt stands and what can be done now."""
+        if not kept.receipt.receipt.cost:
+            return Owed(kept, Status.ENDED)
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
             return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
@@ -112,7 +114,7 @@ class Survey:
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
         """A receipt without a claim under way or paid, and without a challenge."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
-        fell = claim.node != ZERO_ADDRESS
+        fell = claim.node != ZERO_ADDRESS  # shown to be settled without it, or nothing was left in the session
         if not kept.left_out and not fell:
             first, until = self._claim_times(kept)
             if self.now < first <= until:
@@ -120,7 +122,7 @@ class Survey:
             if first <= self.now <= until:
                 return Owed(kept, Status.CLAIMABLE, Step.CLAIM, until, self._ledger.claim_bond)
         if kept.acceptance is None:
-            return Owed(kept, Status.REFUSED if kept.left_out else Status.LATE)
+            return Owed(kept, Status.REFUSED if kept.left_out or fell else Status.LATE)
         if self.now > challenge_until:
             return Owed(kept, Status.LATE)
         return Owed(kept, Status.CHALLENGEABLE, Step.CHALLENGE, challenge_until, self._court.challenge_bond)
@@ -168,11 +170,16 @@ class Collector:
     def _claim(self, owed: Owed) -> bytes:
         job = owed.kept.job
         node = job.assignment.node
+        if self._chain.nodes.operator_of(self._address) != node:
+            raise DeclaiError(
+                f"only a registered node can open direct claims, and {self._address} is not {node} or its signer now: "
+                "register again with `declai node register`"
+            )
         held = self._chain.ledger.balance_of(node)
         if held < owed.bond:
             raise DeclaiError(
                 f"a claim's bond is {format_credits(owed.bond)} credits and {node} has {format_credits(held)} in the "
-                "ledger: `declai credits deposit`"
+                "ledger: add some with `declai credits deposit`"
             )
         work = SignedWork(job.request, job.request_signature, job.assignment, job.assignment_signature)
         call = self._chain.ledger.open_claim(work, owed.kept.receipt.receipt)
@@ -190,7 +197,7 @@ class Collector:
         if held < owed.bond:
             raise DeclaiError(
                 f"a challenge's bond is {format_credits(owed.bond)} credits and the wallet {self._address} holds "
-                f"{format_credits(held)}: `declai credits withdraw`"
+                f"{format_credits(held)}: fetch some from the ledger with `declai credits withdraw`"
             )
         if token.allowance(self._address, court.address) < owed.bond:
             self._sender.send(token.approve(court.address, owed.bond))
