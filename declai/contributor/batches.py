@@ -51,15 +51,15 @@ def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Dom
         ValueError, OverflowError: the file shows other receipts than those that the chain commits to.
     """
     index = next((number for number, payout in enumerate(batch.payouts) if payout.node == operator), None)
-    if index is None:
-        return set()
-    if max(len(file.payouts), len(header.subroots)) <= index or not file.payouts[index].receipts:
+    if index is None or len(header.subroots) != len(batch.payouts):
+        return set()  # without a subroot for each payout, a batch proves no payment
+    if len(file.payouts) <= index or not file.payouts[index].receipts:
         raise ValueError("the batch file leaves a payout out")
     tree = sum_tree(file.payouts[index].receipts, domain)
     if tree.root != header.subroots[index]:
         raise ValueError("the batch file shows other receipts than the batch commits to")
     if tree.total != batch.payouts[index].amount:
-        return set()  # such a batch proves no payment, whatever it lists
+        return set()  # nor does one that differs from its receipts' sum, whatever it lists
     return {digest(entry.receipt, domain) for entry in file.payouts[index].receipts}
 
 
