@@ -23,14 +23,20 @@ def receipts_here(store: NodeStore, domain: Domain, operator: str) -> list[Store
 
 
 def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: str, read: Read) -> list[Batch]:
-    """Read the batches that took money of sessions with unpaid receipts; returns those that cannot be read now."""
+    """Read the batches that may pay or leave out unpaid receipts; returns those that cannot be read now.
+
+    These are their gateways' batches that pay the operator, from whatever session, or debit the receipts' sessions.
+    """
     for root in store.batches() - {root for _, root in state.batches}:
         store.forget_batch(root)
     unpaid, known = receipts_here(store, domain, operator), store.batches()
+    gateways = {kept.job.gateway.address for kept in unpaid}
     sessions = {kept.job.request.session for kept in unpaid}
     unreadable = []
     for batch in state.batches.values():
-        if batch.root in known or sessions.isdisjoint(debit.session for debit in batch.debits):
+        pays = any(payout.node == operator for payout in batch.payouts)
+        concerns = pays or any(debit.session in sessions for debit in batch.debits)
+        if batch.root in known or batch.gateway not in gateways or not concerns:
             continue
         try:
             header, file = read(batch)
@@ -50,24 +56,27 @@ def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Dom
     Raises:
         ValueError, OverflowError: the file shows other receipts than those that the chain commits to.
     """
-    index = next((number for number, payout in enumerate(batch.payouts) if payout.node == operator), None)
-    if index is None or len(header.subroots) != len(batch.payouts):
+    if len(header.subroots) != len(batch.payouts):
         return set()  # without a subroot for each payout, a batch proves no payment
-    if len(file.payouts) <= index or not file.payouts[index].receipts:
-        raise ValueError("the batch file leaves a payout out")
-    tree = sum_tree(file.payouts[index].receipts, domain)
-    if tree.root != header.subroots[index]:
-        raise ValueError("the batch file shows other receipts than the batch commits to")
-    if tree.total != batch.payouts[index].amount:
-        return set()  # nor does one that differs from its receipts' sum, whatever it lists
-    return {digest(entry.receipt, domain) for entry in file.payouts[index].receipts}
+    found: set[bytes] = set()
+    for index, payout in enumerate(batch.payouts):
+        if payout.node != operator:
+            continue
+        # HAZARD: a node may have several payouts in a batch, and whatever one of them pays is paid.
+        entries = file.payouts[index].receipts if index < len(file.payouts) else []
+        tree = sum_tree(entries, domain)
+        if tree.root != header.subroots[index]:
+            raise ValueError("the batch file shows other receipts than the batch commits to")
+        if tree.total == payout.amount:  # or the ledger takes it as no proof, whatever it lists
+            found |= {digest(entry.receipt, domain) for entry in entries}
+    return found
 
 
 def may_pay(batch: Batch, kept: StoredReceipt) -> bool:
-    """Whether a batch that nobody can read may hold a receipt."""
+    """Whether a batch that nobody can read may hold a receipt. Only its gateway's count, as the ledger sees it."""
     receipt = kept.receipt.receipt
     pays_enough = any(payout.node == receipt.node and payout.amount >= receipt.cost for payout in batch.payouts)
-    return pays_enough and any(debit.session == kept.job.request.session for debit in batch.debits)
+    return pays_enough and batch.gateway == kept.job.gateway.address
 
 
 def is_charged(kept: StoredReceipt, batch: Batch, file: BatchFile) -> bool:

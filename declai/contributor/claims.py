@@ -23,6 +23,7 @@ from chain.sender import TransactionSender
 from chain.state import Batch
 from declai.contributor.batches import may_pay
 from declai.errors import DeclaiError
+from worker.receipts import MAX_CLOCK_SKEW_S
 from worker.store import NodeStore, StoredReceipt
 
 
@@ -76,6 +77,7 @@ class Survey:
         """`believe_unread`: take it that unreadable batches pay none of the receipts."""
         self._chain = chain
         self._unreadable = () if believe_unread else unreadable
+        self._settled_at: dict[int, int] = {}
         self.now = chain.timestamp()
 
     @functools.cached_property
@@ -99,9 +101,15 @@ class Survey:
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
         if claim.amount or challenge.challenger != ZERO_ADDRESS:
             return Owed(kept, Status.ENDED)
-        if any(may_pay(batch, kept) for batch in self._unreadable):
+        if any(may_pay(batch, kept) and self._is_later(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
         return self._judge_unclaimed(kept, claim)
+
+    def _is_later(self, batch: Batch, kept: StoredReceipt) -> bool:
+        """Whether a batch was settled after the work was done. Old ones that nobody keeps must not block new work."""
+        if batch.block not in self._settled_at:
+            self._settled_at[batch.block] = self._chain.timestamp(batch.block)
+        return self._settled_at[batch.block] + MAX_CLOCK_SKEW_S >= kept.receipt.receipt.finished_at
 
     def is_over(self, owed: Owed) -> bool:
         """Whether no reorganisation and no step can change anything any more."""

@@ -76,11 +76,12 @@ def record_of(chain: Chain, operator: str) -> Record:
 
 def earned_by(chain: Chain, state: ChainState, operator: str) -> Earned:
     """What a node earned since the deployment, and what of it lies in the contracts."""
-    payouts = [payout.amount for batch in state.batches.values() for payout in batch.payouts if payout.node == operator]
+    batches = state.batches.values()
+    settled = [sum(payout.amount for payout in batch.payouts if payout.node == operator) for batch in batches]
     claims = chain.ledger.log("ClaimPaid", node=operator)
     return Earned(
-        num_batches=len(payouts),
-        settled=sum(payouts),
+        num_batches=sum(amount > 0 for amount in settled),
+        settled=sum(settled),
         claimed=sum(event.values["amount"] for event in claims),
         ledger=chain.ledger.balance_of(operator),
         court=chain.court.balance_of(operator),

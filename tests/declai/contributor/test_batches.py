@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.settlement.batch import BatchFile, Header, sum_tree
+from api.settlement.batch import BatchFile, Header
 from chain.messages import digest, new_account, sign
 from chain.state import Batch, Debit
 from declai.contributor.batches import included_receipts, may_pay, note_batches, receipts_here
@@ -70,14 +70,24 @@ def test_a_batch_is_read_once_and_pays_left_out_and_others_stand(papers: Papers,
     assert reader.num_reads == 1
 
 
-def test_batches_of_other_sessions_are_never_read(papers: Papers, store: NodeStore) -> None:
+def test_batches_that_concern_no_receipt_are_never_read(papers: Papers, store: NodeStore) -> None:
     kept = papers.keep(store, papers.request())
     settled = settle(papers, [kept.job.request], [kept])
-    others = replace(settled, batch=replace(settled.batch, debits=(Debit(bytes(32), 1),)))
-    reader = Reader(others)
-    assert note(papers, store, reader, others) == []
+    strangers = replace(settled, batch=replace(settled.batch, gateway=str(new_account().address)))
+    elsewhere = replace(settled.batch, debits=(Debit(bytes(32), 1),), payouts=())
+    reader = Reader(strangers)
+    assert note(papers, store, reader, strangers, replace(settled, batch=elsewhere)) == []
     assert reader.num_reads == 0
     assert standing(store) == [(1, False)]
+
+
+def test_a_receipt_that_was_paid_from_another_session_is_paid(papers: Papers, store: NodeStore) -> None:
+    """Else its gateway could take the bond of the claim on it."""
+    kept = papers.keep(store, papers.request())
+    settled = settle(papers, [kept.job.request], [kept])
+    settled = replace(settled, batch=replace(settled.batch, debits=(Debit(bytes(32), 1),)))
+    assert note(papers, store, Reader(settled), settled) == []
+    assert standing(store) == []
 
 
 def test_receipts_of_other_operators_and_deployments_are_none_of_ours(papers: Papers, store: NodeStore) -> None:
@@ -206,25 +216,23 @@ def test_only_a_batch_with_room_for_the_receipt_may_have_paid_it(papers: Papers,
     assert not may_pay(paying(papers.node, cost - 1), kept)
     assert not may_pay(paying(papers.gateway, cost), kept)
     assert not may_pay(replace(batch, payouts=()), kept)
-    assert not may_pay(replace(batch, debits=(Debit(bytes(32), 1),)), kept)
+    assert not may_pay(replace(batch, gateway=papers.node), kept)
+    assert may_pay(replace(batch, debits=(Debit(bytes(32), 1),)), kept)
 
 
-def test_the_tree_is_the_payouts_own(papers: Papers, store: NodeStore) -> None:
-    """Several nodes in a batch: each reads the receipts at its own place."""
-    kept = papers.keep(store, papers.request(1))
-    elsewhere = replace(papers, node=str(new_account().address))
-    first = settle(papers, [kept.job.request], [kept])
-    other = elsewhere.keep(store, papers.request(2))
-    both = replace(
-        first,
-        file=first.file.model_copy(
-            update={"payouts": [*settle(elsewhere, [], [other]).file.payouts, *first.file.payouts]}
-        ),
-        header=Header(
-            (sum_tree([entry(other)], papers.domain).root, *first.header.subroots),
-            first.header.link,
-        ),
-        batch=replace(first.batch, payouts=(*settle(elsewhere, [], [other]).batch.payouts, *first.batch.payouts)),
-    )
-    found = included_receipts(both.batch, both.header, both.file, papers.domain, papers.node)
-    assert found == {digest(kept.receipt.receipt, papers.domain)}
+def joined(*settled: Settled) -> Settled:
+    """One batch with the payouts of several."""
+    file = settled[0].file.model_copy(update={"payouts": [payout for s in settled for payout in s.file.payouts]})
+    header = Header(tuple(root for s in settled for root in s.header.subroots), settled[0].header.link)
+    payouts = tuple(payout for s in settled for payout in s.batch.payouts)
+    return Settled(replace(settled[0].batch, payouts=payouts), header, file)
+
+
+def test_all_of_a_nodes_payouts_in_a_batch_count_and_nobody_elses(papers: Papers, store: NodeStore) -> None:
+    kept = [papers.keep(store, papers.request(nonce)) for nonce in (1, 2)]
+    neighbour = replace(papers, node=str(new_account().address))
+    beside = neighbour.keep(store, papers.request(3))
+    # The ledger does not mind a node that stands in a batch twice.
+    batch = joined(settle(neighbour, [], [beside]), *(settle(papers, [one.job.request], [one]) for one in kept))
+    found = included_receipts(batch.batch, batch.header, batch.file, papers.domain, papers.node)
+    assert found == {digest(one.receipt.receipt, papers.domain) for one in kept}
