@@ -47,7 +47,10 @@ def _from_json(fields: dict[str, Any]) -> Any:
 
 
 class EventIndex:
-    """Follows one deployment. `state` is replaced by `sync`, never seen half-way. Threads and processes may share it."""
+    """Follows one deployment. `state` is replaced by `sync`, never seen half-way.
+
+    Threads may share one, and processes its file.
+    """
 
     def __init__(self, path: Path, chain: Chain) -> None:
         self._chain = chain
