@@ -138,7 +138,7 @@ def _open_store(settings: NodeSettings, *, alone: bool) -> Iterator[NodeStore]:
     """The node's receipts. `alone`: no other call that takes steps may be at work, lest both take the same ones."""
     path = settings.data_dir / "node.db"
     if not path.exists():
-        raise DeclaiError(f"no receipts at {path}: is --config the file that the node runs with?")
+        raise DeclaiError(f"no receipts at {path.resolve()}: is --config the file that the node runs with?")
     store = NodeStore(path)
     try:
         with path.with_name("claim.lock").open("w") as file:
