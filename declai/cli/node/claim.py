@@ -95,16 +95,14 @@ def claim(
         found = [
             survey.judge(kept) for kept in _chosen(receipts_here(store, operating.chain.domain, operator), requests)
         ]
-        outcomes, collected = [Outcome()] * len(found), 0
+        outcomes, collected, problems = [Outcome()] * len(found), 0, []
         if not dry_run:
-            outcomes, collected = _take_steps(operating, found)
+            outcomes, collected, problems = _take_steps(operating, found)
             close_what_is_over(store, survey, found)
     shown = [pair for pair in zip(found, outcomes, strict=True) if pair[0].status is not Status.ENDED]
     Report(operator, shown, collected, operating.chain.court.balance_of(operator), unreadable).print(as_json)
-    failed = [outcome.error for outcome in outcomes if outcome.error]
-    if failed:
-        num_steps = sum(owed.step is not None for owed in found)
-        raise DeclaiError(f"{len(failed)} of {num_steps} steps failed, the first: {failed[0]}")
+    if problems:
+        raise DeclaiError(f"{len(problems)} of the steps failed, the first: {problems[0]}")
 
 
 def _operator_of(operating: Operating) -> str:
@@ -178,13 +176,19 @@ def _chosen(kept: Sequence[StoredReceipt], requests: Sequence[str]) -> list[Stor
     return [one for one, digest in zip(kept, digests, strict=True) if digest.startswith(chosen)]
 
 
-def _take_steps(operating: Operating, found: Sequence[Owed]) -> tuple[list[Outcome], int]:
-    """What came of each receipt's step, and the base units that the court had for the wallet."""
-    chain = operating.chain
+def _take_steps(operating: Operating, found: Sequence[Owed]) -> tuple[list[Outcome], int, list[str]]:
+    """What came of each receipt's step, the base units that the court had for the wallet, and what went wrong."""
+    chain, collected = operating.chain, 0
     if not any(owed.step for owed in found) and not chain.court.balance_of(operating.address):
-        return [Outcome()] * len(found), 0
+        return [Outcome()] * len(found), 0, []
     collector = Collector(chain, unlock(operating.wallet, operating.network, operating.password_file))
-    return [_take(operating, collector, owed) for owed in found], collector.collect()
+    outcomes = [_take(operating, collector, owed) for owed in found]
+    problems = [outcome.error for outcome in outcomes if outcome.error]
+    try:
+        collected = collector.collect()
+    except (ChainError, Web3Exception) as error:
+        problems.append(f"the court's money did not come: {error}")
+    return outcomes, collected, problems
 
 
 def _take(operating: Operating, collector: Collector, owed: Owed) -> Outcome:

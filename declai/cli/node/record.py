@@ -65,7 +65,9 @@ def faults(
         reputation = f"{found.reputation / UNITS_PER_CREDIT:.4f}"
         slashed = f"{format_credits(found.slashed)} credits"
         fields([("node", node), ("reputation", reputation), ("in jail", jail), ("slashed", slashed)])
-        rows = [(local_time(b.at), b.what, format_credits(b.amount), b.detail) for b in found.blemishes]
+        rows = [
+            (local_time(b.at), b.what, format_credits(b.amount) if b.amount else "-", b.detail) for b in found.blemishes
+        ]
         table(["when", "what", "credits", ""], rows, "No faults.")
 
     emit(data, as_json, render)

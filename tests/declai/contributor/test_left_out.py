@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +103,15 @@ def test_the_signers_wallet_does_it_too_and_the_operator_fetches_the_rest(servin
     out = desk.ok(*claim)
     assert f"{format_credits(cost)} credits lie at the court for {serving.node.address}: claim with its wallet" in out
     assert chain.token.balance_of(signer.address) == BOND
-    wallet = chain.token.balance_of(serving.node.address)
+    wallet, ether = (
+        chain.token.balance_of(serving.node.address),
+        chain.w3.eth.get_balance(serving.node.operator.address),
+    )
+    serving.rpc("anvil_setBalance", serving.node.address, "0x0")
+    stuck = desk.run(*serving.claim, "--json")
+    assert (stuck.code, json.loads(stuck.out)["court_units"]) == (1, str(cost))
+    assert f"the court's money did not come: {serving.node.address} has too little ETH for gas" in stuck.err
+    serving.rpc("anvil_setBalance", serving.node.address, hex(ether))
     done = desk.json(*serving.claim)
     assert (done["collected_units"], done["court_units"]) == (str(cost), "0")
     assert chain.token.balance_of(serving.node.address) == wallet + cost
