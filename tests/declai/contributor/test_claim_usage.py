@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from chain.contracts.nodes import Role
@@ -9,6 +12,7 @@ from chain.messages import new_account
 from declai.devnet.programs import write_settings
 from tests.declai.contributor.kit import Desk
 from tests.declai.contributor.papers import Papers
+from tests.devnet import ROOT
 from worker.store import NodeStore
 
 
@@ -100,6 +104,15 @@ def test_receipts_of_another_operator_are_not_looked_at(worker: Desk) -> None:
     papers.keep(store, papers.request())
     store.close()
     assert worker.json(*claim)["owed"] == []
+
+
+def test_under_cron_nobody_types_a_password(worker: Desk) -> None:
+    keystore = worker.network.wallets["worker"].keystore  # by its path, so that no password file is known
+    command = [sys.executable, "-m", "declai", "node", "stake", "1", "--wallet", keystore]
+    detached = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    done = subprocess.run(command, env=worker.env, cwd=ROOT, capture_output=True, text=True, check=False, **detached)  # type: ignore[call-overload]
+    assert done.returncode == 1
+    assert "name a file that holds it with --password-file or DECLAI_PASSWORD_FILE" in done.stderr
 
 
 def test_a_chain_that_is_gone(worker: Desk) -> None:
