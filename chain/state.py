@@ -129,7 +129,9 @@ def _unstake_cancelled(state: ChainState, v: dict[str, Any], block: int) -> None
 
 
 def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.nodes[v["operator"]] = replace(state.nodes[v["operator"]], thawing=0, thaw_ends_at=0)
+    node = state.nodes[v["operator"]]
+    thawing = node.thawing - v["amount"]
+    state.nodes[v["operator"]] = replace(node, thawing=thawing, thaw_ends_at=node.thaw_ends_at if thawing else 0)
 
 
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:

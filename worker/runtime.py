@@ -117,6 +117,7 @@ def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
         max_context_tokens=settings.max_context_tokens,
         max_cache_bytes=settings.max_cache_bytes,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        mixed_prefill_tokens=settings.mixed_prefill_tokens,
     )
     try:
         _fetch_when_possible(exchange, cid)

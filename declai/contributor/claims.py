@@ -95,11 +95,12 @@ class Survey:
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
             return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
-        challenge = self._chain.court.challenge(digest(kept.receipt.receipt, kept.job.domain))
+        receipt = digest(kept.receipt.receipt, kept.job.domain)
+        challenge = self._chain.court.challenge(kept.job.gateway.address, receipt)
         if challenge.decided_at:
             step = Step.DECIDE if self.now >= challenge.decided_at else None
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
-        if claim.amount or challenge.challenger != ZERO_ADDRESS:
+        if claim.amount >= kept.receipt.receipt.cost or challenge.challenger != ZERO_ADDRESS:
             return Owed(kept, Status.ENDED)
         if any(may_pay(batch, kept) and self._is_later(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
@@ -120,17 +121,19 @@ class Survey:
         return over and self.now > max(claim_until, challenge_until)
 
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
-        """A receipt without a claim under way or paid, and without a challenge."""
+        """A receipt without a challenge, and without a claim that is under way or was paid in full."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
-        fell = claim.node != ZERO_ADDRESS  # shown to be settled without it, or nothing was left in the session
-        if not kept.left_out and not fell:
+        was_claimed = claim.node != ZERO_ADDRESS  # and fell, or the session had not enough left
+        if not kept.left_out and not was_claimed:
             first, until = self._claim_times(kept)
             if self.now < first <= until:
                 return Owed(kept, Status.WAITING, at=first)
             if first <= self.now <= until:
                 return Owed(kept, Status.CLAIMABLE, Step.CLAIM, until, self._ledger.claim_bond)
+        if kept.acceptance is None and claim.amount:
+            return Owed(kept, Status.ENDED)
         if kept.acceptance is None:
-            return Owed(kept, Status.REFUSED if kept.left_out or fell else Status.LATE)
+            return Owed(kept, Status.REFUSED if kept.left_out or was_claimed else Status.LATE)
         if self.now > challenge_until:
             return Owed(kept, Status.LATE)
         return Owed(kept, Status.CHALLENGEABLE, Step.CHALLENGE, challenge_until, self._court.challenge_bond)
@@ -178,10 +181,10 @@ class Collector:
     def _claim(self, owed: Owed) -> bytes:
         job = owed.kept.job
         node = job.assignment.node
-        if self._chain.nodes.operator_of(self._address) != node:
+        if node not in (self._address, self._chain.nodes.operator_of(self._address)):
             raise DeclaiError(
-                f"only a registered node can open direct claims, and {self._address} is not {node} or its signer now: "
-                "register again with `declai node register`"
+                f"only a node's operator and its signer open direct claims, and {self._address} is not {node} or its "
+                "signer now: name the operator's wallet with --wallet"
             )
         held = self._chain.ledger.balance_of(node)
         if held < owed.bond:
@@ -213,7 +216,8 @@ class Collector:
         return bytes(self._sender.send(call)["transactionHash"])
 
     def _decide(self, owed: Owed) -> bytes:
-        return bytes(self._sender.send(self._chain.court.decide_challenge(owed.receipt))["transactionHash"])
+        call = self._chain.court.decide_challenge(owed.kept.job.gateway.address, owed.receipt)
+        return bytes(self._sender.send(call)["transactionHash"])
 
 
 def close_what_is_over(store: NodeStore, survey: Survey, found: Sequence[Owed]) -> None:

@@ -108,10 +108,10 @@ class Operator:
         return self._sender.send(self.chain.nodes.begin_unstake(amount))
 
     def withdraw_stake(self) -> tuple[int, TxReceipt]:
-        """Bring stake that has thawed into the wallet; returns how much.
+        """Bring stake that has thawed into the wallet, but for what recent earnings lock; returns how much.
 
         Raises:
-            DeclaiError: nothing thaws, it thaws still, or recent earnings lock what would stay.
+            DeclaiError: nothing thaws, it thaws still, or recent earnings lock all of it.
         """
         nodes, now = self.chain.nodes, self.chain.timestamp()
         node, locked = nodes.node(self.address), nodes.locked_stake(self.address)
@@ -120,13 +120,13 @@ class Operator:
         amount = format_credits(node.thawing)
         if now < node.thaw_ends_at:
             raise DeclaiError(f"{amount} credits thaw until {local_time(node.thaw_ends_at)}: try again then")
-        if node.stake < locked:
+        if node.stake + node.thawing <= locked:
             raise DeclaiError(
-                f"recent earnings lock {format_credits(locked)} credits of stake and {format_credits(node.stake)} "
-                f"would stay: add {format_credits(locked - node.stake)} with `declai node stake`, or try again when "
-                f"the lock is over, by {local_time(self.lock_ends_by(now))} if nothing more is earned"
+                f"recent earnings lock {format_credits(locked)} credits of stake and there are not more: try again "
+                f"when the lock is over, by {local_time(self.lock_ends_by(now))} if nothing more is earned"
             )
-        return node.thawing, self._sender.send(nodes.withdraw())
+        receipt = self._sender.send(nodes.withdraw())
+        return node.thawing - nodes.node(self.address).thawing, receipt
 
     def lock_ends_by(self, now: int) -> int:
         """When the lock of what is earned until `now` is over at the latest (Unix seconds): earnings lock stake in

@@ -6,9 +6,10 @@ import {IJury} from "../interfaces/IJury.sol";
 import {Disputes} from "./Disputes.sol";
 
 /// @title Sentences: what a verdict costs, and who gets it
-/// @notice The harmed payer comes first, then who found it out, then the jurors; the rest is the treasury's. A node that has
-/// friends accuse it, to save its stake from worse, gets three quarters of it back at most: half as payer, half of the rest as
-/// challenger; and pays jurors.
+/// @notice The harmed payer comes first, then who found it out, then the jurors; the rest is the treasury's. Of a warning the
+/// jurors are paid first: accused and payer alone say what the work cost. A node that has friends accuse it gets three quarters
+/// of what a conviction takes back at most, half as payer and half of the rest as challenger, and of what a warning takes all but
+/// the jurors' fees; but nothing of what an earlier dispute may take, since disputes against one node end in their order.
 abstract contract Sentences is Disputes {
     uint96 internal immutable JUROR_FEE;
     uint96 internal immutable JUROR_PENALTY;
@@ -34,6 +35,7 @@ abstract contract Sentences is Disputes {
         } else {
             revert DisputeCourtWrongPhase(id, self.phase);
         }
+        _checkTurn(id);
         (self.phase, self.verdict) = (Phase.Ended, verdict);
 
         uint256 fees = right.length * JUROR_FEE;
@@ -88,7 +90,9 @@ abstract contract Sentences is Disputes {
         bool isOwed = !isRefunded[self.assignment] && !isConvicted[self.assignment];
         uint256 amount = isOwed ? self.cost + fees : fees;
         taken = _take(self.accused, amount < self.cap ? amount : self.cap);
-        left = isOwed ? taken - _refund(id, self, taken) : taken;
+        left = taken;
+        // The cost is what accused and payer made of it: only what the jurors leave of the stake is refunded.
+        if (isOwed && taken > fees) left -= _refund(id, self, taken - fees);
         nodes.recordLoss(self.accused, self.cost);
     }
 

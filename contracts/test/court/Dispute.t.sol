@@ -240,6 +240,21 @@ contract DisputeTest is Disputed {
         vm.assertEq(_courtHolds(), 0);
     }
 
+    /// @dev A node and a payer who are friends can write any cost into a receipt: it must not leave the jurors without pay.
+    function test_JurorsOfPoorWorkArePaidWhateverItCost() public {
+        receipt.cost = type(uint128).max;
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _voteAll(dispute, POOR);
+        _finalize(dispute);
+        vm.assertEq(nodes.node(worker).stake, stake - stake / 2, "the cap");
+        for (uint256 i = 0; i < jurors.length; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), FEE);
+        }
+        vm.assertEq(court.balanceOf(payer), stake / 2 - 5 * FEE);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
     function test_NoTwoThirdsIsADraw() public {
         bytes32 dispute = _trial();
         address[] memory jurors = _jurors(dispute);
@@ -301,8 +316,8 @@ contract DisputeTest is Disputed {
 
     /// @dev And the other way round: after a conviction a warning costs no more than its jurors.
     function test_AWarningAfterAConvictionCostsItsJurors() public {
-        bytes32 first = _dispute(1);
         bytes32 second = _dispute(2);
+        bytes32 first = _dispute(1);
         vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
         vm.prank(worker);
         court.publishOpening(first, "bafkopening");

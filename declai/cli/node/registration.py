@@ -136,7 +136,7 @@ def _link_key(value: str) -> bytes:
 def deregister(network_path: Path | None, wallet_name: str, password_file: Path | None, as_json: bool) -> None:
     """End the registration: offers are void at once, all stake thaws.
 
-    Only a registered node can open direct claims: run `declai node claim` first, until it lists nothing.
+    What gateways still owe can be claimed afterwards, too, with the operator's wallet (`declai node claim`).
 
     \b
     declai node deregister --wallet operator

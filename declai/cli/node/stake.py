@@ -67,7 +67,9 @@ def unstake(
 @operator_options
 @json_option
 def withdraw(network_path: Path | None, wallet_name: str, password_file: Path | None, as_json: bool) -> None:
-    """Bring all stake that has thawed into the operator's wallet.
+    """Bring the stake that has thawed into the operator's wallet.
+
+    What recent earnings lock of it stays until they lock it no more.
 
     Earnings go another way: they are a balance in the ledger, for `declai credits withdraw`.
 

@@ -54,7 +54,7 @@ class Work:
             Step.CLAIM: chain.ledger.open_claim(work, receipt),
             Step.PAY: chain.ledger.pay_claim(job.request.session, job.assignment_digest),
             Step.CHALLENGE: chain.court.challenge_payout(job.gateway.address, receipt, kept.acceptance or b""),
-            Step.DECIDE: chain.court.decide_challenge(digest(receipt, chain.domain)),
+            Step.DECIDE: chain.court.decide_challenge(job.gateway.address, digest(receipt, chain.domain)),
         }
         call = calls[step]
         assert call.to is not None
@@ -120,7 +120,7 @@ def test_claim_and_challenge_under_way(work: Work) -> None:
     assert work.judged(challenged) == (Status.CHALLENGED, None)
     chain = work.desk.chain
     pays_at = chain.ledger.direct_claim(claimed.job.assignment_digest).pays_at
-    decided_at = chain.court.challenge(digest(challenged.receipt.receipt, chain.domain)).decided_at
+    decided_at = chain.court.challenge(work.papers.gateway, digest(challenged.receipt.receipt, chain.domain)).decided_at
     assert abs(pays_at - opened_at - ledger.claim_window_s) <= 2
     assert abs(decided_at - opened_at - court.answer_period_s) <= 2
     under_way = [(claimed, pays_at, Step.PAY, Status.CLAIMED), (challenged, decided_at, Step.DECIDE, Status.CHALLENGED)]

@@ -80,7 +80,8 @@ def test_the_gateways_stake_pays_what_it_accepted_and_left_out(serving: Serving)
     assert chain.token.balance_of(node) == wallet + cost
     # The payer pays no unit of it, the gateway pays it with a fine.
     assert chain.ledger.session(session).settled == settled
-    assert chain.nodes.node(gateway).stake == stake - cost - cost // 10
+    fine = cost * chain.court.parameters().fine_bps // 10_000
+    assert chain.nodes.node(gateway).stake == stake - cost - fine
 
     whats = [fault["what"] for fault in desk.json("node", "faults", gateway)["faults"]]
     assert whats == ["payout challenged", "stake slashed", "did not pay an accepted receipt"]

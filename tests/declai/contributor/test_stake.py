@@ -75,10 +75,12 @@ def test_recent_earnings_lock_what_would_stay(worker: Desk) -> None:
     worker.ok("node", "unstake", "40")
     worker.pass_time(THAW_S)
     worker.settle(operator, UNITS_PER_CREDIT)
+    done = worker.json("node", "withdraw")
+    assert (done["withdrawn_units"], done["thawing_units"]) == (units(30), units(10))
     text = worker.fails("node", "withdraw")
-    assert "recent earnings lock 10 credits of stake and 0 would stay: add 10 with `declai node stake`" in text
-    worker.ok("node", "stake", "10")
-    assert worker.json("node", "withdraw")["withdrawn_units"] == units(40)
+    assert "recent earnings lock 10 credits of stake and there are not more: try again when the lock is over" in text
+    worker.pass_time(4 * DAY_S)
+    assert worker.json("node", "withdraw")["withdrawn_units"] == units(10)
 
 
 @pytest.mark.parametrize("command", ["stake", "unstake"])

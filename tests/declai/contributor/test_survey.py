@@ -27,11 +27,12 @@ FIRST, UNTIL = DEADLINE + 60, DEADLINE + 300  # of a direct claim
 CHALLENGE_UNTIL = FINISHED_AT + 2000
 ANYBODY = "0x" + "33" * 20
 NO_CLAIM = DirectClaim(ZERO_ADDRESS, 0, bytes(32), bytes(32), 0, 0, 0)
-OPEN_CLAIM = replace(NO_CLAIM, node=ANYBODY, amount=5, pays_at=FIRST + 100)
+OPEN_CLAIM = replace(NO_CLAIM, node=ANYBODY, amount=10**18, pays_at=FIRST + 100)
 PAID_CLAIM = replace(OPEN_CLAIM, pays_at=0)
+PARTLY_PAID_CLAIM = replace(PAID_CLAIM, amount=5)
 FALLEN_CLAIM = replace(PAID_CLAIM, amount=0)
-NO_CHALLENGE = Challenge(ZERO_ADDRESS, 0, ZERO_ADDRESS, 0, ZERO_ADDRESS)
-OPEN_CHALLENGE = Challenge(ANYBODY, FIRST + 50, ANYBODY, 5, ANYBODY)
+NO_CHALLENGE = Challenge(ZERO_ADDRESS, 0, ZERO_ADDRESS, 0)
+OPEN_CHALLENGE = Challenge(ANYBODY, FIRST + 50, ANYBODY, 5)
 OVER_CHALLENGE = replace(OPEN_CHALLENGE, decided_at=0)
 SESSION = SessionState(payer=ANYBODY, ends_at=UNTIL)
 CLOSED = SessionState()
@@ -54,7 +55,7 @@ class Case:
         ledger = SimpleNamespace(
             parameters=lambda: LEDGER, direct_claim=lambda _: self.claim, session=lambda _: self.session
         )
-        court = SimpleNamespace(parameters=lambda: COURT, challenge=lambda _: self.challenge)
+        court = SimpleNamespace(parameters=lambda: COURT, challenge=lambda *_: self.challenge)
         times = {"latest": self.now, UNREAD_BLOCK: self.unread_at}
         chain: Any = SimpleNamespace(timestamp=lambda at="latest": times[at], ledger=ledger, court=court)
         unreadable = [unread(papers, kept)] if self.unread_at else []
@@ -105,6 +106,8 @@ CASES = [
     (Case(FIRST + 100, claim=OPEN_CLAIM), S.CLAIMED, T.PAY, FIRST + 100),
     (Case(CHALLENGE_UNTIL + 1, claim=OPEN_CLAIM), S.CLAIMED, T.PAY, FIRST + 100),
     (Case(FIRST + 100, claim=PAID_CLAIM), S.ENDED, None, 0),
+    (Case(FIRST + 100, claim=PARTLY_PAID_CLAIM), S.CHALLENGEABLE, T.CHALLENGE, CHALLENGE_UNTIL),
+    (Case(FIRST + 100, claim=PARTLY_PAID_CLAIM, accepted=False), S.ENDED, None, 0),
     (Case(FIRST + 100, claim=FALLEN_CLAIM), S.CHALLENGEABLE, T.CHALLENGE, CHALLENGE_UNTIL),
     (Case(FIRST + 100, claim=FALLEN_CLAIM, accepted=False), S.REFUSED, None, 0),
     # Left out: no direct claim, for it would fall.
@@ -160,7 +163,7 @@ def all_cases() -> Iterator[Case]:
         Case,
         itertools.product(
             sorted({at + shift for at in seconds for shift in (-1, 0, 1)}),
-            (NO_CLAIM, OPEN_CLAIM, PAID_CLAIM, FALLEN_CLAIM),
+            (NO_CLAIM, OPEN_CLAIM, PAID_CLAIM, PARTLY_PAID_CLAIM, FALLEN_CLAIM),
             (NO_CHALLENGE, OPEN_CHALLENGE, OVER_CHALLENGE),
             (SESSION, CLOSED, ENDED_EARLY),
             (False, True),
@@ -185,7 +188,7 @@ def test_no_step_is_ever_taken_that_a_contract_refuses(papers: Papers, receipt: 
             assert not case.left_out
         if step is T.CHALLENGE:
             assert case.accepted
-            assert case.claim in (NO_CLAIM, FALLEN_CLAIM)
+            assert case.claim in (NO_CLAIM, PARTLY_PAID_CLAIM, FALLEN_CLAIM)
             assert case.challenge is NO_CHALLENGE
             assert now <= CHALLENGE_UNTIL
         if step in (T.CLAIM, T.CHALLENGE):
