@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -95,14 +96,13 @@ def claim(
         found = [
             survey.judge(kept) for kept in _chosen(receipts_here(store, operating.chain.domain, operator), requests)
         ]
-        outcomes, collected, problems = [Outcome()] * len(found), 0, []
+        taken = Taken([Outcome()] * len(found)) if dry_run else _take_steps(operating, found)
         if not dry_run:
-            outcomes, collected, problems = _take_steps(operating, found)
             close_what_is_over(store, survey, found)
-    shown = [pair for pair in zip(found, outcomes, strict=True) if pair[0].status is not Status.ENDED]
-    Report(operator, shown, collected, operating.chain.court.balance_of(operator), unreadable).print(as_json)
-    if problems:
-        raise DeclaiError(f"{len(problems)} of the steps failed, the first: {problems[0]}")
+    shown = [pair for pair in zip(found, taken.outcomes, strict=True) if pair[0].status is not Status.ENDED]
+    Report(operator, shown, taken.collected, operating.chain.court.balance_of(operator), unreadable).print(as_json)
+    if taken.problems:
+        raise DeclaiError(f"{len(taken.problems)} of the steps failed, the first: {taken.problems[0]}")
 
 
 def _operator_of(operating: Operating) -> str:
@@ -176,19 +176,27 @@ def _chosen(kept: Sequence[StoredReceipt], requests: Sequence[str]) -> list[Stor
     return [one for one, digest in zip(kept, digests, strict=True) if digest.startswith(chosen)]
 
 
-def _take_steps(operating: Operating, found: Sequence[Owed]) -> tuple[list[Outcome], int, list[str]]:
+@dataclass
+class Taken:
     """What came of each receipt's step, the base units that the court had for the wallet, and what went wrong."""
-    chain, collected = operating.chain, 0
+
+    outcomes: list[Outcome]
+    collected: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def _take_steps(operating: Operating, found: Sequence[Owed]) -> Taken:
+    chain = operating.chain
     if not any(owed.step for owed in found) and not chain.court.balance_of(operating.address):
-        return [Outcome()] * len(found), 0, []
+        return Taken([Outcome()] * len(found))
     collector = Collector(chain, unlock(operating.wallet, operating.network, operating.password_file))
-    outcomes = [_take(operating, collector, owed) for owed in found]
-    problems = [outcome.error for outcome in outcomes if outcome.error]
+    taken = Taken([_take(operating, collector, owed) for owed in found])
+    taken.problems = [outcome.error for outcome in taken.outcomes if outcome.error]
     try:
-        collected = collector.collect()
+        taken.collected = collector.collect()
     except (ChainError, Web3Exception) as error:
-        problems.append(f"the court's money did not come: {error}")
-    return outcomes, collected, problems
+        taken.problems.append(f"the court's money did not come: {error}")
+    return taken
 
 
 def _take(operating: Operating, collector: Collector, owed: Owed) -> Outcome:
