@@ -141,6 +141,7 @@ class DirectClaim:
     nonce: int
     pays_at: int
     cap: int
+    acknowledged: bool
 
 
 @dataclass(frozen=True)

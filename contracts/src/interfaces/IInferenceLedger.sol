@@ -162,8 +162,10 @@ interface IInferenceLedger is IEarnings {
     /// @param session Session that pays.
     /// @param nonce Number of the request.
     /// @param paysAt Unix time, in seconds, from which it can be paid; zero when the claim has ended.
-    /// @param cap Total that the payer acknowledged for requests up to this one and beyond; the most that the session may have
-    /// paid after this claim. Zero while nobody has shown it.
+    /// @param cap The most that the session may have paid after this claim: what the payer acknowledged for requests up to this one
+    /// and beyond; until somebody has shown that, what it had acknowledged before, and the cap of this one. No limit where more
+    /// requests were in flight.
+    /// @param acknowledged Whether somebody has shown it.
     struct DirectClaim {
         address node;
         uint96 amount;
@@ -172,6 +174,7 @@ interface IInferenceLedger is IEarnings {
         uint64 nonce;
         uint48 paysAt;
         uint96 cap;
+        bool acknowledged;
     }
 
     /// @notice A gateway allowed an account, and no other any more, to settle and compensate for it.

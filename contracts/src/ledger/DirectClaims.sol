@@ -64,7 +64,7 @@ abstract contract DirectClaims is Settlement {
         uint48 paysAt = uint48(block.timestamp) + CLAIM_WINDOW;
         (claim.node, claim.amount) = (node, amount);
         (claim.receipt, claim.session) = (digest, id);
-        (claim.nonce, claim.paysAt) = (nonce, paysAt);
+        (claim.nonce, claim.paysAt, claim.cap) = (nonce, paysAt, _signedTotal(work.request));
         emit ClaimOpened(assignment, node, id, digest, nonce, amount, CLAIM_BOND, paysAt);
     }
 
@@ -119,8 +119,8 @@ abstract contract DirectClaims is Settlement {
             // forge-lint: disable-next-line(unsafe-typecast)
             uint96 cap = spent > self.budget ? self.budget : uint96(spent);
             // The highest total counts: neither side gains by holding back a later request.
-            if (cap <= claim.cap) revert InferenceLedgerCapNotHigher(cap, claim.cap);
-            claim.cap = cap;
+            if (claim.acknowledged && cap <= claim.cap) revert InferenceLedgerCapNotHigher(cap, claim.cap);
+            (claim.cap, claim.acknowledged) = (cap, true);
             emit ClaimCapped(assignment, cap);
         }
     }
@@ -131,7 +131,7 @@ abstract contract DirectClaims is Settlement {
         if (block.timestamp < claim.paysAt) revert InferenceLedgerClaimRunning(assignment, claim.paysAt);
         claim.paysAt = 0;
         self.numClaims -= 1;
-        uint96 limit = claim.cap == 0 ? self.budget : claim.cap;
+        uint96 limit = claim.cap < self.budget ? claim.cap : self.budget;
         uint96 left = limit > self.settled ? limit - self.settled : 0;
         uint96 amount = claim.amount < left ? claim.amount : left;
         claim.amount = amount;
@@ -200,6 +200,15 @@ abstract contract DirectClaims is Settlement {
         uint256 closesAt = uint256(self.endsAt) + THAW_PERIOD;
         if (closesAt < until) until = closesAt;
         if (block.timestamp < from || block.timestamp > until) revert InferenceLedgerNotClaimable(from, until);
+    }
+
+    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of other
+    /// requests in flight are not known here, so with them the budget alone is the limit.
+    function _signedTotal(InferenceRequest calldata request) private pure returns (uint96) {
+        uint256 total = uint256(request.spent) + request.maxCost;
+        // casting to 'uint96' is safe because larger totals are cut
+        // forge-lint: disable-next-line(unsafe-typecast)
+        return request.ackedBelow != request.nonce || total > type(uint96).max ? type(uint96).max : uint96(total);
     }
 
     /// @dev The cost is what the assignment's prices make of the receipt's tokens, at most; all claims of the request together

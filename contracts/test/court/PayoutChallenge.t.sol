@@ -245,8 +245,8 @@ contract PayoutChallengeTest is Served {
         IInferenceLedger.SessionTerms memory terms = _terms(id);
         vm.prank(worker);
         ledger.openClaim(terms, work, receipt);
-        // The gateway takes all but one unit of the budget; what is left goes to the claim.
-        _settle(_one(_claim(id, 9, BUDGET - 1, 9, 0)), _one(_payout(address(0x22), BUDGET - 1)));
+        // The gateway takes all but one unit of what the payer signed for; what is left goes to the claim.
+        _settle(_one(_claim(id, 9, MAX_COST - 1, 9, 0)), _one(_payout(address(0x22), MAX_COST - 1)));
         vm.warp(vm.getBlockTimestamp() + 12 hours);
         ledger.payClaim(terms, receipt.assignment);
         vm.assertEq(ledger.directClaim(receipt.assignment).amount, 1);

@@ -196,9 +196,23 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 6e18);
     }
 
-    /// @notice A batch says how much it takes for a request, and nothing on chain remembers it: what a gateway and a node of its own
-    /// can take twice is one cap, of a request that the payer has acknowledged nothing after.
+    /// @notice A batch says how much it takes for a request, and nothing on chain remembers it.
+    function test_ABatchAndAClaimTogetherTakeNoMoreThanWasSigned() public {
+        _settle(_one(_claim(SESSION_KEY, work.request, MAX_COST - 1)), _one(_payout(address(0x22), MAX_COST - 1)));
+        _openIt();
+        vm.assertEq(ledger.directClaim(assignment).cap, MAX_COST);
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, MAX_COST);
+        vm.assertEq(ledger.directClaim(assignment).amount, 1);
+    }
+
+    /// @notice With more requests in flight the chain does not know what was signed for: what a gateway and a node of its own can
+    /// take twice is one cap.
     function test_AGatewayWithANodeOfItsOwnTakesACapTwiceAndNoMore() public {
+        work = _work(3, 2, 0);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
         _settle(_one(_claim(SESSION_KEY, work.request, MAX_COST)), _one(_payout(address(0x22), MAX_COST)));
         (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
         _openIt();
@@ -216,6 +230,9 @@ contract DirectClaimTest is Served {
     }
 
     function test_AClaimIsPaidAsFarAsTheBudgetGoes() public {
+        work = _work(3, 2, 0);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
         _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
         vm.warp(FROM + 12 hours);
