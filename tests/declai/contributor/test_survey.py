@@ -26,7 +26,7 @@ COURT = CourtParameters(2000, 50, 5000, 5000, 9, 5000, 2000, 1000)
 FIRST, UNTIL = DEADLINE + 60, DEADLINE + 300  # of a direct claim
 CHALLENGE_UNTIL = FINISHED_AT + 2000
 ANYBODY = "0x" + "33" * 20
-NO_CLAIM = DirectClaim(ZERO_ADDRESS, 0, bytes(32), bytes(32), 0, 0, 0)
+NO_CLAIM = DirectClaim(ZERO_ADDRESS, 0, bytes(32), bytes(32), 0, 0, 0, False)
 OPEN_CLAIM = replace(NO_CLAIM, node=ANYBODY, amount=10**18, pays_at=FIRST + 100)
 PAID_CLAIM = replace(OPEN_CLAIM, pays_at=0)
 PARTLY_PAID_CLAIM = replace(PAID_CLAIM, amount=5)
