@@ -132,12 +132,14 @@ def trial(bench: Bench) -> dict[str, Any]:
     jurors = bench.auditors(6, Offer(0, 64, 0, 0, 0, 0), MODEL)
     figures["take_seat_gas"] = [bench.gas(juror, chain.jury.take_seat()) for juror in jurors][-1]
     bench.warp(1)
-    for num_records in (64, 8):
+    disputes = []
+    for num_records in (8, 64):
         request = bench.request(0, 30_000 + num_records, 0).model_copy(update={"model": MODEL})
         evidence = evidence_of(bench, request, num_records)
         call = chain.court.open_dispute(evidence, request, 0)
         figures[f"open_dispute_{num_records}_chunks_gas"] = bench.gas(bench.payer.address, call)
-    dispute_id = chain.court.dispute_over(digest(evidence.assignment, chain.domain), 0)
+        disputes.append(chain.court.dispute_over(digest(evidence.assignment, chain.domain), 0))
+    dispute_id = disputes[0]
     opening = chain.court.publish_opening(dispute_id, "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku")
     figures["publish_opening_gas"] = bench.gas(bench.nodes[0].address, opening)
     for _ in range(5):

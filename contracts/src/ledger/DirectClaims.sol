@@ -115,9 +115,7 @@ abstract contract DirectClaims is Settlement {
         if (self.settled >= spent + _paidDirectly[claim.session]) {
             _void(self, claim, assignment, msg.sender);
         } else {
-            // casting to 'uint96' is safe because a total above the budget allows no more than the budget does
-            // forge-lint: disable-next-line(unsafe-typecast)
-            uint96 cap = spent > self.budget ? self.budget : uint96(spent);
+            uint96 cap = _cut(spent);
             // The highest total counts: neither side gains by holding back a later request.
             if (claim.acknowledged && cap <= claim.cap) revert InferenceLedgerCapNotHigher(cap, claim.cap);
             (claim.cap, claim.acknowledged) = (cap, true);
@@ -205,10 +203,14 @@ abstract contract DirectClaims is Settlement {
     /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of other
     /// requests in flight are not known here, so with them the budget alone is the limit.
     function _signedTotal(InferenceRequest calldata request) private pure returns (uint96) {
-        uint256 total = uint256(request.spent) + request.maxCost;
-        // casting to 'uint96' is safe because larger totals are cut
+        return request.ackedBelow == request.nonce ? _cut(uint256(request.spent) + request.maxCost) : type(uint96).max;
+    }
+
+    /// @dev Amounts beyond 96 bits, which no budget reaches, limit nothing.
+    function _cut(uint256 amount) private pure returns (uint96) {
+        // casting to 'uint96' is safe because larger amounts are cut
         // forge-lint: disable-next-line(unsafe-typecast)
-        return request.ackedBelow != request.nonce || total > type(uint96).max ? type(uint96).max : uint96(total);
+        return amount > type(uint96).max ? type(uint96).max : uint96(amount);
     }
 
     /// @dev The cost is what the assignment's prices make of the receipt's tokens, at most; all claims of the request together
@@ -221,7 +223,7 @@ abstract contract DirectClaims is Settlement {
         uint256 price = _price(work.assignment, work.request.work.tier, receipt.promptTokens, receipt.outputTokens);
         if (receipt.cost > price) revert InferenceLedgerCostAbovePrice(receipt.cost, price);
         uint256 claimed = _claimedOf[work.assignment.request] + receipt.cost;
-        uint256 maxCost = work.request.maxCost < type(uint96).max ? work.request.maxCost : type(uint96).max;
+        uint96 maxCost = _cut(work.request.maxCost);
         if (claimed > maxCost) revert InferenceLedgerCostAbovePrice(claimed, maxCost);
         _claimedOf[work.assignment.request] = claimed;
     }
