@@ -9,7 +9,7 @@ AUDIT_VENV := .venv-audit
 STAMPS := .stamps
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup demo test brownie audit lint format bench lock clean
+.PHONY: help setup demo test brownie audit mutation lint format bench lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -57,6 +57,9 @@ brownie: setup $(STAMPS)/brownie  ## The contracts as a Brownie project: compile
 
 audit: $(STAMPS)/npm $(STAMPS)/audit  ## Slither over the contracts: each finding has its reason in contracts/audit/findings.toml
 	VIRTUAL_ENV=$(CURDIR)/$(AUDIT_VENV) $(AUDIT_VENV)/bin/python contracts/audit/check.py
+
+mutation: setup  ## Mutation tests of the contracts' money paths, about an hour; the next call goes on where one was stopped
+	$(BIN)/python contracts/audit/mutate.py
 
 lint: setup  ## Formatting, types, Solidity style
 	$(BIN)/ruff format --check .
