@@ -105,6 +105,29 @@ contract PayoutChallengeTest is Served {
         court.answerChallenge(digest, inclusion);
     }
 
+    function test_RevertWhen_TheReceiptWasSettledForLessOrForAnother() public {
+        _challenge();
+        bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest);
+        IInferenceLedger.Inclusion memory less =
+            _settleInclusion(_work(1, 1, 0), _inclusionOf(digest, worker, COST - 1, nextSlot));
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, less);
+        IInferenceLedger.Inclusion memory another =
+            _settleInclusion(_work(2, 2, COST), _inclusionOf(digest, stranger, COST, nextSlot));
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, another);
+    }
+
+    function test_RevertWhen_AnotherGatewaySettledTheReceipt() public {
+        _challenge();
+        IInferenceLedger.Inclusion memory inclusion = _inclusionOf(digest, worker, COST, nextSlot);
+        inclusion.gateway = stranger;
+        _settleInclusion(_workOfAnotherGateway(), inclusion);
+        vm.assertTrue(ledger.isIncluded(inclusion));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest));
+        court.answerChallenge(digest, inclusion);
+    }
+
     function test_RevertWhen_TheGatewayAcceptedNothing() public {
         bytes4 selector = IDisputeCourt.DisputeCourtNotSignedBy.selector;
         acceptance = _signature(WORKER_SIGNER_KEY, ledger.hashAcceptance(digest));

@@ -8,6 +8,7 @@ import {Base} from "../helpers/Base.sol";
 /// @notice Sum trees of every size, built here as their definition reads, against the proofs that the ledger accepts.
 contract InclusionTest is Base {
     uint256 internal constant MAX_LEAVES = 17;
+    bytes internal constant LINK = "a link, like others, of 36 bytes: ab";
 
     function setUp() public override {
         super.setUp();
@@ -34,7 +35,7 @@ contract InclusionTest is Base {
         inclusion.subroots[inclusion.payoutIndex] ^= bytes32(uint256(1));
         inclusion.link = "other";
         vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.link = "link";
+        inclusion.link = LINK;
         inclusion.slot += 1;
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.slot -= 1;
@@ -64,7 +65,13 @@ contract InclusionTest is Base {
         inclusion.subroots[0] = subroots[0];
         vm.assertFalse(ledger.isIncluded(inclusion));
         // The same bytes cut otherwise: a subroot that moved into the link.
-        inclusion.link = bytes.concat(subroots[1], "link");
+        inclusion.link = bytes.concat(subroots[1], LINK);
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        // And the beginning of the link that moved into the subroots.
+        inclusion.subroots = new bytes32[](3);
+        (inclusion.subroots[0], inclusion.subroots[1]) = (subroots[0], subroots[1]);
+        inclusion.subroots[2] = bytes32(LINK);
+        inclusion.link = ": ab";
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
@@ -83,6 +90,8 @@ contract InclusionTest is Base {
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.receiptIndex = 0;
         inclusion.payoutIndex = 1;
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.payoutIndex = 2;
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
@@ -112,7 +121,7 @@ contract InclusionTest is Base {
         inclusion.payoutIndex = uint32((seed >> 32) % numPayouts);
         inclusion.gateway = gateway;
         inclusion.slot = nextSlot;
-        inclusion.link = "link";
+        inclusion.link = LINK;
         inclusion.receipt = _receipt(inclusion.receiptIndex);
         inclusion.cost = _cost(inclusion.receiptIndex);
         inclusion.numReceipts = numReceipts;
@@ -137,7 +146,7 @@ contract InclusionTest is Base {
         }
         bytes32 id = _open(uint96(total) + 1);
         IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, total, 0, 0)), inclusion.payouts);
-        batch.header = sha256(abi.encodePacked(inclusion.subroots, "link"));
+        batch.header = sha256(abi.encodePacked(inclusion.subroots, LINK));
         vm.prank(gatewaySigner);
         ledger.settle(batch);
     }

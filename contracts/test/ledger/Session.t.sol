@@ -86,6 +86,9 @@ contract SessionTest is Base {
         vm.warp(endsAt);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, endsAt));
         ledger.topUp(_terms(id), 1);
+        vm.warp(endsAt + 1);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, endsAt));
+        ledger.topUp(_terms(id), 1);
         vm.stopPrank();
     }
 

@@ -98,6 +98,17 @@ contract SettleTest is Base {
         vm.assertEq(_session(other).settled, 4e18);
     }
 
+    function test_SeveralClaimsOfASessionMayFollowAnotherSession() public {
+        bytes32 other = _open(BUDGET);
+        IInferenceLedger.Claim[] memory claims = new IInferenceLedger.Claim[](3);
+        claims[0] = _claim(other, 5, 4e18, 0, 0);
+        claims[1] = _claim(id, 0, 1e18, 0, 0);
+        claims[2] = _claim(id, 1, 2e18, 0, 0);
+        _settle(claims, _one(_payout(worker, 7e18)));
+        vm.assertEq(_session(id).settled, 3e18);
+        vm.assertEq(_session(other).settled, 4e18);
+    }
+
     function test_SettlesDuringTheThawAndAfterTheEnd() public {
         vm.prank(payer);
         ledger.closeSession(_terms(id));
@@ -308,6 +319,33 @@ contract SettleTest is Base {
         vm.assertEq(faulted, COST);
     }
 
+    function test_FaultsFindTheirPayoutsInTheirOrder() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, 6e18, 0, 0)), new uint256[](3));
+        for (uint160 i = 0; i < 3; ++i) {
+            batch.payouts[i] = _payout(address(0x11 + i), 1e18 * (i + 1));
+        }
+        batch.faults = new IInferenceLedger.Fault[](2);
+        batch.faults[0] = IInferenceLedger.Fault(address(0x12), 0.5e18);
+        batch.faults[1] = IInferenceLedger.Fault(address(0x13), 9e18);
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+        vm.assertEq(_faulted(address(0x11)), 0);
+        vm.assertEq(_faulted(address(0x12)), 0.5e18);
+        vm.assertEq(_faulted(address(0x13)), 3e18);
+    }
+
+    function test_RevertWhen_FaultsAreOutOfOrder() public {
+        uint256[] memory payouts = new uint256[](2);
+        (payouts[0], payouts[1]) = (_payout(address(0x11), 1e18), _payout(address(0x12), 1e18));
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, 2e18, 0, 0)), payouts);
+        batch.faults = new IInferenceLedger.Fault[](2);
+        batch.faults[0] = IInferenceLedger.Fault(address(0x12), 1);
+        batch.faults[1] = IInferenceLedger.Fault(address(0x11), 1);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFaultWithoutPayout.selector, address(0x11)));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+    }
+
     function test_RevertWhen_AFaultHasNoPayout() public {
         IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
         batch.faults = new IInferenceLedger.Fault[](2);
@@ -442,6 +480,10 @@ contract SettleTest is Base {
         vm.assertEq(sum, total);
         vm.assertEq(_session(id).settled, total);
         vm.assertEq(token.balanceOf(address(ledger)), sum + BUDGET - total);
+    }
+
+    function _faulted(address node) internal view returns (uint96 faulted) {
+        (,, faulted) = ledger.pendingWork(node);
     }
 
     function _noSuchSession(bytes32 session) internal pure returns (bytes memory) {
