@@ -53,6 +53,7 @@ class Finder:
         self._file = file
         self._source = source
         self._place = ""
+        self._loops: set[str] = set()
 
     def find(self, ast: Node) -> list[Mutant]:
         """All mutants in the bodies of functions and modifiers, in the order of the source."""
@@ -92,12 +93,18 @@ class Finder:
         if operator in ("&&", "||"):
             yield from self._expressions(node, left, right)
         elif operator in RELATIONS and UNSIGNED.match(common) and right != "(0)":
-            others = (other if other.isalpha() else f"{left} {other} {right}" for other in RELATIONS[operator])
-            yield from self._expressions(node, *others)
+            others = [other for other in RELATIONS[operator] if other != "!=" or node["src"] not in self._loops]
+            mutants = (other if other.isalpha() else f"{left} {other} {right}" for other in others)
+            yield from self._expressions(node, *mutants)
         elif operator in RELATIONS:
             yield from self._expressions(node, "true", "false")
         elif operator in ARITHMETIC and UNSIGNED.match(_type(node)):
             yield from self._expressions(node, f"{left} {ARITHMETIC[operator]} {right}")
+
+    def _ForStatement(self, node: Node) -> Iterator[Mutant]:
+        # What counts up to a bound ends there whether it asks for "less" or for "not equal".
+        self._loops.add(node["condition"]["src"])
+        yield from ()
 
     def _UnaryOperation(self, node: Node) -> Iterator[Mutant]:
         if node["operator"] == "!":

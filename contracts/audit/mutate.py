@@ -109,7 +109,7 @@ def write_project(numbered: list[tuple[int, Mutant]], left_out: Mutant | None = 
     if not (PROJECT / "node_modules").is_symlink():
         (PROJECT / "node_modules").symlink_to(ROOT / "node_modules")
     settings = (ROOT / "foundry.toml").read_text()
-    settings = settings.replace('deny = "warnings"', 'deny = "never"')
+    settings = settings.replace('deny = "warnings"', 'deny = "never"').replace("via_ir = true", "via_ir = false")
     settings = settings.replace('solc = "contracts/bin/solc"', f'solc = "{COMPILER}"')
     _write(PROJECT / "foundry.toml", settings.encode())
 
@@ -193,7 +193,7 @@ def report(mutants: dict[str, Mutant], results: dict[str, str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a file's path or of a mutant's name")
-    parser.add_argument("--sample", type=float, default=1.0, help="share of the mutants to try, by a fixed seed")
+    parser.add_argument("--sample", type=float, default=1.0, help="share of the mutants to try, by their names")
     parser.add_argument("--report", action="store_true", help="print what is known and try nothing")
     arguments = parser.parse_args()
 
@@ -202,8 +202,7 @@ def main() -> None:
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results = stored["killers"] if stored.get("sources") == sources_hash() else {}
     if not arguments.report:
-        draw = random.Random(1)
-        drawn = {name for name in mutants if draw.random() < arguments.sample}
+        drawn = {name for name in mutants if random.Random(name).random() < arguments.sample or results.get(name) == ""}
         run(mutants, {name for name in drawn if arguments.only in mutants[name].file + name}, results)
     sys.exit(report(mutants, results) != 0)
 

@@ -120,6 +120,8 @@ contract DisputeTest is Disputed {
         court.finalize(dispute);
         vm.warp(from);
         vm.expectEmit();
+        emit IComputeDisputes.Awarded(dispute, payer, COST);
+        vm.expectEmit();
         emit IComputeDisputes.DisputeEnded(dispute, worker, IJury.Verdict.Convicted, uint128(stake / 2));
         court.finalize(dispute);
         vm.assertEq(nodes.node(worker).stake, stake / 2);
@@ -265,6 +267,8 @@ contract DisputeTest is Disputed {
         bytes32 dispute = _trial();
         address[] memory jurors = _jurors(dispute);
         _vote(dispute, _votes(GUILTY, GUILTY, GUILTY + 100_000, CLEAR, GUILTY * 2));
+        vm.expectEmit();
+        emit IComputeDisputes.JurorPenalized(dispute, jurors[3], PENALTY);
         _finalize(dispute);
         vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.Convicted));
         vm.assertEq(court.balanceOf(jurors[2]), FEE);

@@ -377,6 +377,13 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).numClaims, 0);
     }
 
+    function test_AnAcknowledgementOfLessThanBatchesTookVoidsTheClaim() public {
+        _openIt();
+        _settle(_one(_claim(id, 4, 6e18, 4, 0)), _one(_payout(address(0x22), 6e18)));
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(5, 5, 5e18));
+        vm.assertEq(_session(id).numClaims, 0);
+    }
+
     function test_AnAcknowledgementThatNobodySettledCapsTheClaim() public {
         _openIt();
         IInferenceLedger.SignedWork memory later = _work(4, 4, 2e18);

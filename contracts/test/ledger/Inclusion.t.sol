@@ -84,6 +84,26 @@ contract InclusionTest is Base {
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
+    /// @dev Who pays a node less than its receipts say, or more, has shown none of them.
+    function test_ATreeMustSumToItsPayout() public {
+        SumNode memory top = SumTree.leaf(_receipt(0), 5);
+        for (uint128 amount = 4; amount <= 6; ++amount) {
+            IInferenceLedger.Inclusion memory inclusion;
+            (inclusion.gateway, inclusion.slot, inclusion.link) = (gateway, nextSlot, LINK);
+            (inclusion.receipt, inclusion.cost) = (_receipt(0), 5);
+            (inclusion.top, inclusion.numReceipts) = (top.hash, 1);
+            inclusion.payouts = _one(_payout(worker, amount));
+            inclusion.subroots = new bytes32[](1);
+            inclusion.subroots[0] = SumTree.seal(top.hash, amount, 1);
+            bytes32 id = _open(uint96(amount));
+            IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, amount, 0, 0)), inclusion.payouts);
+            batch.header = sha256(abi.encodePacked(inclusion.subroots, LINK));
+            vm.prank(gatewaySigner);
+            ledger.settle(batch);
+            vm.assertTrue(ledger.isIncluded(inclusion) == (amount == 5));
+        }
+    }
+
     function test_IndicesBeyondTheTreesFail() public {
         IInferenceLedger.Inclusion memory inclusion = _settled(1, 1, 0);
         inclusion.receiptIndex = 1;

@@ -100,6 +100,13 @@ contract SessionTest is Base {
         terms = _terms(id);
         terms.key = stranger;
         _finds(id, terms, 0);
+        // All bits count.
+        terms = _terms(id);
+        terms.gateway = address(uint160(gateway) ^ 1);
+        _finds(id, terms, 0);
+        terms = _terms(id);
+        terms.key = address(uint160(sessionKey) ^ 1);
+        _finds(id, terms, 0);
         terms = _terms(id);
         terms.payer = stranger;
         _finds(bytes32(uint256(uint160(stranger)) << 96 | 1), terms, 0);
@@ -165,6 +172,7 @@ contract SessionTest is Base {
         ledger.finalizeClose(_terms(id));
         vm.assertEq(ledger.balanceOf(payer), BUDGET);
         vm.assertEq(_session(id).budget, 0);
+        vm.assertEq(_session(id).endsAt, 0);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, id));
         ledger.finalizeClose(_terms(id));
     }

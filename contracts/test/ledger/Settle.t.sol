@@ -69,7 +69,12 @@ contract SettleTest is Base {
 
     function test_SeveralClaimsOfASessionAddUp() public {
         IInferenceLedger.Claim[] memory claims = _two(_claim(id, 3, 2e18, 1, 1e18), _claim(id, 9, 4e18, 2, 1.5e18));
-        _settle(claims, _one(_payout(worker, 7.5e18)));
+        IInferenceLedger.Batch memory batch = _batch(claims, _one(_payout(worker, 7.5e18)));
+        bytes memory debits = abi.encode(uint256(1) << 96 | 7.5e18);
+        vm.expectEmit();
+        emit IInferenceLedger.BatchSettled(_hashOf(batch), gateway, debits, batch.payouts, batch.header);
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
         vm.assertEq(_session(id).settled, 7.5e18);
     }
 
