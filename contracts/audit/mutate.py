@@ -109,9 +109,13 @@ def write_project(numbered: list[tuple[int, Mutant]], left_out: Mutant | None = 
     if not (PROJECT / "node_modules").is_symlink():
         (PROJECT / "node_modules").symlink_to(ROOT / "node_modules")
     settings = (ROOT / "foundry.toml").read_text()
-    settings = settings.replace('deny = "warnings"', 'deny = "never"').replace("via_ir = true", "via_ir = false")
-    settings = settings.replace('solc = "contracts/bin/solc"', f'solc = "{COMPILER}"')
-    _write(PROJECT / "foundry.toml", settings.encode())
+    for name, value in {"deny": "never", "solc": str(COMPILER)}.items():
+        settings = re.sub(rf"^{name} = .*", f'{name} = "{value}"', settings, flags=re.MULTILINE)
+    # The old code generator for all: the profiles that keep the tests' contracts apart go.
+    settings = re.sub(
+        r"^(additional_compiler_profiles|compilation_restrictions) = .*\n", "", settings, flags=re.MULTILINE
+    )
+    _write(PROJECT / "foundry.toml", settings.replace("via_ir = true", "via_ir = false").encode())
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -263,6 +263,36 @@ contract DisputeTest is Disputed {
         vm.assertTrue(_dispute(1) != dispute);
     }
 
+    function test_WithoutAVerdictOrSilenceNobodyPays() public {
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _vote(dispute, _votes(GUILTY, GUILTY, POOR, CLEAR, CLEAR));
+        _finalize(dispute);
+        vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.None));
+        vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND);
+        for (uint256 i = 0; i < 5; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), 0);
+        }
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_JurorsShareWhatThereIs() public {
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        // The one who stays silent has a single credit left to lose.
+        vm.prank(address(court));
+        nodes.slash(jurors[4], MIN_AUDITOR - 1e18, stranger);
+        uint64[] memory four = new uint64[](4);
+        (four[0], four[1], four[2], four[3]) = (GUILTY, GUILTY, CLEAR, CLEAR);
+        _vote(dispute, four);
+        _finalize(dispute);
+        vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.None));
+        for (uint256 i = 0; i < 4; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), 0.25e18);
+        }
+        vm.assertEq(_courtHolds(), 0);
+    }
+
     function test_AJurorWhoGuessesPays() public {
         bytes32 dispute = _trial();
         address[] memory jurors = _jurors(dispute);
@@ -300,6 +330,40 @@ contract DisputeTest is Disputed {
         court.finalize(second);
         vm.assertEq(_verdict(second), uint256(IJury.Verdict.Convicted));
         vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_ASecondWarningCostsItsJurors() public {
+        bytes32[2] memory disputes = [_dispute(1), _dispute(2)];
+        uint64[] memory votes = _votes(POOR, POOR, POOR, POOR, POOR);
+        for (uint256 i = 0; i < 2; ++i) {
+            vm.prank(worker);
+            court.publishOpening(disputes[i], "bafkopening");
+        }
+        _draw(disputes[0]);
+        jury.drawJury(disputes[1]);
+        _commitVotes(disputes[0], votes);
+        _commitVotes(disputes[1], votes);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        _revealVotes(disputes[0], votes);
+        _revealVotes(disputes[1], votes);
+        vm.warp(vm.getBlockTimestamp() + 6 hours);
+        _finalize(disputes[0]);
+        vm.assertEq(nodes.node(worker).stake, stake - COST - 5 * FEE);
+        _finalize(disputes[1]);
+        vm.assertEq(_verdict(disputes[1]), uint256(IJury.Verdict.Warned));
+        vm.assertEq(nodes.node(worker).stake, stake - COST - 10 * FEE);
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AConvictionGivesThePayerHalfOfItAtMost() public {
+        receipt.cost = uint128(stake);
+        bytes32 dispute = _dispute(1);
+        vm.warp(vm.getBlockTimestamp() + 6 hours);
+        court.finalize(dispute);
+        vm.assertEq(court.balanceOf(payer), stake / 4);
+        vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND + stake / 4 / 5);
         vm.assertEq(_courtHolds(), 0);
     }
 

@@ -79,6 +79,7 @@ contract EquivocationTest is Served {
         vm.expectRevert(abi.encodeWithSelector(selector, worker, stranger));
         court.proveEquivocation(first, one, second, two);
         one = _signature(STRANGER_KEY, ledger.hashReceipt(first));
+        two = _signature(WORKER_SIGNER_KEY, ledger.hashReceipt(second));
         vm.expectRevert(abi.encodeWithSelector(selector, worker, stranger));
         court.proveEquivocation(first, one, second, two);
     }

@@ -52,6 +52,8 @@ contract PayoutChallengeTest is Served {
         vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
         vm.assertFalse(nodes.isActive(gateway, GATEWAY));
 
+        vm.expectEmit();
+        emit IDisputeCourt.Withdrawn(worker, BOND + COST);
         vm.prank(worker);
         court.withdraw();
         vm.assertEq(token.balanceOf(worker), wallet + COST);

@@ -132,6 +132,12 @@ contract DirectClaimTest is Served {
         _refused(error_);
     }
 
+    function test_AnAssignmentByTheGatewaysOperatorCounts() public {
+        work.assignmentSignature = _signature(uint256(keccak256("gateway")) >> 1, assignment);
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
     function test_ARetiredGatewaySignerCountsForAWhile() public {
         vm.prank(gateway);
         nodes.setSigner(stranger);

@@ -126,6 +126,11 @@ contract InclusionTest is Base {
         ledger.isIncluded(inclusion);
     }
 
+    function test_AnEmptyTreeHasASubroot() public pure {
+        bytes32 expected = keccak256(abi.encodePacked(bytes1(0x02), bytes32(0), uint128(0), uint32(0)));
+        vm.assertEq(SumTree.seal(0, 0, 0), expected);
+    }
+
     function test_SumsThatOverflowFailWithoutAPanic() public {
         IInferenceLedger.Inclusion memory inclusion = _settled(2, 1, 0);
         inclusion.receiptProof[0].sum = type(uint128).max;

@@ -220,6 +220,14 @@ contract SettleTest is Base {
         _settle(claims, _one(_payout(worker, COST)));
     }
 
+    /// @dev What recovering the first one left in memory does not sign for the second one.
+    function test_RevertWhen_ASignatureThatIsNoneFollowsAGoodOne() public {
+        IInferenceLedger.Claim[] memory claims = _two(_claim(id, 0, COST, 0, 0), _claim(id, 1, COST, 0, 0));
+        (claims[1].r, claims[1].vs) = (0, 0);
+        _expect(_invalidSignature(1));
+        _settle(claims, _one(_payout(worker, 2 * COST)));
+    }
+
     function test_RevertWhen_AnyFieldWasChanged(uint8 field) public {
         IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, _request(id, 1, COST, 1, 1), 1);
         bytes32 other = _open(BUDGET);
@@ -307,6 +315,10 @@ contract SettleTest is Base {
         ledger.settle(next);
         (bytes28 anchored,) = ledger.anchor(gateway, batch.slot);
         vm.assertEq(bytes32(anchored), bytes32(bytes28(_hashOf(next))));
+        vm.warp(freeAt + RETENTION + 1);
+        nextSlot = batch.slot;
+        _settle(_one(_claim(id, 2, COST, 2, 2 * COST)), _one(_payout(worker, COST)));
+        vm.assertEq(_session(id).settled, 3 * COST);
     }
 
     // Faults
