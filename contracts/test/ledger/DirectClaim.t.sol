@@ -345,7 +345,7 @@ contract DirectClaimTest is Served {
         ledger.voidByInclusion(_terms(id), assignment, inclusion);
     }
 
-    function test_RevertWhen_TheReceiptWasSettledForLessOrForAnother() public {
+    function test_RevertWhen_TheReceiptWasSettledForAnotherCostOrNode() public {
         _openIt();
         IInferenceLedger.DirectClaim memory claim = ledger.directClaim(assignment);
         bytes memory error_ =
@@ -354,8 +354,12 @@ contract DirectClaimTest is Served {
             _settleInclusion(_work(4, 4, 0), _inclusionOf(claim.receipt, worker, COST - 1, nextSlot));
         vm.expectRevert(error_);
         ledger.voidByInclusion(_terms(id), assignment, less);
+        IInferenceLedger.Inclusion memory more =
+            _settleInclusion(_work(6, 6, COST), _inclusionOf(claim.receipt, worker, COST + 1, nextSlot));
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, more);
         IInferenceLedger.Inclusion memory another =
-            _settleInclusion(_work(5, 5, COST), _inclusionOf(claim.receipt, stranger, COST, nextSlot));
+            _settleInclusion(_work(7, 7, 2 * COST + 1), _inclusionOf(claim.receipt, stranger, COST, nextSlot));
         vm.expectRevert(error_);
         ledger.voidByInclusion(_terms(id), assignment, another);
     }
@@ -396,7 +400,10 @@ contract DirectClaimTest is Served {
         vm.expectEmit();
         emit IInferenceLedger.ClaimCapped(assignment, 2e18);
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
-        // A lower one changes nothing, a higher one counts.
+        // The same or a lower one changes nothing, a higher one counts.
+        IInferenceLedger.SignedWork memory lower = _work(4, 4, 1e18);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCapNotHigher.selector, 1e18, 2e18));
+        ledger.voidByAcknowledgement(_terms(id), assignment, lower);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCapNotHigher.selector, 2e18, 2e18));
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
         ledger.voidByAcknowledgement(_terms(id), assignment, _work(9, 9, 3e18));
@@ -430,6 +437,9 @@ contract DirectClaimTest is Served {
         bytes4 selector = IInferenceLedger.InferenceLedgerNotAcknowledged.selector;
         IInferenceLedger.SignedWork memory later = _work(3, 3, 0);
         vm.expectRevert(abi.encodeWithSelector(selector, 3, 3));
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        later = _work(3, 2, 0);
+        vm.expectRevert(abi.encodeWithSelector(selector, 3, 2));
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
         // Signed by the payer alone: the gateway accepted nothing.
         later = _work(4, 4, 0);

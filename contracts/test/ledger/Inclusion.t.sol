@@ -108,6 +108,8 @@ contract InclusionTest is Base {
         IInferenceLedger.Inclusion memory inclusion = _settled(1, 1, 0);
         inclusion.receiptIndex = 1;
         vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.receiptIndex = 2;
+        vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.receiptIndex = 0;
         inclusion.payoutIndex = 1;
         vm.assertFalse(ledger.isIncluded(inclusion));

@@ -388,6 +388,37 @@ contract SettleTest is Base {
         vm.assertEq(ledger.lockedEarnings(worker), 0);
     }
 
+    function test_PaymentsOfOneEpochAddUp() public {
+        vm.warp(vm.getBlockTimestamp() + 3 * EPOCH);
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        _settle(_one(_claim(id, 1, 2e18, 1, 1e18)), _one(_payout(worker, 2e18)));
+        vm.assertEq(ledger.lockedEarnings(worker), 3e18);
+        (uint16 epoch, uint96 earned,) = ledger.pendingWork(worker);
+        vm.assertEq(epoch, 3);
+        vm.assertEq(earned, 3e18);
+    }
+
+    function test_TheFirstEpochFollowsTheLastOne() public {
+        vm.warp(vm.getBlockTimestamp() + 65_535 * uint256(EPOCH));
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        _settle(_one(_claim(id, 1, 2e18, 1, 1e18)), _one(_payout(worker, 2e18)));
+        (uint16 epoch, uint96 earned,) = ledger.pendingWork(worker);
+        vm.assertEq(epoch, 0);
+        vm.assertEq(earned, 2e18);
+    }
+
+    /// @dev An account that earned nothing yet has no work to report, least of all of an epoch before the loss.
+    function test_AFirstPaymentKeepsALoss() public {
+        _registerWorker();
+        vm.warp(vm.getBlockTimestamp() + 2 * EPOCH);
+        vm.prank(address(court));
+        nodes.recordLoss(worker, 100e18);
+        vm.assertEq(nodes.reputation(worker), 0.25e18);
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.assertLe(nodes.reputation(worker), 0.26e18);
+    }
+
     function test_AnEpochsWorkReachesTheReputationOnce() public {
         _registerWorker();
         _settle(_one(_claim(id, 0, COST, 0, 0)), _one(_payout(worker, COST)));
