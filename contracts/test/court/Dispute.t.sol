@@ -130,6 +130,7 @@ contract DisputeTest is Disputed {
         vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND + reward);
         vm.assertEq(court.balanceOf(treasury), stake / 2 - COST - reward);
         vm.assertFalse(nodes.isActive(worker, WORKER));
+        vm.assertEq(nodes.jailedUntil(worker), vm.getBlockTimestamp() + 30 days);
         vm.assertTrue(court.isConvicted(receipt.assignment));
         vm.assertEq(_courtHolds(), 0);
     }
@@ -238,6 +239,7 @@ contract DisputeTest is Disputed {
         vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND);
         vm.assertEq(court.balanceOf(treasury), PENALTY);
         vm.assertTrue(nodes.isActive(worker, WORKER));
+        vm.assertTrue(nodes.reputation(worker) < 0.5e18);
         vm.assertTrue(court.isRefunded(receipt.assignment));
         vm.assertEq(_courtHolds(), 0);
     }
@@ -383,6 +385,38 @@ contract DisputeTest is Disputed {
         vm.assertEq(_verdict(first), uint256(IJury.Verdict.Warned));
         vm.assertEq(nodes.node(worker).stake, left - 5 * FEE);
         vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AConvictionAfterAConvictionCostsItsJurors() public {
+        bytes32 first = _dispute(1);
+        bytes32 second = _dispute(2);
+        vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
+        vm.prank(worker);
+        court.publishOpening(first, "bafkopening");
+        vm.warp(vm.getBlockTimestamp() + 1);
+        court.finalize(second);
+        uint256 left = nodes.node(worker).stake;
+        uint256 rewarded = court.balanceOf(challenger);
+        _draw(first);
+        _voteAll(first, GUILTY);
+        _finalize(first);
+        vm.assertEq(_verdict(first), uint256(IJury.Verdict.Convicted));
+        vm.assertEq(nodes.node(worker).stake, left - 5 * FEE);
+        vm.assertEq(court.balanceOf(challenger), rewarded + DISPUTE_BOND);
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AWarningTakesTheCapAtMost() public {
+        receipt.cost = uint128(stake);
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _voteAll(dispute, POOR);
+        _finalize(dispute);
+        vm.assertEq(nodes.node(worker).stake, stake - stake / 2);
+        vm.assertEq(court.balanceOf(payer), stake / 2);
+        vm.assertEq(court.balanceOf(jurors[0]), 0);
         vm.assertEq(_courtHolds(), 0);
     }
 

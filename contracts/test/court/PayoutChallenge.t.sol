@@ -51,6 +51,8 @@ contract PayoutChallengeTest is Served {
         vm.assertEq(court.balanceOf(treasury), 0.5e18);
         vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
         vm.assertFalse(nodes.isActive(gateway, GATEWAY));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
+        court.decideChallenge(digest);
 
         vm.expectEmit();
         emit IDisputeCourt.Withdrawn(worker, BOND + COST);
@@ -107,15 +109,19 @@ contract PayoutChallengeTest is Served {
         court.answerChallenge(digest, inclusion);
     }
 
-    function test_RevertWhen_TheReceiptWasSettledForLessOrForAnother() public {
+    function test_RevertWhen_TheReceiptWasSettledForAnotherCostOrNode() public {
         _challenge();
         bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest);
         IInferenceLedger.Inclusion memory less =
             _settleInclusion(_work(1, 1, 0), _inclusionOf(digest, worker, COST - 1, nextSlot));
         vm.expectRevert(error_);
         court.answerChallenge(digest, less);
+        IInferenceLedger.Inclusion memory more =
+            _settleInclusion(_work(2, 2, COST), _inclusionOf(digest, worker, COST + 1, nextSlot));
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, more);
         IInferenceLedger.Inclusion memory another =
-            _settleInclusion(_work(2, 2, COST), _inclusionOf(digest, stranger, COST, nextSlot));
+            _settleInclusion(_work(3, 3, 2 * COST + 1), _inclusionOf(digest, stranger, COST, nextSlot));
         vm.expectRevert(error_);
         court.answerChallenge(digest, another);
     }
@@ -182,6 +188,10 @@ contract PayoutChallengeTest is Served {
         _acceptAgain();
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNothingOwed.selector, digest));
         _challenge();
+        receipt.cost = type(uint96).max;
+        _acceptAgain();
+        _challenge();
+        vm.assertEq(court.challenge(digest).amount, type(uint96).max);
     }
 
     // One receipt, one payment
