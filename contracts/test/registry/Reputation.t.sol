@@ -46,15 +46,15 @@ contract ReputationTest is Base {
         (p.halfWeight, p.minWorkerStake) = (2, 20);
         NodeRegistry registry = new NodeRegistry(token, address(ledger), address(court), p);
         vm.startPrank(worker);
-        token.approve(address(registry), 20);
-        registry.register(_params(workerSigner, WORKER), 20);
+        token.approve(address(registry), 29);
+        registry.register(_params(workerSigner, WORKER), 29);
         vm.stopPrank();
         vm.prank(address(ledger));
         registry.recordWork(worker, 0, 1, 1);
         vm.assertEq(registry.reputation(worker), 0.5e18, "(0.5 * 2 + 1) / 4");
         vm.prank(address(ledger));
         registry.recordWork(worker, 0, 9, 0);
-        vm.assertEq(registry.reputation(worker), 0.75e18, "20 of stake back 2 of work: (0.5 * 2 + 2) / 4");
+        vm.assertEq(registry.reputation(worker), 0.75e18, "29 of stake back 2 of work: (0.5 * 2 + 2) / 4");
         vm.prank(address(court));
         registry.recordLoss(worker, 1);
         vm.assertEq(registry.reputation(worker), 0.5e18, "0.75 * 2 / 3");
