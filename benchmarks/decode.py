@@ -6,43 +6,17 @@ alternate; times are of whole requests: admission, dispatch, prompt, every token
 """
 
 import argparse
-import json
 import random
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from _kit import VOCAB_SIZE, record, reference_model
+from _network import Timing, devnet, stream
 
 from worker.model.threads import pick_num_threads, use_passive_waiting
-
-START_TIMEOUT_S = 300
-REQUEST_TIMEOUT_S = 300
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds from the request to its first and its last token, and the tokens made."""
-
-    first_token_s: float
-    last_token_s: float
-    num_tokens: int
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.num_tokens / self.last_token_s
-
-    @property
-    def decode_tokens_per_s(self) -> float:
-        return (self.num_tokens - 1) / (self.last_token_s - self.first_token_s)
 
 
 def main() -> None:
@@ -96,72 +70,6 @@ def figures(network: list[Timing], whole: list[Timing]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def devnet(model: Path, num_nodes: int) -> Iterator[dict[str, Any]]:
-    """A running devnet's description (devnet.json); ended, with all its processes, on leaving."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "devnet" / "devnet.json"
-        log_path = Path(scratch) / "devnet.log"
-        command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", str(num_nodes)]
-        command += ["--model", str(model), "--dir", str(Path(scratch) / "devnet")]
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while not path.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"the devnet did not start:\n{log_path.read_text(errors='replace')[-4000:]}")
-                time.sleep(0.1)
-            yield json.loads(path.read_text())
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def stream(description: dict[str, Any], prompt: list[int], num_tokens: int) -> Timing:
-    """One streamed completion through the gateway."""
-    import httpx
-
-    body = {
-        "model": description["model"]["name"],
-        "prompt": " ".join(f"w{token_id}" for token_id in prompt),
-        "max_tokens": num_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    first_s: float | None = None
-    usage: dict[str, int] = {}
-    began = time.perf_counter()
-    last_s = 0.0
-    with httpx.stream(
-        "POST",
-        description["gateway"]["url"] + "/v1/completions",
-        json=body,
-        headers={"Authorization": f"Bearer {description['api_key']}"},
-        timeout=REQUEST_TIMEOUT_S,
-    ) as response:
-        if response.status_code != 200:
-            sys.exit(f"the gateway answered {response.status_code}: {response.read().decode(errors='replace')}")
-        for line in response.iter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            chunk = json.loads(line.removeprefix("data: "))
-            if "error" in chunk:
-                sys.exit(f"the stream failed: {chunk['error']}")
-            if any(choice.get("text") for choice in chunk.get("choices", [])):
-                last_s = time.perf_counter() - began
-                first_s = last_s if first_s is None else first_s
-            usage = chunk.get("usage") or usage
-    if first_s is None or usage.get("completion_tokens") != num_tokens or usage.get("prompt_tokens") != len(prompt):
-        sys.exit(f"expected {len(prompt)} prompt and {num_tokens} output tokens, usage says {usage}")
-    return Timing(first_s, last_s, num_tokens)
-
-
 def whole_model(folder: Path) -> Any:
     """The same requests by `generate`: prompt and number of tokens to Timing."""
     import torch
@@ -191,7 +99,7 @@ def whole_model(folder: Path) -> Any:
         model.generate(
             torch.tensor([prompt]), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0, streamer=clock
         )
-        return Timing(clock.times[1] - began, time.perf_counter() - began, num_tokens)
+        return Timing([at - began for at in clock.times[1:]], num_tokens)
 
     return generate
 

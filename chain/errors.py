@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+
+def host_of(url: str) -> str:
+    """What an error may say of an RPC URL: its path, query and user part hold the keys of paid endpoints."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
 
 class ChainError(Exception):
     """Base of everything this room raises on purpose."""

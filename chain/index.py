@@ -7,9 +7,12 @@ dropped and read anew.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +47,33 @@ def _from_json(fields: dict[str, Any]) -> Any:
 
 
 class EventIndex:
-    """Follows one deployment. Thread-safe; `state` is replaced by `sync`, never seen half-way."""
+    """Follows one deployment. `state` is replaced by `sync`, never seen half-way.
+
+    Threads may share one, and processes its file.
+    """
 
     def __init__(self, path: Path, chain: Chain) -> None:
         self._chain = chain
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_path = path.with_name(f"{path.name}.lock")
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        for statement in SCHEMA:
-            self._db.execute(statement)
-        self._bind_to_deployment()
-        self.state = self._fold()
+        with self._exclusive():
+            self._db.execute("PRAGMA journal_mode=WAL")
+            for statement in SCHEMA:
+                self._db.execute(statement)
+            self._bind_to_deployment()
+            self.state = self._fold()
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One process at a time: commands of one user share the file."""
+        with self._lock_path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _bind_to_deployment(self) -> None:
         """An index of another deployment (a devnet started anew, say) is of no use: begin from nothing."""
@@ -83,9 +98,10 @@ class EventIndex:
         Raises:
             ChainUnreachable: nobody answers; the state stays as it was.
         """
-        with self._lock:
-            if self._drop_orphans():
-                self.state = self._fold()
+        with self._lock, self._exclusive():
+            self._bind_to_deployment()
+            if self._drop_orphans() or self.state.block != self.next_block - 1:
+                self.state = self._fold()  # it is not what the file holds: another process wrote, or blocks are gone
             head = self._chain.block_number()
             while (first := self.next_block) <= head:
                 last = min(first + BATCH_BLOCKS - 1, head)

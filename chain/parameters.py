@@ -42,7 +42,7 @@ class Parameters(BaseModel):
     challenge_bond: int = Field(default=1 * UNITS_PER_CREDIT, gt=0)
     equivocation_bps: int = Field(default=5000, gt=0, le=10_000)
     reward_bps: int = Field(default=2000, ge=0, le=5000)
-    fine_bps: int = Field(default=1000, ge=0, le=10_000)
+    fine_bps: int = Field(default=10_000, ge=10_000, le=50_000)
     dispute_period_s: int = Field(default=HOUR, ge=1)
     opening_period_s: int = Field(default=6 * HOUR, ge=1)
     draw_period_s: int = Field(default=HOUR, ge=1)

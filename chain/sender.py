@@ -155,6 +155,8 @@ class TransactionSender:
                 return
             if "nonce" in text and "low" in text:
                 raise NonceTaken(f"the nonce of {keccak(raw).hex()} was used by another transaction") from error
+            if "insufficient funds" in text:
+                raise ChainError(f"{self.account.address} has too little ETH for gas: send it some") from error
             raise ChainError(f"the node refused a transaction: {error}") from error
 
     def _is_known(self, transaction_hash: bytes) -> bool:

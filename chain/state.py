@@ -118,18 +118,20 @@ def _change_node(**names: str) -> Callable[[ChainState, dict[str, Any], int], No
 
 def _node_deregistered(state: ChainState, v: dict[str, Any], block: int) -> None:
     node = state.nodes[v["operator"]]
-    state.nodes[v["operator"]] = replace(node, signer=ZERO, roles=0)
+    left = replace(node, signer=ZERO, roles=0, link_key=bytes(32), endpoint="", url="", region="", profile="")
+    state.nodes[v["operator"]] = left
     for key in [key for key in state.offers if key[0] == v["operator"]]:
         del state.offers[key]
 
 
 def _unstake_cancelled(state: ChainState, v: dict[str, Any], block: int) -> None:
     node = state.nodes[v["operator"]]
-    state.nodes[v["operator"]] = replace(node, stake=v["stake"], thawing=0, thaw_ends_at=0)
+    state.nodes[v["operator"]] = replace(node, stake=v["stake"], thawing=0)
 
 
 def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
-    state.nodes[v["operator"]] = replace(state.nodes[v["operator"]], thawing=0, thaw_ends_at=0)
+    node = state.nodes[v["operator"]]
+    state.nodes[v["operator"]] = replace(node, thawing=node.thawing - v["amount"])
 
 
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -41,8 +42,19 @@ def wallet_address(name: str, network: Network | None) -> str:
 
 
 def ask_password(prompt: str, *, confirm: bool = False) -> str:
-    """A password from the terminal; never echoed."""
-    password: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    """A password from the terminal; never echoed.
+
+    Raises:
+        WalletError: there is no terminal, as under cron.
+    """
+    try:
+        password: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise WalletError(
+            f"nobody is here to ask ({prompt}): name a file that holds it with --password-file or DECLAI_PASSWORD_FILE"
+        ) from None
     return password
 
 

@@ -6,6 +6,7 @@ can be slow or silent but cannot lie. Blocks that are here already are not fetch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +19,8 @@ from ipfs.unixfs import MAX_BLOCK_BYTES, MAX_DEPTH, Link, decode
 
 RAW_BLOCK = "application/vnd.ipld.raw"
 NUM_PARALLEL = 8
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # without a byte
+BLOCK_TIMEOUT_S = 120.0
 IMMUTABLE = "public, max-age=29030400, immutable"
 
 Fetch = Callable[[str], None]
@@ -67,13 +69,14 @@ class Exchange:
             try:
                 block = self._download(f"{base_url}/ipfs/{cid}?format=raw")
                 self._store.put_block(cid, block)
-            except (httpx.HTTPError, CorruptBlock, FetchFailed) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, CorruptBlock, FetchFailed) as error:
                 problems.append(f"{base_url}: {error or type(error).__name__}")
             else:
                 return block
         raise FetchFailed(f"block {cid} came from no peer: " + ("; ".join(problems) or "no peer is known"))
 
     def _download(self, url: str) -> bytes:
+        deadline = time.monotonic() + BLOCK_TIMEOUT_S
         with self._client.stream("GET", url) as response:
             if response.status_code != 200:
                 raise FetchFailed(f"HTTP {response.status_code}")
@@ -82,6 +85,8 @@ class Exchange:
                 block += part
                 if len(block) > MAX_BLOCK_BYTES:
                     raise FetchFailed("the answer is larger than any block")
+                if time.monotonic() > deadline:
+                    raise FetchFailed(f"the block was not here after {BLOCK_TIMEOUT_S:g} s")
             return bytes(block)
 
 

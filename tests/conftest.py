@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 from eth_account.signers.local import LocalAccount
+from hypothesis import settings
 
 from chain.client import Chain, Rpc
 from chain.contracts.binding import Call
@@ -22,6 +23,9 @@ from declai.devnet.processes import ChainKind, RedisAddress, start_chain, start_
 from tests.devnet import cli, devnet
 
 __all__ = ["cli", "devnet"]  # fixtures for all tests
+
+# pytest --hypothesis-profile thorough: for a night, not for every change.
+settings.register_profile("thorough", max_examples=1_000, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,6 +22,7 @@ from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import Identity, open_identity
 from worker.links import Links
 from worker.membership import Membership
+from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
 from worker.service import StageService
@@ -68,6 +69,8 @@ def run_node(settings: NodeSettings) -> None:
             seconds_per_token_layer=speed,
             on_acknowledged=acknowledged,
         )
+        if settings.metrics_port:
+            opened.enter_context(serve_metrics(NodeMetrics(stages.engines, pipeline), settings.metrics_port))
         pipeline.start()
         opened.callback(pipeline.stop)
         terms = _terms(settings, identity, stages)
@@ -117,6 +120,7 @@ def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
         max_context_tokens=settings.max_context_tokens,
         max_cache_bytes=settings.max_cache_bytes,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        mixed_prefill_tokens=settings.mixed_prefill_tokens,
     )
     try:
         _fetch_when_possible(exchange, cid)

@@ -37,10 +37,14 @@ class NodeSettings(ChainSettings):
     num_threads: int = Field(
         default=0, ge=0, le=1024, description="of the model; 0: the cores that are this node's own"
     )
-    max_sessions: int = Field(default=8, ge=1, le=1024)
+    max_sessions: int = Field(default=32, ge=1, le=1024)
     max_context_tokens: int = Field(default=32_768, ge=2, le=2**20)
     max_cache_bytes: int = Field(default=4 * GIB, ge=2**20)
-    prefill_chunk_tokens: int = Field(default=256, ge=1, le=2**16)
+    prefill_chunk_tokens: int = Field(default=256, ge=1, le=2**16, description="most prompt tokens in one step")
+    mixed_prefill_tokens: int = Field(
+        default=32, ge=1, le=2**16, description="the same while other sessions wait for their next token"
+    )
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")
     idle_timeout_s: float = Field(default=60.0, gt=0)
     peer_grace_s: float = Field(default=3.0, gt=0)
     heartbeat_s: float = Field(default=2.0, gt=0, le=60)

@@ -1,7 +1,8 @@
 """Answers nodes' direct claims on this gateway's sessions, so that no payer pays a receipt twice.
 
-A claim on a receipt that a batch paid falls by the receipt's path to that batch. Any other one on a request that the
-payer acknowledged later falls, or is held to what was agreed, by that later request and one of its assignments.
+A claim on a receipt that a batch paid falls by the receipt's path to that batch; one on another receipt than the node
+signed for the gateway, by that one. Any other claim on a request that the payer acknowledged later falls, or is held to
+what was agreed, by that later request and one of its assignments.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ class ClaimAnswers:
 
     def _answers(self, claim: OpenedClaim) -> Iterator[Call]:
         rows = self._store.numbered("0x" + claim.session.hex(), claim.nonce)
-        if rows and rows[0].message.nonce == claim.nonce and (inclusion := self._inclusion(rows[0], claim)) is not None:
-            yield self._chain.ledger.void_by_inclusion(claim.session, claim.assignment, inclusion)
+        if rows and rows[0].message.nonce == claim.nonce:
+            if (inclusion := self._inclusion(rows[0], claim)) is not None:
+                yield self._chain.ledger.void_by_inclusion(claim.session, claim.assignment, inclusion)
+            yield from self._other_receipt(rows[0], claim)
         later = next((work for row in rows if (work := self._accepted(row, claim.nonce)) is not None), None)
         if later is not None:
             yield self._chain.ledger.void_by_acknowledgement(claim.assignment, later)
@@ -86,6 +89,16 @@ class ClaimAnswers:
                         receipt_proof=tuple(trees[index].proof(place)),
                     )
         return None
+
+    def _other_receipt(self, row: StoredRequest, claim: OpenedClaim) -> Iterator[Call]:
+        """The receipt that the node gave us for the assignment, when it claims by another one."""
+        domain = self._chain.domain
+        for stage in self._store.request_stages(row.request):
+            signed = stage.receipt
+            if digest(stage.assignment, domain) == claim.assignment and digest(signed.receipt, domain) != claim.receipt:
+                yield self._chain.ledger.void_by_receipt(
+                    claim.session, stage.assignment, signed.receipt, signed.signature
+                )
 
     def _accepted(self, row: StoredRequest, nonce: int) -> SignedWork | None:
         """The request with an assignment of ours, when it acknowledges the nonce."""

@@ -13,14 +13,14 @@ from eth_abi.exceptions import DecodingError
 from eth_typing import ChecksumAddress
 from eth_utils.abi import function_abi_to_4byte_selector
 from hexbytes import HexBytes
-from requests.exceptions import ConnectionError as RpcConnectionError
+from requests.exceptions import RequestException
 from web3 import Web3
 from web3.contract import Contract
 from web3.exceptions import ContractLogicError
 from web3.types import LogReceipt
 
 from chain.compile import Artifact, artifacts
-from chain.errors import ChainUnreachable, ContractRevert
+from chain.errors import ChainUnreachable, ContractRevert, host_of
 
 Row = TypeVar("Row")
 
@@ -91,8 +91,13 @@ def typed_errors() -> Iterator[None]:
         data = error.data if isinstance(error.data, str) else None
         revert = decode_revert(bytes(HexBytes(data))) if data else None
         raise revert or ContractRevert(str(error.message or error), {}) from error
-    except RpcConnectionError as error:
-        raise ChainUnreachable(f"the chain does not answer: {error}. Is the RPC URL right and the node up?") from error
+    except RequestException as error:
+        # Its text and its cause hold the whole URL.
+        where = host_of(str(error.request.url)) if error.request is not None else "the RPC URL"
+        why = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
+        raise ChainUnreachable(
+            f"the chain at {where} does not answer ({why}): is the RPC URL right and the node up?"
+        ) from None
 
 
 class Binding:

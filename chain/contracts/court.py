@@ -31,9 +31,8 @@ class Challenge:
 
     challenger: str
     decided_at: int
-    gateway: str
-    amount: int
     node: str
+    amount: int
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ class DisputeCourt(Binding):
     def parameters(self) -> CourtParameters:
         return self._read_row(CourtParameters, "parameters")
 
-    def challenge(self, receipt: bytes) -> Challenge:
-        return self._read_row(Challenge, "challenge", receipt)
+    def challenge(self, gateway: str, receipt: bytes) -> Challenge:
+        return self._read_row(Challenge, "challenge", gateway, receipt)
 
     def equivocated(self, operator: str, assignment: bytes) -> bool:
         return bool(self._read("equivocated", operator, assignment))
@@ -132,8 +131,8 @@ class DisputeCourt(Binding):
     def answer_challenge(self, receipt: bytes, inclusion: Inclusion) -> Call:
         return self._call("answerChallenge", receipt, inclusion.as_struct())
 
-    def decide_challenge(self, receipt: bytes) -> Call:
-        return self._call("decideChallenge", receipt)
+    def decide_challenge(self, gateway: str, receipt: bytes) -> Call:
+        return self._call("decideChallenge", gateway, receipt)
 
     def jury_address(self) -> str:
         """Where jurors sit and vote."""

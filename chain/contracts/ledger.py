@@ -141,6 +141,7 @@ class DirectClaim:
     nonce: int
     pays_at: int
     cap: int
+    acknowledged: bool
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,11 @@ class InferenceLedger(Binding):
 
     def void_by_inclusion(self, session: bytes, assignment: bytes, inclusion: Inclusion) -> Call:
         return self._call("voidByInclusion", self._struct(session), assignment, inclusion.as_struct())
+
+    def void_by_receipt(
+        self, session: bytes, assignment: Assignment, other: InferenceReceipt, signature: bytes
+    ) -> Call:
+        return self._call("voidByReceipt", self._struct(session), assignment.as_struct(), other.as_struct(), signature)
 
     def void_by_acknowledgement(self, assignment: bytes, later: SignedWork) -> Call:
         terms = self._struct(later.request.session)

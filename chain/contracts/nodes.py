@@ -91,6 +91,10 @@ class NodeRegistry(Binding):
     def operator_of(self, account: str) -> str:
         return str(self._read("operatorOf", account))
 
+    def holder_of_signer(self, signer: str) -> str:
+        """The operator that an address signs or once signed for, which it does for good; zero when there is none."""
+        return str(self._read("signerRecord", signer)[0])
+
     def operator_of_link_key(self, link_key: bytes) -> str:
         return str(self._read("operatorOfLinkKey", link_key))
 

@@ -22,6 +22,7 @@ contract DisputeCourt is PayoutChallenges, Sentences {
     uint256 private constant MAX_JAIL_PERIOD = 365 days;
     /// @dev A bond deters, but a node with a few jobs' earnings must be able to pay it.
     uint256 private constant MAX_BOND = 1_000 * 1e18;
+    uint256 private constant MAX_FINE_BPS = 50_000;
     /// @dev The hash of a block that is to come must be out before the draw's period is over.
     uint256 private constant MAX_DRAW_DELAY = 32;
     /// @dev Two thirds of fewer than three are all of them or one man's word.
@@ -53,6 +54,9 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         uint256 thaw = ledger_.nodes().thawPeriod();
         _checkProofs(thaw, ledger_.parameters().batchRetention, p);
         _checkPeriods(thaw, d, j);
+        // Else who changes its signer after the work would be rid of its word while it can still be held to it.
+        uint256 longest = p.challengePeriod < d.disputePeriod ? d.disputePeriod : p.challengePeriod;
+        _check("evidencePeriod", p.evidencePeriod, longest, thaw);
         _checkJuries(j);
         _checkStakes(ledger_.nodes(), d, j);
     }
@@ -91,13 +95,13 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         // A gateway can answer as long as its batch is anchored, and its stake is there until the decision.
         uint256 longest = (retention < thaw ? retention : thaw) - p.answerPeriod;
         _check("challengePeriod", p.challengePeriod, MIN_PERIOD, longest);
-        _check("evidencePeriod", p.evidencePeriod, MIN_PERIOD, thaw);
         _check("jailPeriod", p.jailPeriod, 1, MAX_JAIL_PERIOD);
         _check("challengeBond", p.challengeBond, 1, MAX_BOND);
         _check("equivocationBps", p.equivocationBps, 1, ALL_BPS);
         // Who could win back most of what he loses would accuse himself before others do.
         _check("rewardBps", p.rewardBps, 0, ALL_BPS / 2);
-        _check("fineBps", p.fineBps, 0, ALL_BPS);
+        // Who could accept an invention and so bring most of his stake to a friend would, before a jury takes it.
+        _check("fineBps", p.fineBps, ALL_BPS, MAX_FINE_BPS);
     }
 
     /// @dev Whoever leaves when the work is done is still there to be slashed when the last appeal is decided.
@@ -122,8 +126,8 @@ contract DisputeCourt is PayoutChallenges, Sentences {
         _check("tolerance", j.tolerance, 1, MAX_TOLERANCE);
     }
 
-    /// @dev The bond of a dispute that fails pays all jurors of all rounds; and a minimum stake, what a conviction takes of it,
-    /// does too: so who works can be tried.
+    /// @dev The bond of a dispute that fails pays all jurors of all rounds. What a conviction takes of a minimum stake is no less, so
+    /// who works can be tried; but payer and challenger have their parts of it before the jurors.
     function _checkStakes(INodeRegistry nodes_, DisputeParameters memory d, IJury.Parameters memory j) private view {
         _check("capBps", d.capBps, 1, ALL_BPS);
         uint256 maxBond = nodes_.minimumStake(WORKER) * d.capBps / ALL_BPS;

@@ -202,9 +202,14 @@ contract NodeRegistry is Reputation, ReentrancyGuardTransient {
         uint128 amount = self.thawing;
         if (amount == 0) revert NodeRegistryNothingThawing(msg.sender);
         if (block.timestamp < self.thawEndsAt) revert NodeRegistryStillThawing(msg.sender, self.thawEndsAt);
+        // Anybody can pay a node dust; what that locks must not hold back the rest.
         uint256 locked = lockedStake(msg.sender);
-        if (self.stake < locked) revert NodeRegistryStakeLocked(msg.sender, self.stake, locked);
-        self.thawing = 0;
+        uint256 kept = locked > self.stake ? locked - self.stake : 0;
+        if (kept >= amount) revert NodeRegistryStakeLocked(msg.sender, uint256(self.stake) + amount, locked);
+        // casting to 'uint128' is safe because `kept` is less than the amount
+        // forge-lint: disable-next-line(unsafe-typecast)
+        self.thawing = uint128(kept);
+        amount -= self.thawing;
         totalStaked -= amount;
         emit StakeWithdrawn(msg.sender, amount);
         token.safeTransfer(msg.sender, amount);

@@ -76,9 +76,9 @@ contract GuaranteesTest is Disputed {
         vm.expectRevert();
         court.answerChallenge(digest, shown);
         vm.warp(vm.getBlockTimestamp() + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - COST - COST / 10);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 2 * COST);
     }
 
     /// @notice Disappears: nothing; workers claim directly, payers close their sessions.

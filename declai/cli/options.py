@@ -11,9 +11,10 @@ import click
 from eth_utils.address import is_address, to_checksum_address
 
 from chain.errors import InvalidAmount
-from chain.pricing import parse_credits
+from chain.pricing import UNITS_PER_CREDIT, parse_credits
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+MAX_UNITS = 10**20 * UNITS_PER_CREDIT  # the contracts have 128 bits for an amount
 
 
 def network_option(function: Decorated) -> Decorated:
@@ -57,18 +58,27 @@ def operator_options(function: Decorated) -> Decorated:
 
 
 class Credits(click.ParamType[int]):
-    """An amount in credits on the command line; base units in the program."""
+    """An amount in credits on the command line; base units in the program. `least` in base units."""
 
     name = "credits"
 
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            return parse_credits(str(value))
+            units = parse_credits(str(value))
         except InvalidAmount as error:
             self.fail(str(error), param, ctx)
+        if units < self._least:
+            self.fail(f"{value!r} credits: name more than nothing", param, ctx)
+        if units >= MAX_UNITS:
+            self.fail(f"{value!r} credits are more than contracts count: name less than 10^20", param, ctx)
+        return units
 
 
 CREDITS = Credits()
+POSITIVE_CREDITS = Credits(least=1)
 
 
 def _address(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

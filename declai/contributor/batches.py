@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from api.settlement.batch import BatchFile, Header, sum_tree
-from chain.messages import Domain, digest
+from chain.errors import BadSignature
+from chain.messages import Domain, InferenceRequest, digest, recover
 from chain.state import Batch, ChainState
 from ipfs.errors import IpfsError
 from worker.store import NodeStore, StoredReceipt
@@ -22,23 +23,29 @@ def receipts_here(store: NodeStore, domain: Domain, operator: str) -> list[Store
 
 
 def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: str, read: Read) -> list[Batch]:
-    """Read the batches that took money of sessions with unpaid receipts; returns those that cannot be read now."""
+    """Read the batches that may pay or leave out unpaid receipts; returns those that cannot be read now.
+
+    These are their gateways' batches that pay the operator, from whatever session, or debit the receipts' sessions.
+    """
     for root in store.batches() - {root for _, root in state.batches}:
         store.forget_batch(root)
     unpaid, known = receipts_here(store, domain, operator), store.batches()
+    gateways = {kept.job.gateway.address for kept in unpaid}
     sessions = {kept.job.request.session for kept in unpaid}
     unreadable = []
     for batch in state.batches.values():
-        if batch.root in known or sessions.isdisjoint(debit.session for debit in batch.debits):
+        pays = any(payout.node == operator for payout in batch.payouts)
+        concerns = pays or any(debit.session in sessions for debit in batch.debits)
+        if batch.root in known or batch.gateway not in gateways or not concerns:
             continue
         try:
             header, file = read(batch)
             included = included_receipts(batch, header, file, domain, operator)
-        except (IpfsError, ValueError):
+        except (IpfsError, ValueError, OverflowError):
             unreadable.append(batch)
             continue
         paid = [kept for kept in unpaid if _digest(kept) in included]
-        left_out = [kept for kept in unpaid if _is_charged(kept, file) and kept not in paid]
+        left_out = [kept for kept in unpaid if _digest(kept) not in included and is_charged(kept, batch, file)]
         store.note_batch(batch.root, _jobs(paid), _jobs(left_out))
     return unreadable
 
@@ -47,36 +54,54 @@ def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Dom
     """Digests of the receipts for which a batch pays the operator.
 
     Raises:
-        ValueError: the file shows other receipts than those that the chain commits to.
+        ValueError, OverflowError: the file shows other receipts than those that the chain commits to.
     """
-    index = next((number for number, payout in enumerate(batch.payouts) if payout.node == operator), None)
-    if index is None:
-        return set()
-    if max(len(file.payouts), len(header.subroots)) <= index or not file.payouts[index].receipts:
-        raise ValueError("the batch file leaves a payout out")
-    tree = sum_tree(file.payouts[index].receipts, domain)
-    if tree.root != header.subroots[index]:
-        raise ValueError("the batch file shows other receipts than the batch commits to")
-    if tree.total != batch.payouts[index].amount:
-        return set()  # such a batch proves no payment, whatever it lists
-    return {digest(entry.receipt, domain) for entry in file.payouts[index].receipts}
+    if len(header.subroots) != len(batch.payouts):
+        return set()  # without a subroot for each payout, a batch proves no payment
+    found: set[bytes] = set()
+    for index, payout in enumerate(batch.payouts):
+        if payout.node != operator:
+            continue
+        # HAZARD: a node may have several payouts in a batch, and whatever one of them pays is paid.
+        entries = file.payouts[index].receipts if index < len(file.payouts) else []
+        tree = sum_tree(entries, domain)
+        if tree.root != header.subroots[index]:
+            raise ValueError("the batch file shows other receipts than the batch commits to")
+        if tree.total == payout.amount:  # or the ledger takes it as no proof, whatever it lists
+            found |= {digest(entry.receipt, domain) for entry in entries}
+    return found
 
 
 def may_pay(batch: Batch, kept: StoredReceipt) -> bool:
-    """Whether a batch that nobody can read may hold a receipt."""
+    """Whether a batch that nobody can read may hold a receipt. Only its gateway's count, as the ledger sees it."""
     receipt = kept.receipt.receipt
     pays_enough = any(payout.node == receipt.node and payout.amount >= receipt.cost for payout in batch.payouts)
-    return pays_enough and any(debit.session == kept.job.request.session for debit in batch.debits)
+    return pays_enough and batch.gateway == kept.job.gateway.address
 
 
-def _is_charged(kept: StoredReceipt, file: BatchFile) -> bool:
-    """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement."""
-    request = kept.job.request
-    return any(
-        claim.request.session == request.session
-        and (claim.request.nonce == request.nonce or claim.request.acked_below > request.nonce)
+def is_charged(kept: StoredReceipt, batch: Batch, file: BatchFile) -> bool:
+    """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement.
+
+    Only claims count that the session's key signed: the chain does not commit to the file's claims, and a gateway that
+    wrote others into it could keep nodes from claiming what it owes them.
+    """
+    request, domain = kept.job.request, kept.job.domain
+    if all(debit.session != request.session for debit in batch.debits):
+        return False
+    signers = (
+        _signer(claim.request, domain, claim.signature)
         for claim in file.claims
+        if claim.request.session == request.session
+        and (claim.request.nonce == request.nonce or claim.request.acked_below > request.nonce)
     )
+    return any(signer and signer == _signer(request, domain, kept.job.request_signature) for signer in signers)
+
+
+def _signer(request: InferenceRequest, domain: Domain, signature: bytes) -> str | None:
+    try:
+        return recover(request, domain, signature)
+    except BadSignature:
+        return None
 
 
 def _digest(kept: StoredReceipt) -> bytes:

@@ -23,6 +23,7 @@ from chain.sender import TransactionSender
 from chain.state import Batch
 from declai.contributor.batches import may_pay
 from declai.errors import DeclaiError
+from worker.receipts import MAX_CLOCK_SKEW_S
 from worker.store import NodeStore, StoredReceipt
 
 
@@ -34,10 +35,10 @@ class Status(StrEnum):
     CLAIMED = "claimed"
     CHALLENGEABLE = "challengeable"
     CHALLENGED = "challenged"
-    ENDED = "ended"  # its claim was paid, or its challenge is over
+    ENDED = "ended"  # its claim was paid, its challenge is over, or it costs nothing
     UNKNOWN = "unknown"  # a batch that cannot be read may have paid it
-    REFUSED = "refused"  # payer and gateway settled without it, and the gateway never accepted it
-    LATE = "late"
+    REFUSED = "refused"  # payer and gateway agreed on a total without it, and the gateway never accepted it
+    LATE = "late"  # nothing can be done any more
 
 
 class Step(StrEnum):
@@ -76,6 +77,7 @@ class Survey:
         """`believe_unread`: take it that unreadable batches pay none of the receipts."""
         self._chain = chain
         self._unreadable = () if believe_unread else unreadable
+        self._settled_at: dict[int, int] = {}
         self.now = chain.timestamp()
 
     @functools.cached_property
@@ -88,18 +90,27 @@ class Survey:
 
     def judge(self, kept: StoredReceipt) -> Owed:
         """How a receipt stands and what can be done now."""
+        if not kept.receipt.receipt.cost:
+            return Owed(kept, Status.ENDED)
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
             return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
-        challenge = self._chain.court.challenge(digest(kept.receipt.receipt, kept.job.domain))
+        receipt = digest(kept.receipt.receipt, kept.job.domain)
+        challenge = self._chain.court.challenge(kept.job.gateway.address, receipt)
         if challenge.decided_at:
             step = Step.DECIDE if self.now >= challenge.decided_at else None
             return Owed(kept, Status.CHALLENGED, step, challenge.decided_at)
-        if claim.amount or challenge.challenger != ZERO_ADDRESS:
+        if claim.amount >= kept.receipt.receipt.cost or challenge.challenger != ZERO_ADDRESS:
             return Owed(kept, Status.ENDED)
-        if any(may_pay(batch, kept) for batch in self._unreadable):
+        if any(may_pay(batch, kept) and self._is_later(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
         return self._judge_unclaimed(kept, claim)
+
+    def _is_later(self, batch: Batch, kept: StoredReceipt) -> bool:
+        """Whether a batch was settled after the work was done. Old ones that nobody keeps must not block new work."""
+        if batch.block not in self._settled_at:
+            self._settled_at[batch.block] = self._chain.timestamp(batch.block)
+        return self._settled_at[batch.block] + MAX_CLOCK_SKEW_S >= kept.receipt.receipt.finished_at
 
     def is_over(self, owed: Owed) -> bool:
         """Whether no reorganisation and no step can change anything any more."""
@@ -110,17 +121,19 @@ class Survey:
         return over and self.now > max(claim_until, challenge_until)
 
     def _judge_unclaimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
-        """A receipt without a claim under way or paid, and without a challenge."""
+        """A receipt without a challenge, and without a claim that is under way or was paid in full."""
         challenge_until = kept.receipt.receipt.finished_at + self._court.challenge_period_s
-        fell = claim.node != ZERO_ADDRESS
-        if not kept.left_out and not fell:
+        was_claimed = claim.node != ZERO_ADDRESS  # and fell, or the session had not enough left
+        if not kept.left_out and not was_claimed:
             first, until = self._claim_times(kept)
             if self.now < first <= until:
                 return Owed(kept, Status.WAITING, at=first)
             if first <= self.now <= until:
                 return Owed(kept, Status.CLAIMABLE, Step.CLAIM, until, self._ledger.claim_bond)
+        if kept.acceptance is None and claim.amount:
+            return Owed(kept, Status.ENDED)
         if kept.acceptance is None:
-            return Owed(kept, Status.REFUSED if kept.left_out else Status.LATE)
+            return Owed(kept, Status.REFUSED if kept.left_out or was_claimed else Status.LATE)
         if self.now > challenge_until:
             return Owed(kept, Status.LATE)
         return Owed(kept, Status.CHALLENGEABLE, Step.CHALLENGE, challenge_until, self._court.challenge_bond)
@@ -168,11 +181,16 @@ class Collector:
     def _claim(self, owed: Owed) -> bytes:
         job = owed.kept.job
         node = job.assignment.node
+        if node not in (self._address, self._chain.nodes.operator_of(self._address)):
+            raise DeclaiError(
+                f"only a node's operator and its signer open direct claims, and {self._address} is not {node} or its "
+                "signer now: name the operator's wallet with --wallet"
+            )
         held = self._chain.ledger.balance_of(node)
         if held < owed.bond:
             raise DeclaiError(
                 f"a claim's bond is {format_credits(owed.bond)} credits and {node} has {format_credits(held)} in the "
-                "ledger: `declai credits deposit`"
+                "ledger: add some with `declai credits deposit`"
             )
         work = SignedWork(job.request, job.request_signature, job.assignment, job.assignment_signature)
         call = self._chain.ledger.open_claim(work, owed.kept.receipt.receipt)
@@ -190,7 +208,7 @@ class Collector:
         if held < owed.bond:
             raise DeclaiError(
                 f"a challenge's bond is {format_credits(owed.bond)} credits and the wallet {self._address} holds "
-                f"{format_credits(held)}: `declai credits withdraw`"
+                f"{format_credits(held)}: fetch some from the ledger with `declai credits withdraw`"
             )
         if token.allowance(self._address, court.address) < owed.bond:
             self._sender.send(token.approve(court.address, owed.bond))
@@ -198,7 +216,8 @@ class Collector:
         return bytes(self._sender.send(call)["transactionHash"])
 
     def _decide(self, owed: Owed) -> bytes:
-        return bytes(self._sender.send(self._chain.court.decide_challenge(owed.receipt))["transactionHash"])
+        call = self._chain.court.decide_challenge(owed.kept.job.gateway.address, owed.receipt)
+        return bytes(self._sender.send(call)["transactionHash"])
 
 
 def close_what_is_over(store: NodeStore, survey: Survey, found: Sequence[Owed]) -> None:

@@ -50,29 +50,43 @@ class Operator:
         Raises:
             DeclaiError: registered already, too little stake, or the signer or link key is somebody else's.
         """
-        nodes = self.chain.nodes
+        nodes, roles = self.chain.nodes, Role(registration.roles)
         old = nodes.node(self.address)
         if old.roles:
             raise DeclaiError(
                 f"{self.address} is registered already, with signer {old.signer}: leave first with "
                 "`declai node deregister`, or use another wallet"
             )
-        minimum = nodes.minimum_stake(registration.roles)
+        minimum = nodes.minimum_stake(roles)
         stake = minimum if stake is None else stake
-        roles = Role(registration.roles)
-        if old.stake + stake < minimum:
+        if stake < minimum:
             raise DeclaiError(
-                f"a stake of {format_credits(stake)} credits is too small: {_names(roles)} needs at least "
-                f"{format_credits(minimum)}"
+                f"a stake of {format_credits(stake)} credits is too small: the minimum for {_names(roles)} is "
+                f"{format_credits(minimum)}, which is what is staked without --stake"
             )
-        holder = nodes.operator_of_link_key(registration.link_key)
-        if int(holder, 16) and holder != self.address:
-            raise DeclaiError(f"the link key belongs to {holder}: make another one by naming a new file")
+        self._check_keys(registration)
         self._allow(stake)
         receipt = self._sender.send(nodes.register(registration, stake))
         if roles & Role.GATEWAY:
             self._sender.send(self.chain.ledger.set_settler(registration.signer))
         return receipt
+
+    def _check_keys(self, registration: Registration) -> None:
+        """Raises DeclaiError when the signer or the link key is, or was, another operator's."""
+        nodes, signer = self.chain.nodes, registration.signer
+        # Whose signer it was, and who registered a node with the address itself.
+        for holder in (nodes.holder_of_signer(signer), nodes.operator_of(signer)):
+            if int(holder, 16) and holder != self.address:
+                raise DeclaiError(
+                    f"{signer} signs for {holder}, and a signer never changes sides: make another one with "
+                    "`declai wallet new NAME`"
+                )
+        holder = nodes.operator_of_link_key(registration.link_key)
+        if int(holder, 16) and holder != self.address:
+            raise DeclaiError(
+                f"the link key 0x{registration.link_key.hex()} belongs to {holder}: name a new file with --link-key, "
+                "and another key is made there"
+            )
 
     def deregister(self) -> TxReceipt:
         self.node()
@@ -87,14 +101,17 @@ class Operator:
         """Raises DeclaiError when there is less stake at work."""
         stake = self.node().stake
         if amount > stake:
-            raise DeclaiError(f"{format_credits(amount)} credits are more than the stake of {format_credits(stake)}")
+            raise DeclaiError(
+                f"{format_credits(amount)} credits are more than the stake of {format_credits(stake)}: unstake that "
+                "much at most (what thaws already is on its way)"
+            )
         return self._sender.send(self.chain.nodes.begin_unstake(amount))
 
     def withdraw_stake(self) -> tuple[int, TxReceipt]:
-        """Bring stake that has thawed into the wallet; returns how much.
+        """Bring stake that has thawed into the wallet, but for what recent earnings lock; returns how much.
 
         Raises:
-            DeclaiError: nothing thaws, it thaws still, or recent earnings lock what would stay.
+            DeclaiError: nothing thaws, it thaws still, or recent earnings lock all of it.
         """
         nodes, now = self.chain.nodes, self.chain.timestamp()
         node, locked = nodes.node(self.address), nodes.locked_stake(self.address)
@@ -103,13 +120,13 @@ class Operator:
         amount = format_credits(node.thawing)
         if now < node.thaw_ends_at:
             raise DeclaiError(f"{amount} credits thaw until {local_time(node.thaw_ends_at)}: try again then")
-        if node.stake < locked:
+        if node.stake + node.thawing <= locked:
             raise DeclaiError(
-                f"recent earnings lock {format_credits(locked)} credits of stake and {format_credits(node.stake)} "
-                f"would stay: add {format_credits(locked - node.stake)} with `declai node stake`, or try again when "
-                f"the lock is over, by {local_time(self.lock_ends_by(now))} if nothing more is earned"
+                f"recent earnings lock {format_credits(locked)} credits of stake and there are not more: try again "
+                f"when the lock is over, by {local_time(self.lock_ends_by(now))} if nothing more is earned"
             )
-        return node.thawing, self._sender.send(nodes.withdraw())
+        receipt = self._sender.send(nodes.withdraw())
+        return node.thawing - nodes.node(self.address).thawing, receipt
 
     def lock_ends_by(self, now: int) -> int:
         """When the lock of what is earned until `now` is over at the latest (Unix seconds): earnings lock stake in
@@ -127,7 +144,8 @@ class Operator:
         num_layers = self._num_layers(model)
         if not 0 <= offer.first_layer < offer.end_layer <= num_layers:
             raise DeclaiError(
-                f"layers {offer.first_layer}-{offer.end_layer - 1} are none of {model}'s: it has 0-{num_layers - 1}"
+                f"{model} has layers 0-{num_layers - 1}, not {offer.first_layer}-{offer.end_layer - 1}: offer layers "
+                "that it has"
             )
         return self._sender.send(self.chain.nodes.set_offer(model_id(model), offer))
 
@@ -135,7 +153,10 @@ class Operator:
         """Raises DeclaiError when there is no such offer."""
         if not self.chain.nodes.offer(self.address, model_id(model), numeric_profile).end_layer:
             names = {number: name for name, number in NUMERIC_PROFILES.items()}
-            raise DeclaiError(f"{self.address} has no offer for {model} in {names[numeric_profile]}")
+            raise DeclaiError(
+                f"{self.address} has no offer for {model} in {names[numeric_profile]}: name the format of the one that "
+                "you mean with --numeric-profile"
+            )
         return self._sender.send(self.chain.nodes.remove_offer(model_id(model), numeric_profile))
 
     def _num_layers(self, model: str) -> int:
@@ -151,8 +172,12 @@ class Operator:
         if held < amount:
             kept = self.chain.ledger.balance_of(self.address)
             raise DeclaiError(
-                f"the wallet {self.address} holds {format_credits(held)} credits, {format_credits(amount)} are needed"
-                + (f"; {format_credits(kept)} lie in the ledger: `declai credits withdraw`" if kept else "")
+                f"the wallet {self.address} holds {format_credits(held)} credits, {format_credits(amount)} are needed: "
+                + (
+                    f"{format_credits(kept)} lie in the ledger, fetch them with `declai credits withdraw`"
+                    if kept
+                    else "have some sent to it (`declai credits send`)"
+                )
             )
         if token.allowance(self.address, registry) != amount:
             self._sender.send(token.approve(registry, amount))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chain.client import Chain
 from chain.contracts.binding import Binding, Event
 from chain.state import ChainState
+from declai.contributor.operator import local_time
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,18 @@ def record_of(chain: Chain, operator: str) -> Record:
     now, jailed_until = chain.timestamp(), chain.nodes.jailed_until(operator)
     events: list[tuple[Event, str, int, str]] = []
 
-    def add(binding: Binding, name: str, who: str, what: str, amount: str = "", detail: str = "") -> None:
+    def add(binding: Binding, name: str, who: str, what: str, detail: str, amount: str = "") -> None:
         for event in binding.log(name, **{who: operator}):
             values = event.values
-            events.append((event, what, int(values.get(amount, 0)), f"{detail} {values[detail]}" if detail else ""))
+            known = local_time(values[detail]) if detail == "until" else values[detail]
+            events.append((event, what, int(values.get(amount, 0)), f"{detail} {known}"))
 
-    add(chain.ledger, "NodeFaulted", "node", "failed work", "amount", "gateway")
-    add(chain.nodes, "StakeSlashed", "operator", "stake slashed", "amount", "to")
-    add(chain.nodes, "NodeJailed", "operator", "jailed", detail="until")
-    add(chain.court, "EquivocationProved", "operator", "signed two receipts for one assignment", "taken", "reporter")
-    add(chain.court, "PayoutChallenged", "gateway", "payout challenged", "amount", "node")
-    add(chain.court, "ChallengeUpheld", "gateway", "did not pay an accepted receipt", "taken", "node")
+    add(chain.ledger, "NodeFaulted", "node", "failed work", "gateway", "amount")
+    add(chain.nodes, "StakeSlashed", "operator", "stake slashed", "to", "amount")
+    add(chain.nodes, "NodeJailed", "operator", "jailed", "until")
+    add(chain.court, "EquivocationProved", "operator", "signed two receipts for one assignment", "reporter", "taken")
+    add(chain.court, "PayoutChallenged", "gateway", "payout challenged", "node", "amount")
+    add(chain.court, "ChallengeUpheld", "gateway", "did not pay an accepted receipt", "node", "taken")
     events.sort(key=lambda found: (found[0].block, found[0].log_index))
     return Record(
         reputation=chain.nodes.reputation(operator),
@@ -74,11 +76,12 @@ def record_of(chain: Chain, operator: str) -> Record:
 
 def earned_by(chain: Chain, state: ChainState, operator: str) -> Earned:
     """What a node earned since the deployment, and what of it lies in the contracts."""
-    payouts = [payout.amount for batch in state.batches.values() for payout in batch.payouts if payout.node == operator]
+    batches = state.batches.values()
+    settled = [sum(payout.amount for payout in batch.payouts if payout.node == operator) for batch in batches]
     claims = chain.ledger.log("ClaimPaid", node=operator)
     return Earned(
-        num_batches=len(payouts),
-        settled=sum(payouts),
+        num_batches=sum(amount > 0 for amount in settled),
+        settled=sum(settled),
         claimed=sum(event.values["amount"] for event in claims),
         ledger=chain.ledger.balance_of(operator),
         court=chain.court.balance_of(operator),

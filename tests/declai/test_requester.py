@@ -27,6 +27,7 @@ def home(devnet: Running, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_whole_way_from_session_to_verified_settlement(devnet: Running) -> None:
     cli = devnet.cli
+    cli.json("gateway", "settle")  # what others left on the wallet's sessions
     before = cli.json("credits", "balance")
     session = cli.json("session", "open", "--budget", "2")["session"]
     answer = cli.json("chat", "What is a list?", "--max-tokens", "20", "--temperature", "0")

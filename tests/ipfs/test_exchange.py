@@ -131,3 +131,22 @@ def test_a_damaged_block_of_ours_is_fetched_again(tmp_path: Path) -> None:
 def test_nothing_but_blocks_is_served(tmp_path: Path, path: str) -> None:
     status, _, _ = raw_block_response(BlockStore(tmp_path), path)
     assert status in (400, 404)
+
+
+@pytest.mark.parametrize("url", ["http://[no host", "http://" + "n" * 300, "ftp://peer", "http://\0", "nonsense"])
+def test_an_address_that_is_none_counts_as_a_silent_peer(tmp_path: Path, url: str) -> None:
+    """Peers' addresses come from the registry, where anybody may write anything."""
+    there, here = BlockStore(tmp_path / "there"), BlockStore(tmp_path / "here")
+    cid = there.add(CONTENT)
+    with serve(Peer(there)) as good:
+        Exchange(here, [url, good]).fetch(cid)
+    with pytest.raises(FetchFailed, match="came from no peer"):
+        Exchange(BlockStore(tmp_path / "alone"), [url]).fetch(cid)
+
+
+def test_a_peer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipfs.exchange.BLOCK_TIMEOUT_S", 0.0)
+    there = BlockStore(tmp_path / "there")
+    cid = there.add(CONTENT)
+    with serve(Peer(there)) as slow, pytest.raises(FetchFailed, match="the block was not here after 0 s"):
+        Exchange(BlockStore(tmp_path / "here"), [slow]).fetch(cid)

@@ -1,18 +1,25 @@
 """The engine of one stage. `step()` shows the whole: schedule, run, hand out."""
 
+import time
+from collections.abc import Sequence
+
+import torch
 from tokenizers import Tokenizer
 
-from worker.engine.cache import CacheManager
+from worker.engine.cache import BLOCK_TOKENS, CacheManager
 from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
 from worker.engine.runner import Payload, Runner
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
+from worker.engine.stats import EngineStats
+from worker.errors import WorkerError
 from worker.model.stage import Stage
+from worker.sampling import Logits
 
 
 class Engine:
-    """Runs all sessions of one stage, one forward a step. To be used from one thread.
+    """Runs all sessions of one stage, in one forward a step. To be used from one thread.
 
     An error about one session closes that session and leaves the others as they were.
     """
@@ -20,11 +27,18 @@ class Engine:
     def __init__(self, stage: Stage, limits: EngineLimits, tokenizer: Tokenizer | None = None) -> None:
         """`tokenizer` is needed at the last stage for sessions with stop strings."""
         self.limits = limits
+        self.stats = EngineStats()
         self._stage = stage
         self._tokenizer = tokenizer
-        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes)
-        self._scheduler = Scheduler(limits.prefill_chunk_tokens, samples=stage.is_last)
-        self._runner = Runner(stage, limits.prefill_chunk_tokens)
+        block_bytes = BLOCK_TOKENS * stage.bytes_per_token if stage.packs else 0
+        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes, block_bytes)
+        self._scheduler = Scheduler(
+            limits.prefill_chunk_tokens,
+            limits.mixed_prefill_tokens,
+            limits.max_sessions if stage.packs else 1,
+            samples=stage.is_last,
+        )
+        self._runner = Runner(stage, limits.prefill_chunk_tokens, self._cache.num_blocks * BLOCK_TOKENS)
         self._sessions: dict[bytes, SessionSpec] = {}
         self._generations: dict[bytes, Generation] = {}
 
@@ -60,10 +74,11 @@ class Engine:
         if session_id in self._sessions:
             raise InvalidSession(f"session {session_id.hex()} is already open")
         self._check_spec(spec)
-        self._cache.allocate(session_id, self._runner.session_bytes(spec.num_prompt_tokens, spec.max_positions))
+        bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
+        self._cache.allocate(session_id, bytes_besides, spec.max_positions)
         self._sessions[session_id] = spec
         self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions)
-        self._runner.open(session_id, spec.max_positions)
+        self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)
 
@@ -86,20 +101,18 @@ class Engine:
         self._scheduler.feed(session_id, len(inputs))
 
     def step(self) -> list[StageOutput]:
-        """Run the next forward, if any input waits, and return what it made (a prompt's early chunks make no token)."""
-        chunk = self._scheduler.schedule()
-        if chunk is None:
+        """Run the next forward over all that waits, and return what it made (a prompt's early chunks make no token)."""
+        chunks = self._scheduler.schedule()
+        if not chunks:
             self.check_integrity()
             return []
-        try:
-            output = self._run(chunk)
-        except Exception as error:  # whatever a model's own code raises: one request must not end the others
-            self.remove(chunk.session_id)
-            failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
-            return [SessionFailed(chunk.session_id, failure)]
-        if isinstance(output, SampledToken) and output.finish_reason is not None:
-            self.remove(chunk.session_id)
-        return [] if output is None else [output]
+        began = time.perf_counter()
+        outputs = self._run(chunks, self._runner.take(chunks))
+        self._count(chunks, time.perf_counter() - began)
+        for output in outputs:
+            if isinstance(output, SampledToken) and output.finish_reason is not None:
+                self.remove(output.session_id)
+        return outputs
 
     def remove(self, session_id: bytes) -> None:
         """Close a session and free all it held; does nothing when it is not open."""
@@ -116,14 +129,47 @@ class Engine:
         self._scheduler.check_integrity()
         self._runner.check_integrity(session_ids)
 
-    def _run(self, chunk: Chunk) -> HiddenRows | SampledToken | None:
-        if not self._stage.is_last:
-            rows = self._runner.run(chunk)
-            return HiddenRows(chunk.session_id, chunk.first_position, chunk.num_tokens, rows)
-        if chunk.first_position + chunk.num_tokens < self._sessions[chunk.session_id].num_prompt_tokens:
-            self._runner.run(chunk)
-            return None
-        return self._generations[chunk.session_id].draw(self._runner.run_logits(chunk))
+    def _run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
+        """Compute chunks. When that fails, each by itself: one request must not end the others."""
+        try:
+            return self._sample(chunks, inputs) if self._stage.is_last else self._pass_on(chunks, inputs)
+        except Exception as error:  # whatever a model's own code raises
+            if len(chunks) > 1:
+                pieces = torch.split(inputs, [chunk.num_tokens for chunk in chunks])
+                pairs = zip(chunks, pieces, strict=True)
+                return [output for chunk, piece in pairs for output in self._run([chunk], piece)]
+            return [self._fail(chunks[0], error)]
+
+    def _count(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        self.stats.count_step(num_prompt_tokens, num_tokens - num_prompt_tokens, len(chunks), seconds)
+
+    def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
+        rows, outputs, begin = self._runner.run(chunks, inputs), list[StageOutput](), 0
+        for chunk in chunks:
+            own = rows[begin : begin + chunk.num_tokens]
+            outputs.append(HiddenRows(chunk.session_id, chunk.first_position, chunk.num_tokens, own))
+            begin += chunk.num_tokens
+        return outputs
+
+    def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
+        outputs = list[StageOutput]()
+        for chunk, logits in zip(chunks, self._runner.run_logits(chunks, inputs), strict=True):
+            if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
+                outputs.append(self._draw(chunk, logits))
+        return outputs
+
+    def _draw(self, chunk: Chunk, logits: Logits) -> StageOutput:
+        try:
+            return self._generations[chunk.session_id].draw(logits)
+        except WorkerError as error:
+            return self._fail(chunk, error)
+
+    def _fail(self, chunk: Chunk, error: Exception) -> SessionFailed:
+        self.remove(chunk.session_id)
+        failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
+        return SessionFailed(chunk.session_id, failure)
 
     def _check_spec(self, spec: SessionSpec) -> None:
         if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:

@@ -1,5 +1,6 @@
 """Owner of every tensor: the stage's weights, the sessions' caches, and the input that waits to be computed."""
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 
@@ -7,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worker.engine.blocks import Run
 from worker.engine.errors import InvalidInput
 from worker.engine.scheduler import Chunk
 from worker.model.cache import StageCache, cache_bytes
+from worker.model.packed import Pool, Segment, cut
 from worker.model.stage import Stage
-from worker.sampling import Logits
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
 TOKEN_ID_BYTES = 4
@@ -20,17 +22,23 @@ TOKEN_ID_BYTES = 4
 class Runner:
     """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
 
-    def __init__(self, stage: Stage, max_chunk_tokens: int) -> None:
+    def __init__(self, stage: Stage, max_chunk_tokens: int, num_slots: int) -> None:
+        """`num_slots`: tokens whose keys and values fit into the pool, where the stage packs sessions."""
         self.stage = stage
         self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
         self._max_chunk_tokens = max_chunk_tokens
+        self._pool = Pool(num_slots)
+        self._slots: dict[bytes, tuple[Run, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
 
-    def session_bytes(self, num_prompt_tokens: int, max_positions: int) -> int:
-        """The most memory a session takes: its keys and values, and a whole prompt waiting in its inbox."""
-        stage = self.stage
-        return num_prompt_tokens * self.row_bytes + cache_bytes(
+    def bytes_besides(self, num_prompt_tokens: int, max_positions: int) -> int:
+        """The most memory a session takes beside its blocks: a whole prompt in its inbox, and a cache of its own where
+        the stage does not pack."""
+        stage, inbox_bytes = self.stage, num_prompt_tokens * self.row_bytes
+        if stage.packs:
+            return inbox_bytes
+        return inbox_bytes + cache_bytes(
             stage.architecture,
             stage.first_layer,
             stage.end_layer,
@@ -39,11 +47,16 @@ class Runner:
             stage.dtype.itemsize,
         )
 
-    def open(self, session_id: bytes, max_positions: int) -> None:
-        self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
+    def open(self, session_id: bytes, max_positions: int, slots: tuple[Run, ...]) -> None:
+        """`slots`: where in the pool the session's tokens go, in order."""
+        if self.stage.packs:
+            self._slots[session_id] = slots
+        else:
+            self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
         self._inboxes[session_id] = deque()
 
     def close(self, session_id: bytes) -> None:
+        self._slots.pop(session_id, None)
         self._caches.pop(session_id, None)
         self._inboxes.pop(session_id, None)
 
@@ -57,19 +70,42 @@ class Runner:
     def put(self, session_id: bytes, inputs: torch.Tensor) -> None:
         self._inboxes[session_id].append(inputs)
 
-    def run(self, chunk: Chunk) -> NDArray[np.uint8]:
-        """Compute a chunk; returns its hidden states as bytes, uint8 [num_tokens, bytes per row] on the CPU."""
-        hidden = self.stage.forward(self._take(chunk), self._caches[chunk.session_id])
+    def take(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """The input of chunks, laid end to end, off their sessions' inboxes."""
+        pieces = [self._take(chunk) for chunk in chunks]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.uint8]:
+        """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
+        if self.stage.packs:
+            hidden = self.stage.forward_packed(inputs, self._segments(chunks), self._pool)
+        else:
+            (chunk,) = chunks
+            hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
         rows: NDArray[np.uint8] = hidden.cpu().contiguous().view(torch.uint8).numpy()
         return rows
 
-    def run_logits(self, chunk: Chunk) -> Logits:
-        """Compute a chunk at the last stage; returns the logits, float32 [vocab_size], after its last position."""
-        logits: Logits = self.stage.forward_logits(self._take(chunk), self._caches[chunk.session_id]).cpu().numpy()
-        return logits
+    def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
+        """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
+        if self.stage.packs:
+            ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
+            last = [end - 1 for end in ends]
+            logits = self.stage.forward_packed_logits(inputs, self._segments(chunks), self._pool, last)
+        else:
+            (chunk,) = chunks
+            logits = self.stage.forward_logits(inputs, self._caches[chunk.session_id]).unsqueeze(0)
+        found: NDArray[np.float32] = logits.cpu().numpy()
+        return found
 
     def check_integrity(self, session_ids: set[bytes]) -> None:
-        assert set(self._caches) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
+        held = self._slots if self.stage.packs else self._caches
+        assert set(held) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
+
+    def _segments(self, chunks: Sequence[Chunk]) -> list[Segment]:
+        return [
+            Segment(chunk.first_position, chunk.num_tokens, cut(self._slots[chunk.session_id], 0, chunk.end))
+            for chunk in chunks
+        ]
 
     def _take(self, chunk: Chunk) -> torch.Tensor:
         """The chunk's inputs off the front of the inbox, whatever the pieces they came in."""

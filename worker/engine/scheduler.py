@@ -1,7 +1,7 @@
 """Whose turn it is. Pure Python: it counts positions and knows neither tensors nor models.
 
-Every session that has input waiting gets one forward in turn; a long prompt is cut into chunks, and between two of its
-chunks every other waiting session has its turn.
+A step takes the next token of every session that has one waiting, and chunks of prompts. While sessions decode, the
+prompts' share of a step is small: a long prompt then takes more steps, and nobody's next token waits for it.
 """
 
 from collections import deque
@@ -12,11 +12,17 @@ from worker.engine.errors import PositionMismatch
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next forward: positions [first_position, first_position + num_tokens) of one session."""
+    """A session's part of a step: its positions [first_position, first_position + num_tokens), the first ones of which
+    are `num_prompt_tokens` of its prompt."""
 
     session_id: bytes
     first_position: int
     num_tokens: int
+    num_prompt_tokens: int
+
+    @property
+    def end(self) -> int:
+        return self.first_position + self.num_tokens
 
 
 @dataclass
@@ -26,13 +32,33 @@ class _Progress:
     num_fed: int = 0
     num_computed: int = 0
 
+    @property
+    def num_waiting(self) -> int:
+        return self.num_fed - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_computed >= self.num_prompt_tokens
+
 
 class Scheduler:
     """Owner of the queue of sessions that have input waiting."""
 
-    def __init__(self, max_chunk_tokens: int, samples: bool) -> None:
-        self._max_chunk_tokens = max_chunk_tokens
+    def __init__(
+        self, max_prefill_tokens: int, max_mixed_prefill_tokens: int, max_sessions: int, *, samples: bool
+    ) -> None:
+        """
+        Args:
+            max_prefill_tokens: prompt tokens in a step while no session decodes.
+            max_mixed_prefill_tokens: prompt tokens in a step while others decode.
+            max_sessions: sessions in a step.
+            samples: whether each position from a prompt's end on needs a step of its own, to draw a token after it.
+        """
+        self._max_prefill_tokens = max_prefill_tokens
+        self._max_decode_tokens = 1 if samples else max_prefill_tokens
         self._samples = samples
+        self._max_mixed_prefill_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
+        self._max_sessions = max_sessions
         self._sessions: dict[bytes, _Progress] = {}
         self._waiting: deque[bytes] = deque()
 
@@ -55,35 +81,49 @@ class Scheduler:
 
     def feed(self, session_id: bytes, num_tokens: int) -> None:
         progress = self._sessions[session_id]
-        if progress.num_fed == progress.num_computed:
+        if not progress.num_waiting:
             self._waiting.append(session_id)
         progress.num_fed += num_tokens
 
-    def schedule(self) -> Chunk | None:
-        """The next chunk to compute, or None when nothing waits. The session goes to the end of the queue."""
-        if not self._waiting:
-            return None
-        session_id = self._waiting.popleft()
-        progress = self._sessions[session_id]
-        chunk = Chunk(session_id, progress.num_computed, self._num_tokens_next(progress))
-        progress.num_computed += chunk.num_tokens
-        if progress.num_computed < progress.num_fed:
-            self._waiting.append(session_id)
-        return chunk
+    def schedule(self) -> list[Chunk]:
+        """The next step's chunks, one per session, decoding sessions first; empty when nothing waits.
+
+        Who had a turn goes to the end of the queue. Prompts have theirs in the queue's order, as far as tokens go.
+        """
+        decoding = [name for name in self._waiting if self._sessions[name].is_decoding]
+        prompts = [name for name in self._waiting if not self._sessions[name].is_decoding]
+        chunks = [self._take(name, self._max_decode_tokens) for name in decoding[: self._max_sessions]]
+        budget = self._prefill_budget()
+        for name in prompts[: self._max_sessions - len(chunks)]:
+            if budget:
+                chunks.append(self._take(name, budget))
+                budget -= chunks[-1].num_tokens
+        return chunks
 
     def remove(self, session_id: bytes) -> None:
         if self._sessions.pop(session_id, None) is not None and session_id in self._waiting:
             self._waiting.remove(session_id)
 
     def check_integrity(self) -> None:
-        waiting = {key for key, progress in self._sessions.items() if progress.num_computed < progress.num_fed}
+        waiting = {session_id for session_id, progress in self._sessions.items() if progress.num_waiting}
         assert waiting == set(self._waiting), "the queue and the counts differ"
         assert len(waiting) == len(self._waiting), "a session waits twice"
 
-    def _num_tokens_next(self, progress: _Progress) -> int:
-        num_waiting = min(progress.num_fed - progress.num_computed, self._max_chunk_tokens)
-        if not self._samples:
-            return num_waiting
-        # Logits are taken after the last position of a chunk, and from the prompt's end on each position needs its own.
-        num_left_in_prompt = progress.num_prompt_tokens - progress.num_computed
-        return min(num_waiting, max(num_left_in_prompt, 1))
+    def _prefill_budget(self) -> int:
+        if any(progress.is_decoding for progress in self._sessions.values()):
+            return self._max_mixed_prefill_tokens
+        return self._max_prefill_tokens
+
+    def _take(self, session_id: bytes, max_tokens: int) -> Chunk:
+        """Count a session's next positions as computed, and send it to the end of the queue if more wait."""
+        progress = self._sessions[session_id]
+        num_tokens = min(progress.num_waiting, max_tokens)
+        if self._samples and not progress.is_decoding:
+            num_tokens = min(num_tokens, progress.num_prompt_tokens - progress.num_computed)
+        num_prompt_tokens = max(0, min(num_tokens, progress.num_prompt_tokens - progress.num_computed))
+        chunk = Chunk(session_id, progress.num_computed, num_tokens, num_prompt_tokens)
+        progress.num_computed += num_tokens
+        self._waiting.remove(session_id)
+        if progress.num_waiting:
+            self._waiting.append(session_id)
+        return chunk

@@ -20,13 +20,15 @@ class EngineLimits:
         max_sessions: sessions open at once.
         max_context_tokens: prompt and output of one session together.
         max_cache_bytes: what all open sessions may take for keys, values and input not yet computed.
-        prefill_chunk_tokens: the most tokens in one forward; few, so that stages overlap and no session waits long.
+        prefill_chunk_tokens: the most prompt tokens in one step; few, so that stages overlap and no session waits long.
+        mixed_prefill_tokens: the same for steps in which other sessions wait for their next token.
     """
 
     max_sessions: int
     max_context_tokens: int
     max_cache_bytes: int
     prefill_chunk_tokens: int = 512
+    mixed_prefill_tokens: int = 64
 
 
 @dataclass(frozen=True)

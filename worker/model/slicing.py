@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from worker.errors import WorkerError
 from worker.model.architecture import Architecture, Shard
+from worker.model.packed import Batch
 
 
 class StageLoadError(WorkerError):
@@ -46,10 +47,11 @@ def without_progress_bars() -> Iterator[None]:
 
 
 class Seam:
-    """Where a slice was cut out: holds what comes in and what goes out during one forward."""
+    """Where a slice was cut out: holds what comes in and what goes out during one forward, and what it is about."""
 
     def __init__(self, layer_output_length: int | None) -> None:
         self.received: torch.Tensor | None = None
+        self.batch: Batch | None = None
         self._output: torch.Tensor | None = None
         self._layer_output_length = layer_output_length
 

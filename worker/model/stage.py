@@ -1,7 +1,7 @@
 """A stage: the layers [first_layer, end_layer) of a model, run by transformers' own modules and forward."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from transformers import PreTrainedModel
 
 from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
+from worker.model.packed import ATTENTION, Batch, Pool, Segment, attach
+from worker.model.packing import pack_linears
 from worker.model.slicing import Seam, load_slice, stage_shards
+from worker.model.trial import packs_as_alone
 
 _NUM_TIMED_RUNS = 3
 
@@ -23,6 +26,9 @@ class Stage:
 
     With first_layer == 0 its input is token ids, otherwise hidden states; with end_layer == num_layers its output is
     logits, otherwise hidden states. Not thread-safe: one forward at a time.
+
+    Attributes:
+        packs: whether `forward_packed` computes the same as `forward`; a few architectures only run one by one.
     """
 
     def __init__(
@@ -37,6 +43,11 @@ class Stage:
         self._base_model = model.get_submodule(architecture.base_model_path)
         self._seam = seam
         self._takes_position_ids = _accepts(self._base_model.forward, "position_ids")
+        self._own_attention = model.config._attn_implementation
+        self._windows = [layer.window for layer in architecture.layer_caches]
+        pack_linears(model)
+        attach(model, seam)
+        self.packs = packs_as_alone(self)
 
     @property
     def is_first(self) -> bool:
@@ -50,6 +61,12 @@ class Stage:
     def shards(self) -> frozenset[Shard]:
         return stage_shards(self.architecture, self.first_layer, self.end_layer)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Keys and values of one token in all layers of the stage."""
+        layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
+        return sum(layer.elements_per_token for layer in layers) * self.dtype.itemsize
+
     @classmethod
     def load(
         cls,
@@ -62,7 +79,8 @@ class Stage:
     ) -> "Stage":
         """Load a stage from local safetensors files that hold (at least) the tensors of its shards, by original name.
 
-        Weights already in `dtype` stay memory-mapped; others are converted. Other tensors in the files are not read.
+        Weights already in `dtype` stay memory-mapped, but for those that are laid out anew (`packing`); others are
+        converted. Other tensors in the files are not read.
 
         Raises:
             StageLoadError: a weight of the stage is absent, has another shape, or lies twice in the files.
@@ -79,8 +97,8 @@ class Stage:
 
     def measure_s_per_token(self) -> float:
         """Seconds of one decode forward. The runs before the timed one also bring mapped weights into memory."""
-        inputs = torch.zeros(1, dtype=torch.long) if self.is_first else torch.zeros(1, self.architecture.hidden_size)
-        inputs = inputs.to(self.device, torch.long if self.is_first else self.dtype)
+        shape = (1,) if self.is_first else (1, self.architecture.hidden_size)
+        inputs = torch.zeros(shape, dtype=torch.long if self.is_first else self.dtype, device=self.device)
         cache = self.new_cache(_NUM_TIMED_RUNS + 1, 1)
         run = self.forward_logits if self.is_last else self.forward
         durations = []
@@ -100,20 +118,58 @@ class Stage:
 
         `inputs` are token ids [tokens] (int64) at the first stage, hidden states [tokens, hidden_size] after it.
         """
-        self._run(self._base_model, inputs, cache)
-        hidden = self._seam.take_output()
-        return hidden[0]
+        self._run_alone(self._base_model, inputs, cache)
+        return self._seam.take_output()[0]
 
     @torch.inference_mode()
     def forward_logits(self, inputs: torch.Tensor, cache: StageCache) -> torch.Tensor:
         """As `forward`, at the last stage: the logits [vocab_size], float32, that follow the last of the tokens."""
-        output = self._run(self._model, inputs, cache, logits_to_keep=1)
+        output = self._run_alone(self._model, inputs, cache, logits_to_keep=1)
         self._seam.take_output()
         logits: torch.Tensor = output.logits
         return logits[0, -1].float()
 
-    def _run(self, module: nn.Module, inputs: torch.Tensor, cache: StageCache, **kwargs: Any) -> Any:
-        num_new, first = inputs.shape[0], cache.num_tokens
+    @torch.inference_mode()
+    def forward_packed(self, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool) -> torch.Tensor:
+        """Run the next tokens of many sessions, laid end to end; returns hidden states [tokens, hidden_size].
+
+        `inputs` as in `forward`. The sessions' keys and values are in `pool`, where their segments say.
+        """
+        self._run_packed(self._base_model, inputs, segments, pool)
+        return self._seam.take_output()[0]
+
+    @torch.inference_mode()
+    def forward_packed_logits(
+        self, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, rows: Sequence[int]
+    ) -> torch.Tensor:
+        """As `forward_packed`, at the last stage: the logits [len(rows), vocab_size], float32, after these tokens."""
+        kept = torch.tensor(rows, device=self.device)
+        output = self._run_packed(self._model, inputs, segments, pool, logits_to_keep=kept)
+        self._seam.take_output()
+        logits: torch.Tensor = output.logits[0]
+        if len(logits) != len(kept):  # a model without `logits_to_keep` gives them all
+            logits = logits[kept]
+        return logits.float()
+
+    def _run_alone(self, module: nn.Module, inputs: torch.Tensor, cache: StageCache, **kwargs: Any) -> Any:
+        self._attend_with(self._own_attention)
+        positions = torch.arange(cache.num_tokens, cache.num_tokens + len(inputs), device=self.device)
+        output = self._run(module, inputs, positions, past_key_values=cache, **kwargs)
+        cache.advance(len(inputs))
+        return output
+
+    def _run_packed(
+        self, module: nn.Module, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, **kwargs: Any
+    ) -> Any:
+        self._attend_with(ATTENTION)
+        batch = Batch(pool, segments, self._windows, self.device)
+        self._seam.batch = batch
+        try:
+            return self._run(module, inputs, batch.positions, past_key_values=batch, **kwargs)
+        finally:
+            self._seam.batch = None
+
+    def _run(self, module: nn.Module, inputs: torch.Tensor, positions: torch.Tensor, **kwargs: Any) -> Any:
         batch = inputs.unsqueeze(0)
         if self.is_first:
             kwargs["input_ids"] = batch
@@ -121,11 +177,15 @@ class Stage:
             kwargs["inputs_embeds"] = batch
             self._seam.received = batch
         if self._takes_position_ids:
-            kwargs["position_ids"] = torch.arange(first, first + num_new, device=self.device).unsqueeze(0)
-        output = module(past_key_values=cache, use_cache=True, return_dict=True, **kwargs)
+            kwargs["position_ids"] = positions.unsqueeze(0)
+        output = module(use_cache=True, return_dict=True, **kwargs)
         self._seam.received = None
-        cache.advance(num_new)
         return output
+
+    def _attend_with(self, implementation: str) -> None:
+        config = self._model.config
+        if config._attn_implementation != implementation:
+            config._attn_implementation = implementation
 
 
 def _read_tensors(

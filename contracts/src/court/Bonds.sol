@@ -50,16 +50,17 @@ abstract contract Bonds is IDisputeCourt, ReentrancyGuardTransient {
         token.pull(msg.sender, amount);
     }
 
-    /// @dev Takes stake, gives `owed` of it (what there is) to `to` and the rest to the treasury.
+    /// @dev Takes stake, gives `owed` of it to `to` and the rest to the treasury. Where there is less than `amount` to take, both get
+    /// less: what a fine costs must not depend on how much is left.
     function _slash(address operator, uint256 amount, address to, uint256 owed)
         internal
         returns (uint128 taken, uint128 given)
     {
         // casting to 'uint128' is safe because amounts here are shares of stakes of 128 bits, or costs of 96 bits and their fines
-        // forge-lint: disable-next-line(unsafe-typecast)
+        // forge-lint: disable-start(unsafe-typecast)
         taken = nodes.slash(operator, uint128(amount), address(this));
-        // forge-lint: disable-next-line(unsafe-typecast)
-        given = owed < taken ? uint128(owed) : taken;
+        given = uint128(taken < amount ? owed * taken / amount : owed);
+        // forge-lint: disable-end(unsafe-typecast)
         balanceOf[to] += given;
         balanceOf[treasury] += taken - given;
     }

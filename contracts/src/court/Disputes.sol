@@ -15,6 +15,7 @@ abstract contract Disputes is BadRecords {
     uint48 internal immutable OPENING_PERIOD;
     uint16 internal immutable CAP_BPS;
     uint96 internal immutable DISPUTE_BOND;
+    uint256 private immutable LONGEST_DISPUTE;
 
     mapping(bytes32 id => Dispute) internal _disputes;
     mapping(bytes32 id => Bond[]) internal _bonds;
@@ -22,11 +23,17 @@ abstract contract Disputes is BadRecords {
     mapping(bytes32 assignment => mapping(uint32 chunk => bytes32)) public override disputeOver;
     /// @inheritdoc IComputeDisputes
     mapping(bytes32 assignment => bool) public override isConvicted;
+    /// @inheritdoc IComputeDisputes
+    mapping(bytes32 id => bytes32) public override disputeBefore;
+    mapping(address accused => bytes32 id) private _newestAgainst;
 
     constructor(IJury jury_, DisputeParameters memory p) {
         jury = jury_;
         (DISPUTE_PERIOD, OPENING_PERIOD) = (p.disputePeriod, p.openingPeriod);
         (CAP_BPS, DISPUTE_BOND) = (p.capBps, p.disputeBond);
+        IJury.Parameters memory j = jury_.parameters();
+        uint256 round = uint256(j.drawPeriod) + j.commitPeriod + j.revealPeriod + j.appealPeriod;
+        LONGEST_DISPUTE = p.openingPeriod + round * j.maxRounds;
     }
 
     /// @inheritdoc IComputeDisputes
@@ -43,6 +50,8 @@ abstract contract Disputes is BadRecords {
         if (isConvicted[assignment]) revert DisputeCourtAlreadyConvicted(assignment);
         id = _nextId(assignment, chunk);
         disputeOver[assignment][chunk] = id;
+        disputeBefore[id] = _newestAgainst[charge.accused];
+        _newestAgainst[charge.accused] = id;
 
         uint96 cap = _capOf(charge.accused);
         Dispute storage self = _disputes[id];
@@ -51,8 +60,9 @@ abstract contract Disputes is BadRecords {
         (self.payer, self.cost) = (charge.payer, charge.cost);
         self.assignment = assignment;
         emit DisputeOpened(id, charge.accused, msg.sender, assignment, charge.receipt, chunk, cap, DISPUTE_BOND);
-        _putUp(id, DISPUTE_BOND);
+        // The jury knows the dispute before the token is in control: the accused may answer at once.
         jury.open(id, charge, msg.sender);
+        _putUp(id, DISPUTE_BOND);
     }
 
     /// @inheritdoc IComputeDisputes
@@ -103,6 +113,14 @@ abstract contract Disputes is BadRecords {
             revert DisputeCourtAlreadyDisputed(last);
         }
         return keccak256(abi.encode(assignment, chunk, last));
+    }
+
+    /// @dev No dispute ends later for it: the one before was opened no later and lasts no longer.
+    function _checkTurn(bytes32 id) internal view {
+        bytes32 earlier = disputeBefore[id];
+        Dispute storage before = _disputes[earlier];
+        if (earlier == 0 || before.phase == Phase.Ended) return;
+        if (block.timestamp < before.openedAt + LONGEST_DISPUTE) revert DisputeCourtNotNext(id, earlier);
     }
 
     function _capOf(address accused) private view returns (uint96) {

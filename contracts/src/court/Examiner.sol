@@ -45,11 +45,12 @@ contract Examiner is IExaminer {
         (charge.assignment, charge.receipt) = _checkEvidence(evidence, chunk);
         bytes32 ordered = LEDGER.hashRequest(request);
         if (ordered != evidence.assignment.request) revert ExaminerUnrelated(evidence.assignment.request, ordered);
+        (charge.firstLayer, charge.endLayer) = (evidence.assignment.firstLayer, evidence.assignment.endLayer);
+        if (charge.firstLayer >= charge.endLayer) revert ExaminerNoLayers(charge.firstLayer, charge.endLayer);
         charge.accused = evidence.assignment.node;
         charge.gateway = evidence.gateway;
         charge.cost = evidence.receipt.cost < type(uint96).max ? uint96(evidence.receipt.cost) : type(uint96).max;
         charge.endedAt = _endedAt(evidence.receipt.finishedAt, evidence.assignment.deadline);
-        (charge.firstLayer, charge.endLayer) = (evidence.assignment.firstLayer, evidence.assignment.endLayer);
         charge.numericProfile = evidence.assignment.numericProfile;
         // A session's id begins with its payer.
         charge.payer = address(uint160(uint256(request.session) >> 96));
@@ -64,8 +65,8 @@ contract Examiner is IExaminer {
         return endedAt < type(uint48).max ? uint48(endedAt) : type(uint48).max;
     }
 
-    /// @dev Checks that the gateway ordered the work, that the node signed the receipt for it, and that the records are the ones
-    /// behind the receipt.
+    /// @dev Checks that the gateway that is named ordered the work, that the node signed the receipt for it, and that the records
+    /// are the ones behind the receipt. The assignment does not name its gateway: another can sign it too.
     function _checkEvidence(Evidence calldata evidence, uint256 index)
         private
         view

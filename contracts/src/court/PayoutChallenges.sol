@@ -15,7 +15,8 @@ abstract contract PayoutChallenges is Bonds {
     uint96 internal immutable CHALLENGE_BOND;
     uint256 internal immutable FINE_BPS;
 
-    mapping(bytes32 receipt => Challenge) internal _challenges;
+    /// @dev Anybody can sign the acceptance of any receipt and owe for it: one gateway's challenge says nothing about another's.
+    mapping(address gateway => mapping(bytes32 receipt => Challenge)) internal _challenges;
 
     constructor(Parameters memory p) {
         (CHALLENGE_PERIOD, ANSWER_PERIOD) = (p.challengePeriod, p.answerPeriod);
@@ -30,21 +31,20 @@ abstract contract PayoutChallenges is Bonds {
     {
         bytes32 digest = ledger.hashReceipt(receipt);
         _checkSignedBy(gateway, ledger.hashAcceptance(digest), acceptance);
-        Challenge storage self = _challenges[digest];
+        Challenge storage self = _challenges[gateway][digest];
         if (self.challenger != address(0)) revert DisputeCourtAlreadyChallenged(digest);
         if (receipt.cost == 0 || receipt.cost > type(uint96).max) revert DisputeCourtNothingOwed(digest);
         IInferenceLedger.DirectClaim memory claim = ledger.directClaim(receipt.assignment);
-        // A claim that fell left nothing paid: its amount is zero.
-        if (claim.amount != 0) revert DisputeCourtClaimedDirectly(digest);
+        // A claim that has ended may have been paid in part, or, when it fell, not at all: its amount is what was paid.
+        if (claim.paysAt != 0 || claim.amount >= receipt.cost) revert DisputeCourtClaimedDirectly(digest);
         uint256 until = uint256(receipt.finishedAt) + CHALLENGE_PERIOD;
         if (block.timestamp > until) revert DisputeCourtTooLate(digest, until);
 
         self.challenger = msg.sender;
         self.decidedAt = uint48(block.timestamp) + ANSWER_PERIOD;
-        self.gateway = gateway;
         // casting to 'uint96' is safe because larger costs were refused above
         // forge-lint: disable-next-line(unsafe-typecast)
-        self.amount = uint96(receipt.cost);
+        self.amount = uint96(receipt.cost) - claim.amount;
         self.node = receipt.node;
         emit PayoutChallenged(digest, gateway, receipt.node, msg.sender, self.amount, CHALLENGE_BOND, self.decidedAt);
         _pullBond(CHALLENGE_BOND);
@@ -52,43 +52,45 @@ abstract contract PayoutChallenges is Bonds {
 
     /// @inheritdoc IDisputeCourt
     function answerChallenge(bytes32 receipt, IInferenceLedger.Inclusion calldata inclusion) external override {
-        Challenge storage self = _open(receipt);
+        Challenge storage self = _open(inclusion.gateway, receipt);
         // A payout's highest 160 bits are its node.
         // forge-lint: disable-next-item(unsafe-typecast)
-        bool shown = inclusion.gateway == self.gateway && inclusion.receipt == receipt && inclusion.cost == self.amount
-            && ledger.isIncluded(inclusion)
+        bool shown = inclusion.receipt == receipt && inclusion.cost >= self.amount && ledger.isIncluded(inclusion)
             && address(uint160(inclusion.payouts[inclusion.payoutIndex] >> 96)) == self.node;
         if (!shown) revert DisputeCourtNotIncluded(receipt);
+        // A gateway that pays only when it is challenged shall not win what that cost.
+        (, uint32 settledAt) = ledger.anchor(inclusion.gateway, inclusion.slot);
+        address to = settledAt < self.decidedAt - ANSWER_PERIOD ? msg.sender : self.challenger;
         self.decidedAt = 0;
-        balanceOf[msg.sender] += CHALLENGE_BOND;
-        emit ChallengeAnswered(receipt, msg.sender);
+        balanceOf[to] += CHALLENGE_BOND;
+        emit ChallengeAnswered(receipt, inclusion.gateway, to);
     }
 
     /// @inheritdoc IDisputeCourt
-    function decideChallenge(bytes32 receipt) external override nonReentrant {
-        Challenge storage self = _open(receipt);
+    function decideChallenge(address gateway, bytes32 receipt) external override nonReentrant {
+        Challenge storage self = _open(gateway, receipt);
         if (block.timestamp < self.decidedAt) revert DisputeCourtStillOpen(receipt, self.decidedAt);
         self.decidedAt = 0;
         balanceOf[self.challenger] += CHALLENGE_BOND;
         uint256 amount = self.amount;
         uint256 fined = amount + amount * FINE_BPS / ALL_BPS;
-        (uint128 taken, uint128 paid) = _slash(self.gateway, fined, self.node, amount);
-        nodes.recordLoss(self.gateway, amount);
-        emit ChallengeUpheld(receipt, self.gateway, self.node, taken, paid);
+        (uint128 taken, uint128 paid) = _slash(gateway, fined, self.node, amount);
+        nodes.recordLoss(gateway, amount);
+        emit ChallengeUpheld(receipt, gateway, self.node, taken, paid);
     }
 
     /// @inheritdoc IDisputeCourt
-    function challenge(bytes32 receipt) external view override returns (Challenge memory) {
-        return _challenges[receipt];
+    function challenge(address gateway, bytes32 receipt) external view override returns (Challenge memory) {
+        return _challenges[gateway][receipt];
     }
 
     /// @inheritdoc IDisputeCourt
-    function isChallenged(bytes32 receipt) external view override returns (bool) {
-        return _challenges[receipt].challenger != address(0);
+    function isChallenged(address gateway, bytes32 receipt) external view override returns (bool) {
+        return _challenges[gateway][receipt].challenger != address(0);
     }
 
-    function _open(bytes32 receipt) private view returns (Challenge storage self) {
-        self = _challenges[receipt];
+    function _open(address gateway, bytes32 receipt) private view returns (Challenge storage self) {
+        self = _challenges[gateway][receipt];
         if (self.decidedAt == 0) revert DisputeCourtNoChallenge(receipt);
     }
 }

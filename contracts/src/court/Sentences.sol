@@ -6,9 +6,11 @@ import {IJury} from "../interfaces/IJury.sol";
 import {Disputes} from "./Disputes.sol";
 
 /// @title Sentences: what a verdict costs, and who gets it
-/// @notice The harmed payer comes first, then who found it out, then the jurors; the rest is the treasury's. A node that has
-/// friends accuse it, to save its stake from worse, gets three quarters of it back at most: half as payer, half of the rest as
-/// challenger; and pays jurors.
+/// @notice The harmed payer comes first, then who found it out, then the jurors; the rest is the treasury's. Of a warning the
+/// jurors are paid first: accused and payer alone say what the work cost. A node that has friends accuse it, to save its stake from
+/// worse, gets less than two thirds of what a conviction takes back, a quarter as payer and half of the rest as challenger at most, and
+/// less than half of what a warning takes; but nothing of what an earlier dispute may take, since disputes against one node end in
+/// their order.
 abstract contract Sentences is Disputes {
     uint96 internal immutable JUROR_FEE;
     uint96 internal immutable JUROR_PENALTY;
@@ -34,6 +36,7 @@ abstract contract Sentences is Disputes {
         } else {
             revert DisputeCourtWrongPhase(id, self.phase);
         }
+        _checkTurn(id);
         (self.phase, self.verdict) = (Phase.Ended, verdict);
 
         uint256 fees = right.length * JUROR_FEE;
@@ -74,7 +77,7 @@ abstract contract Sentences is Disputes {
         taken = _take(self.accused, amount);
         left = taken;
         if (isFirst) {
-            left -= _refund(id, self, taken / 2);
+            left -= _refund(id, self, taken / 4);
             uint256 reward = left * REWARD_BPS / ALL_BPS;
             _award(id, self.challenger, reward);
             left -= reward;
@@ -83,12 +86,14 @@ abstract contract Sentences is Disputes {
         nodes.jail(self.accused, uint48(block.timestamp) + JAIL_PERIOD);
     }
 
-    /// @dev The work was not good enough to be paid, and the accused bears the costs of having it measured.
+    /// @dev The work was not good enough to be paid: that costs what it was paid, twice, and the costs of having it measured.
     function _warn(bytes32 id, Dispute storage self, uint256 fees) private returns (uint128 taken, uint256 left) {
         bool isOwed = !isRefunded[self.assignment] && !isConvicted[self.assignment];
-        uint256 amount = isOwed ? self.cost + fees : fees;
+        uint256 amount = isOwed ? 2 * uint256(self.cost) + fees : fees;
         taken = _take(self.accused, amount < self.cap ? amount : self.cap);
-        left = isOwed ? taken - _refund(id, self, taken) : taken;
+        left = taken;
+        // The cost is what accused and payer made of it: half of what the jurors leave of the stake is refunded.
+        if (isOwed && taken > fees) left -= _refund(id, self, (taken - fees) / 2);
         nodes.recordLoss(self.accused, self.cost);
     }
 

@@ -34,10 +34,11 @@ interface IComputeDisputes is IDisputeCourt {
     }
 
     /// @notice Periods in seconds, amounts in base units, shares in basis points.
-    /// @param disputePeriod Between the end of the work and the last dispute over it: as long as nodes must keep its bytes.
+    /// @param disputePeriod Between the end of the work and the last dispute over it. Nodes must keep its bytes until the opening
+    /// period after that is over.
     /// @param openingPeriod The accused's time to publish the bytes.
-    /// @param capBps What a conviction costs: this share of the stake that the accused had when the dispute was opened. Nothing
-    /// costs more.
+    /// @param capBps What a conviction costs: this share of the stake that the accused had when the dispute was opened. No
+    /// dispute costs more.
     /// @param disputeBond The challenger's bond. It alone pays every juror of every round.
     /// @param jurorFee What a juror who was right earns.
     /// @param jurorPenalty What a juror who was wrong or silent loses of its stake.
@@ -118,6 +119,8 @@ interface IComputeDisputes is IDisputeCourt {
     error DisputeCourtTooLittleStake(address operator, uint256 cap, uint256 minimum);
     error DisputeCourtWrongPhase(bytes32 dispute, Phase phase);
     error DisputeCourtNotAccused(bytes32 dispute, address account);
+    /// @notice An earlier dispute against the same node is executed first.
+    error DisputeCourtNotNext(bytes32 dispute, bytes32 earlier);
     /// @notice The step is possible from `from` on and before `until`, Unix times in seconds.
     error DisputeCourtNotNow(bytes32 dispute, uint256 from, uint256 until);
 
@@ -143,7 +146,9 @@ interface IComputeDisputes is IDisputeCourt {
     /// allowance. It is lost to the jurors if the verdict is the same again.
     function appeal(bytes32 id) external;
 
-    /// @notice Ends a dispute whose time is over, and executes the verdict. Anyone may.
+    /// @notice Ends a dispute whose time is over, and executes the verdict. Anyone may. Disputes against one node end in the order in
+    /// which they were opened, so that it can't have friends win its stake while it waits for a verdict; one that nobody ends is
+    /// passed when it has lasted as long as any can.
     function finalize(bytes32 id) external;
 
     /// @notice What reads evidence for this court.
@@ -167,6 +172,9 @@ interface IComputeDisputes is IDisputeCourt {
     function disputeOver(bytes32 assignment, uint32 chunk) external view returns (bytes32 id);
 
     function dispute(bytes32 id) external view returns (Dispute memory);
+
+    /// @notice Dispute against the same node that was opened before this one; zero when there was none.
+    function disputeBefore(bytes32 id) external view returns (bytes32);
 
     /// @notice What was put up for a round of a dispute.
     function bond(bytes32 id, uint8 round) external view returns (Bond memory);

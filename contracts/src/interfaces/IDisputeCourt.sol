@@ -12,14 +12,14 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// shows that it paid it, or pays it from its stake.
 ///
 /// Who is owed something has a balance here and withdraws it. Always: token balance = sum of balances + bonds of open
-/// challenges. Nobody owns this contract or can change it. Every challenge ends by itself: no silence keeps it open.
+/// challenges and disputes. Nobody owns this contract or can change it. Every challenge ends by itself: no silence keeps it open.
 interface IDisputeCourt {
     /// @notice Periods in seconds, amounts in base units, shares in basis points.
     /// @param challengePeriod Between the end of the work and the last challenge of its payout.
     /// @param answerPeriod Between a challenge and its decision.
     /// @param evidencePeriod How long after its retirement a signer's words still count against its operator.
     /// @param jailPeriod How long who equivocated stays out of work.
-    /// @param challengeBond Put up with a challenge; lost to who answers it.
+    /// @param challengeBond Put up with a challenge; lost to who answers it by an earlier batch.
     /// @param equivocationBps Share of the stake that equivocation costs.
     /// @param rewardBps Share of what equivocation costs that goes to who proved it.
     /// @param fineBps What an unpaid receipt costs its gateway besides the receipt's cost, as a share of that.
@@ -37,15 +37,13 @@ interface IDisputeCourt {
     /// @notice A challenge of a payout. It stays when it has ended, so that no receipt is paid twice.
     /// @param challenger Who put up the bond.
     /// @param decidedAt Unix time, in seconds, from which it can be decided; zero when it has ended.
-    /// @param gateway Operator that accepted the receipt.
-    /// @param amount Cost of the receipt.
+    /// @param amount Cost of the receipt, less what a direct claim was paid of it.
     /// @param node Operator that made it.
     struct Challenge {
         address challenger;
         uint48 decidedAt;
-        address gateway;
-        uint96 amount;
         address node;
+        uint96 amount;
     }
 
     event Withdrawn(address indexed account, uint256 amount);
@@ -63,11 +61,11 @@ interface IDisputeCourt {
         uint96 bond,
         uint48 decidedAt
     );
-    /// @notice The receipt was paid; the bond went to who showed it.
-    event ChallengeAnswered(bytes32 indexed receipt, address indexed by);
+    /// @notice The receipt was paid; the bond went to `to`.
+    event ChallengeAnswered(bytes32 indexed receipt, address indexed gateway, address indexed to);
     /// @notice The receipt was not paid; the gateway's stake did.
     /// @param taken What was taken from the gateway's stake.
-    /// @param paid What of it went to the node.
+    /// @param paid What of it went to the node: less than it is owed when there was not enough for its pay and the fine.
     event ChallengeUpheld(
         bytes32 indexed receipt, address indexed gateway, address indexed node, uint128 taken, uint128 paid
     );
@@ -81,7 +79,7 @@ interface IDisputeCourt {
     error DisputeCourtNotSignedBy(address operator, address signer);
     error DisputeCourtAlreadyProved(address operator, bytes32 assignment);
     error DisputeCourtAlreadyChallenged(bytes32 receipt);
-    /// @notice The node claims the receipt from the session, or was paid from there.
+    /// @notice The node claims the receipt from the session, or was paid all of it from there.
     error DisputeCourtClaimedDirectly(bytes32 receipt);
     error DisputeCourtNothingOwed(bytes32 receipt);
     error DisputeCourtTooLate(bytes32 receipt, uint256 until);
@@ -105,11 +103,12 @@ interface IDisputeCourt {
     /// @param acceptance Signature over the acceptance of the receipt, by the gateway's operator or its signer.
     function challengePayout(address gateway, InferenceReceipt calldata receipt, bytes calldata acceptance) external;
 
-    /// @notice Ends a challenge by showing the receipt in a batch that the gateway settled. The bond goes to the caller.
+    /// @notice Ends a challenge by showing the receipt in a batch that the gateway settled. The bond goes to the caller, or back to
+    /// the challenger when the batch came no earlier than the challenge.
     function answerChallenge(bytes32 receipt, IInferenceLedger.Inclusion calldata inclusion) external;
 
     /// @notice Decides a challenge that nobody answered in time: the gateway's stake pays. Anyone may call.
-    function decideChallenge(bytes32 receipt) external;
+    function decideChallenge(address gateway, bytes32 receipt) external;
 
     /// @notice Token of bonds, rewards and stakes.
     function token() external view returns (IERC20);
@@ -126,11 +125,12 @@ interface IDisputeCourt {
     /// @notice What an account is owed.
     function balanceOf(address account) external view returns (uint256);
 
-    /// @notice Challenge of a receipt's payout (EIP-712 digest); all zero when there never was one.
-    function challenge(bytes32 receipt) external view returns (Challenge memory);
+    /// @notice Challenge of a receipt's payout (EIP-712 digest) by a gateway; all zero when there never was one.
+    function challenge(address gateway, bytes32 receipt) external view returns (Challenge memory);
 
-    /// @notice Whether a receipt's payout was ever challenged: then it is not paid by a direct claim.
-    function isChallenged(bytes32 receipt) external view returns (bool);
+    /// @notice Whether a receipt's payout by a gateway was ever challenged: then no session of that gateway pays it to a direct
+    /// claim.
+    function isChallenged(address gateway, bytes32 receipt) external view returns (bool);
 
     /// @notice Whether an operator was proved to have equivocated over an assignment.
     function equivocated(address operator, bytes32 assignment) external view returns (bool);

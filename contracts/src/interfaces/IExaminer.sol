@@ -33,7 +33,8 @@ interface IExaminer {
     }
 
     /// @notice An assignment, the receipt for it, and all records behind the receipt.
-    /// @param gateway Operator that signed the assignment, itself or by its signer.
+    /// @param gateway Operator that signed the assignment, itself or by its signer. Anybody can sign one; what binds the node is its
+    /// own receipt for it.
     /// @param assignmentSignature 65 bytes.
     /// @param receiptSignature By the node's operator or its signer, 65 bytes.
     /// @param records All records of the receipt, 254 bytes each.
@@ -51,7 +52,7 @@ interface IExaminer {
     /// @notice What a node is accused of.
     /// @param accused Node that computed the chunk.
     /// @param cost Of the receipt, in base units.
-    /// @param gateway Operator that assigned the work.
+    /// @param gateway Who assigned the work, as the evidence has it.
     /// @param endedAt Unix time, in seconds, of the end of the work: the node's word, or the gateway's deadline if that is later.
     /// @param firstLayer First layer of the stage.
     /// @param endLayer Layer after its last one.
@@ -81,6 +82,8 @@ interface IExaminer {
     error ExaminerNotTheRecords(bytes32 expected, bytes32 given);
     /// @notice The records are of the length of no number of records.
     error ExaminerInvalidRecords(uint256 length);
+    /// @notice A stage of no layers: no juror holds them, and nobody can rerun it.
+    error ExaminerNoLayers(uint16 firstLayer, uint16 endLayer);
     error ExaminerNoSuchRecord(uint256 index, uint256 numRecords);
 
     /// @notice What is wrong with the records behind a receipt.

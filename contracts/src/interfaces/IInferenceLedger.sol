@@ -15,7 +15,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 ///
 /// EIP-712 domain: name "DeCLAI", version "1", the chain id, this contract. Amounts are base units of the credit and fit 96
 /// bits, as the credit's supply does. Nobody owns this contract or can change it. Always: token balance = sum of balances +
-/// sum over sessions of (budget - settled) + bonds of open claims.
+/// fees not yet collected + sum over sessions of (budget - settled) + bonds of open claims.
 interface IInferenceLedger is IEarnings {
     /// @notice Periods in seconds, amounts in base units.
     /// @param thawPeriod Between the end of a session and `finalizeClose`.
@@ -24,7 +24,7 @@ interface IInferenceLedger is IEarnings {
     /// @param claimDelay Between an assignment's deadline and the first direct claim: the gateway settles meanwhile.
     /// @param claimPeriod Between an assignment's deadline and the last direct claim.
     /// @param claimWindow Between a direct claim and its payment: whoever knows better speaks meanwhile.
-    /// @param claimBond Put up with a direct claim; lost to who shows it to be void.
+    /// @param claimBond Put up with a direct claim; lost to who shows that it should not have been opened.
     /// @param maxFeeBps Highest fee of a gateway, in basis points of the payouts.
     struct Parameters {
         uint48 thawPeriod;
@@ -162,8 +162,10 @@ interface IInferenceLedger is IEarnings {
     /// @param session Session that pays.
     /// @param nonce Number of the request.
     /// @param paysAt Unix time, in seconds, from which it can be paid; zero when the claim has ended.
-    /// @param cap Total that the payer acknowledged for requests up to this one and beyond; the most that the session may have
-    /// paid after this claim. Zero while nobody has shown it.
+    /// @param cap The most that the session may have paid after this claim: what the payer acknowledged for requests up to this one
+    /// and beyond; until somebody has shown that, what it had acknowledged before, and the cap of this one. No limit where more
+    /// requests were in flight.
+    /// @param acknowledged Whether somebody has shown it.
     struct DirectClaim {
         address node;
         uint96 amount;
@@ -172,6 +174,7 @@ interface IInferenceLedger is IEarnings {
         uint64 nonce;
         uint48 paysAt;
         uint96 cap;
+        bool acknowledged;
     }
 
     /// @notice A gateway allowed an account, and no other any more, to settle and compensate for it.
@@ -268,7 +271,7 @@ interface IInferenceLedger is IEarnings {
     /// @notice The evidence is not about what it should be about.
     error InferenceLedgerUnrelated(bytes32 expected, bytes32 given);
     error InferenceLedgerNotNode(address node, address account);
-    /// @notice The gateway's signature is missing, or by a signer that it retired longer than a claim's period ago.
+    /// @notice The gateway's signature is missing, or by a signer that it retired longer than a claim's period and window ago.
     error InferenceLedgerNotAssigned(address gateway, bytes32 assignment);
     error InferenceLedgerCostAbovePrice(uint256 cost, uint256 price);
     error InferenceLedgerNotClaimable(uint256 from, uint256 until);
@@ -277,6 +280,9 @@ interface IInferenceLedger is IEarnings {
     error InferenceLedgerNoClaim(bytes32 assignment);
     error InferenceLedgerClaimRunning(bytes32 assignment, uint256 paysAt);
     error InferenceLedgerNotIncluded(bytes32 receipt);
+    /// @notice It is the very receipt that is claimed, or for another assignment, or not signed by the node with a key that it
+    /// uses or did until lately.
+    error InferenceLedgerNoOtherReceipt(bytes32 assignment, bytes32 receipt);
     error InferenceLedgerNotAcknowledged(uint64 nonce, uint64 ackedBelow);
     error InferenceLedgerCapNotHigher(uint256 cap, uint256 present);
 
@@ -339,12 +345,24 @@ interface IInferenceLedger is IEarnings {
     function settle(Batch calldata batch) external returns (bytes32 hash);
 
     /// @notice Claims the cost of a receipt from the session, for a node whose gateway did not settle it in time. The caller is
-    /// the node's operator or its signer; the bond is taken from the operator's balance.
+    /// the node's operator, even one that has left, or its signer; the bond is taken from the operator's balance.
     function openClaim(SessionTerms calldata terms, SignedWork calldata work, InferenceReceipt calldata receipt)
         external;
 
-    /// @notice Ends a claim by showing that its receipt was paid in a batch. The bond goes to the caller's balance.
+    /// @notice Ends a claim by showing that its receipt was paid in a batch. The bond goes to the caller's balance, or back to the
+    /// node when the batch came no earlier than the claim.
     function voidByInclusion(SessionTerms calldata terms, bytes32 assignment, Inclusion calldata inclusion) external;
+
+    /// @notice Ends a claim by showing another receipt that its node signed for the same assignment: whoever claims something else
+    /// than it signed was paid for what it signed, or asks for more. The bond goes to the payer's balance.
+    /// @param assignment The claimed one.
+    /// @param signature By the node's operator or its signer, 65 bytes.
+    function voidByReceipt(
+        SessionTerms calldata terms,
+        Assignment calldata assignment,
+        InferenceReceipt calldata other,
+        bytes calldata signature
+    ) external;
 
     /// @notice Shows a later request of the session whose acknowledgement covers the claimed one, and an assignment by which
     /// the gateway accepted it: payer and gateway agree on what all of that cost. Have batches taken that much, the claim falls

@@ -108,6 +108,7 @@ interface INodeRegistry {
     /// @param amount What went back to work, all that was thawing.
     /// @param stake Stake at work after the event.
     event UnstakeCancelled(address indexed operator, uint128 amount, uint128 stake);
+    /// @param amount What left, of what had thawed.
     event StakeWithdrawn(address indexed operator, uint128 amount);
     event OfferSet(
         address indexed operator,
@@ -150,8 +151,9 @@ interface INodeRegistry {
     error NodeRegistryInsufficientStake(address operator, uint256 stake, uint256 amount);
     error NodeRegistryNothingThawing(address operator);
     error NodeRegistryStillThawing(address operator, uint256 thawEndsAt);
-    /// @notice Stake that recent earnings lock would leave.
-    error NodeRegistryStakeLocked(address operator, uint256 remaining, uint256 locked);
+    /// @notice Recent earnings lock all that has thawed.
+    /// @param stake Stake at work and thawed.
+    error NodeRegistryStakeLocked(address operator, uint256 stake, uint256 locked);
     /// @notice Workers offer to serve; auditors say with an offer what they can rerun.
     error NodeRegistryNotWorker(address operator);
     error NodeRegistryInvalidLayers(uint16 firstLayer, uint16 endLayer);
@@ -184,7 +186,8 @@ interface INodeRegistry {
     /// @notice Puts all that is thawing back to work. Needs a registration.
     function cancelUnstake() external;
 
-    /// @notice Sends all that has thawed to the caller. What stays covers the stake that recent earnings lock.
+    /// @notice Sends to the caller what has thawed, but for what the stake at work lacks of the stake that recent earnings lock:
+    /// that can be withdrawn once they lock it no more.
     function withdraw() external;
 
     /// @notice Sets the caller's offer for a model in a numeric profile: one for each, the newest counts.

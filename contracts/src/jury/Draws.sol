@@ -70,7 +70,7 @@ abstract contract Draws is Seats {
         bytes32 hash = blockhash(drawBlock);
         if (hash == 0) revert JuryDrawMissed(id, drawBlock);
 
-        address[] memory jurors = _draw(self, current.appellant, keccak256(abi.encode(hash, id, number)));
+        address[] memory jurors = _draw(self, id, keccak256(abi.encode(hash, id, number)));
         // An appeal to fewer jurors than judged before would be a way to a jury of one's liking.
         uint256 minimum = number == 0 ? MIN_JURY : _rounds[id][number - 1].jurors.length + 1;
         if (jurors.length < minimum) {
@@ -137,17 +137,25 @@ abstract contract Draws is Seats {
     }
 
     /// @dev Try i leads to the same seat whatever happened to the seats since the dispute was opened.
-    function _draw(Case storage self, address appellant, bytes32 seed) private view returns (address[] memory drawn) {
+    function _draw(Case storage self, bytes32 id, bytes32 seed) private view returns (address[] memory drawn) {
         uint256 wanted = ((uint256(JURY_SIZE) + 1) << self.round) - 1;
         uint256 seats = self.numSeats;
         drawn = new address[](wanted);
         uint256 found;
         for (uint256 i = 0; i < MAX_TRIES && found < wanted && seats != 0; ++i) {
             Seat memory tried = _seats[uint256(keccak256(abi.encode(seed, i))) % seats];
-            bool isNew = tried.operator != appellant && !_contains(drawn, found, tried.operator);
-            if (isNew && _mayJudge(self, tried)) drawn[found++] = tried.operator;
+            if (_contains(drawn, found, tried.operator) || _hasAppealed(self, id, tried.operator)) continue;
+            if (_mayJudge(self, tried)) drawn[found++] = tried.operator;
         }
         _shorten(drawn, found);
+    }
+
+    /// @dev In this round or in one before it.
+    function _hasAppealed(Case storage self, bytes32 id, address operator) private view returns (bool) {
+        for (uint256 i = 1; i <= self.round; ++i) {
+            if (_rounds[id][i].appellant == operator) return true;
+        }
+        return false;
     }
 
     /// @dev Cuts an array in place.

@@ -24,7 +24,8 @@ abstract contract DirectClaims is Settlement {
     uint96 internal immutable CLAIM_BOND;
 
     mapping(bytes32 assignment => DirectClaim) internal _claims;
-    /// @dev What was ever claimed directly for a request, by all nodes; void claims count, so that nobody claims twice.
+    /// @dev What was ever claimed directly for a request, by all nodes. Claims that fell count, since batches took their cost; but
+    /// none that its node's own receipt belies, or one node could keep the others of its pipeline from claiming.
     mapping(bytes32 request => uint256) internal _claimedOf;
     /// @dev The part of a session's `settled` that direct claims took. What batches took is the rest, at least.
     mapping(bytes32 session => uint256) internal _paidDirectly;
@@ -43,28 +44,28 @@ abstract contract DirectClaims is Settlement {
         bytes32 assignment = _checkWork(terms, id, work);
         if (receipt.assignment != assignment) revert InferenceLedgerUnrelated(assignment, receipt.assignment);
         address node = work.assignment.node;
-        if (receipt.node != node || nodes.operatorOf(msg.sender) != node) {
-            revert InferenceLedgerNotNode(node, msg.sender);
-        }
+        if (receipt.node != node || !_speaksFor(msg.sender, node)) revert InferenceLedgerNotNode(node, msg.sender);
         DirectClaim storage claim = _claims[assignment];
         if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
         _checkClaimable(self, work.assignment.deadline);
         _checkPrice(work, receipt);
         bytes32 digest = _hashTypedDataV4(receipt.hash());
         // Its gateway pays or paid it, from a batch or from its stake.
-        if (IDisputeCourt(nodes.court()).isChallenged(digest)) revert InferenceLedgerPayoutChallenged(digest);
+        if (IDisputeCourt(nodes.court()).isChallenged(terms.gateway, digest)) {
+            revert InferenceLedgerPayoutChallenged(digest);
+        }
 
         _take(node, CLAIM_BOND);
         self.numClaims += 1;
-        claim.node = node;
-        // casting to 'uint96' is safe because _checkPrice refuses what exceeds the budget
+        // casting to 'uint96' is safe because _checkPrice refuses what does not fit
         // forge-lint: disable-next-line(unsafe-typecast)
-        claim.amount = uint96(receipt.cost);
-        claim.receipt = digest;
-        claim.session = id;
-        claim.nonce = work.request.nonce;
-        claim.paysAt = uint48(block.timestamp) + CLAIM_WINDOW;
-        emit ClaimOpened(assignment, node, id, claim.receipt, claim.nonce, claim.amount, CLAIM_BOND, claim.paysAt);
+        uint96 amount = uint96(receipt.cost);
+        uint64 nonce = work.request.nonce;
+        uint48 paysAt = uint48(block.timestamp) + CLAIM_WINDOW;
+        (claim.node, claim.amount) = (node, amount);
+        (claim.receipt, claim.session) = (digest, id);
+        (claim.nonce, claim.paysAt, claim.cap) = (nonce, paysAt, _signedTotal(work.request));
+        emit ClaimOpened(assignment, node, id, digest, nonce, amount, CLAIM_BOND, paysAt);
     }
 
     /// @inheritdoc IInferenceLedger
@@ -77,7 +78,27 @@ abstract contract DirectClaims is Settlement {
             inclusion.receipt != claim.receipt || inclusion.cost != claim.amount || inclusion.gateway != terms.gateway
                 || !isIncluded(inclusion) || _nodeOf(inclusion.payouts[inclusion.payoutIndex]) != claim.node
         ) revert InferenceLedgerNotIncluded(claim.receipt);
-        _void(self, claim, assignment, msg.sender);
+        // A gateway that pays when it is too late shall not win what it cost to make it pay.
+        bool inTime = anchor[inclusion.gateway][inclusion.slot].settledAt < claim.paysAt - CLAIM_WINDOW;
+        _void(self, claim, assignment, inTime ? msg.sender : claim.node);
+    }
+
+    /// @inheritdoc IInferenceLedger
+    function voidByReceipt(
+        SessionTerms calldata terms,
+        Assignment calldata assignment,
+        InferenceReceipt calldata other,
+        bytes calldata signature
+    ) external override {
+        bytes32 id = hashAssignment(assignment);
+        (Session storage self, DirectClaim storage claim) = _openClaimOf(terms, id);
+        bytes32 digest = _hashTypedDataV4(other.hash());
+        if (other.assignment != id || digest == claim.receipt || !_isWordOf(claim.node, digest, signature)) {
+            revert InferenceLedgerNoOtherReceipt(id, digest);
+        }
+        _claimedOf[assignment.request] -= claim.amount;
+        // Not to the caller: the node has that receipt, too, and would be the first to show it when it is found out.
+        _void(self, claim, id, terms.payer);
     }
 
     /// @inheritdoc IInferenceLedger
@@ -94,12 +115,10 @@ abstract contract DirectClaims is Settlement {
         if (self.settled >= spent + _paidDirectly[claim.session]) {
             _void(self, claim, assignment, msg.sender);
         } else {
-            // casting to 'uint96' is safe because a total above the budget allows no more than the budget does
-            // forge-lint: disable-next-line(unsafe-typecast)
-            uint96 cap = spent > self.budget ? self.budget : uint96(spent);
+            uint96 cap = _cut(spent);
             // The highest total counts: neither side gains by holding back a later request.
-            if (cap <= claim.cap) revert InferenceLedgerCapNotHigher(cap, claim.cap);
-            claim.cap = cap;
+            if (claim.acknowledged && cap <= claim.cap) revert InferenceLedgerCapNotHigher(cap, claim.cap);
+            (claim.cap, claim.acknowledged) = (cap, true);
             emit ClaimCapped(assignment, cap);
         }
     }
@@ -110,7 +129,7 @@ abstract contract DirectClaims is Settlement {
         if (block.timestamp < claim.paysAt) revert InferenceLedgerClaimRunning(assignment, claim.paysAt);
         claim.paysAt = 0;
         self.numClaims -= 1;
-        uint96 limit = claim.cap == 0 ? self.budget : claim.cap;
+        uint96 limit = claim.cap < self.budget ? claim.cap : self.budget;
         uint96 left = limit > self.settled ? limit - self.settled : 0;
         uint96 amount = claim.amount < left ? claim.amount : left;
         claim.amount = amount;
@@ -158,19 +177,19 @@ abstract contract DirectClaims is Settlement {
         (address signer,,) = ECDSA.tryRecover(request, work.requestSignature);
         if (signer != terms.key) revert InferenceLedgerInvalidSignature(id, work.request.nonce);
         assignment = hashAssignment(work.assignment);
-        (signer,,) = ECDSA.tryRecover(assignment, work.assignmentSignature);
-        if (signer == address(0) || (signer != terms.gateway && !_signedFor(terms.gateway, signer))) {
+        if (!_isWordOf(terms.gateway, assignment, work.assignmentSignature)) {
             revert InferenceLedgerNotAssigned(terms.gateway, assignment);
         }
     }
 
-    /// @dev A signer belongs to one operator forever, so old work can be claimed after a change of keys; but not forever, since a
-    /// key that was changed may have been stolen.
-    function _signedFor(address gateway, address signer) private view returns (bool) {
-        (address operator, uint48 retiredAt) = nodes.signerRecord(signer);
+    /// @dev Whether an operator or its signer signed. A signer belongs to one operator forever, so old work can be claimed after a
+    /// change of keys; but not forever, since a key that was changed may have been stolen.
+    function _isWordOf(address operator, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        (address signer,,) = ECDSA.tryRecover(digest, signature);
+        if (signer == address(0) || signer == operator) return signer != address(0);
+        (address owner, uint48 retiredAt) = nodes.signerRecord(signer);
         return
-            operator == gateway
-                && (retiredAt == 0 || block.timestamp <= uint256(retiredAt) + CLAIM_PERIOD + CLAIM_WINDOW);
+            owner == operator && (retiredAt == 0 || block.timestamp <= uint256(retiredAt) + CLAIM_PERIOD + CLAIM_WINDOW);
     }
 
     function _checkClaimable(Session storage self, uint64 deadline) private view {
@@ -179,6 +198,19 @@ abstract contract DirectClaims is Settlement {
         uint256 closesAt = uint256(self.endsAt) + THAW_PERIOD;
         if (closesAt < until) until = closesAt;
         if (block.timestamp < from || block.timestamp > until) revert InferenceLedgerNotClaimable(from, until);
+    }
+
+    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of other
+    /// requests in flight are not known here, so with them the budget alone is the limit.
+    function _signedTotal(InferenceRequest calldata request) private pure returns (uint96) {
+        return request.ackedBelow == request.nonce ? _cut(uint256(request.spent) + request.maxCost) : type(uint96).max;
+    }
+
+    /// @dev Amounts beyond 96 bits, which no budget reaches, limit nothing.
+    function _cut(uint256 amount) private pure returns (uint96) {
+        // casting to 'uint96' is safe because larger amounts are cut
+        // forge-lint: disable-next-line(unsafe-typecast)
+        return amount > type(uint96).max ? type(uint96).max : uint96(amount);
     }
 
     /// @dev The cost is what the assignment's prices make of the receipt's tokens, at most; all claims of the request together
@@ -191,7 +223,7 @@ abstract contract DirectClaims is Settlement {
         uint256 price = _price(work.assignment, work.request.work.tier, receipt.promptTokens, receipt.outputTokens);
         if (receipt.cost > price) revert InferenceLedgerCostAbovePrice(receipt.cost, price);
         uint256 claimed = _claimedOf[work.assignment.request] + receipt.cost;
-        uint256 maxCost = work.request.maxCost < type(uint96).max ? work.request.maxCost : type(uint96).max;
+        uint96 maxCost = _cut(work.request.maxCost);
         if (claimed > maxCost) revert InferenceLedgerCostAbovePrice(claimed, maxCost);
         _claimedOf[work.assignment.request] = claimed;
     }

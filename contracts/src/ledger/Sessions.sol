@@ -151,9 +151,14 @@ abstract contract Sessions is Balances, EIP712 {
         return msg.sender == account || SignatureChecker.isValidSignatureNow(account, digest, signature);
     }
 
+    /// @dev A bad signature is by account zero, which speaks for nobody.
     function _isBySigner(address operator, bytes32 digest, bytes calldata signature) private view returns (bool) {
-        if (nodes.operatorOf(msg.sender) == operator) return true;
-        (address signer, ECDSA.RecoverError failure,) = ECDSA.tryRecover(digest, signature);
-        return failure == ECDSA.RecoverError.NoError && nodes.operatorOf(signer) == operator;
+        (address signer,,) = ECDSA.tryRecover(digest, signature);
+        return _speaksFor(msg.sender, operator) || _speaksFor(signer, operator);
+    }
+
+    /// @dev Whether an account is an operator, who may have left the registry, or its present signer.
+    function _speaksFor(address account, address operator) internal view returns (bool) {
+        return account == operator || nodes.operatorOf(account) == operator;
     }
 }

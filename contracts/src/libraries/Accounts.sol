@@ -54,7 +54,8 @@ library Accounts {
     /// @notice The account at the beginning of a later epoch.
     function enter(Account self, uint256 newEpoch) internal pure returns (Account) {
         uint256 word = Account.unwrap(self);
-        uint256 before = newEpoch == epoch(self) + 1 ? (word >> 112) & MICROS : 0;
+        // Epochs begin again after the last one.
+        uint256 before = newEpoch == (epoch(self) + 1) & EPOCH ? (word >> 112) & MICROS : 0;
         return Account.wrap((word & BALANCE) | (newEpoch << 96) | (before << 160));
     }
 

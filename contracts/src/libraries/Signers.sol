@@ -21,7 +21,8 @@ library Signers {
         if (signer == operator && signer != address(0)) return;
         (address owner, uint48 retiredAt) = nodes.signerRecord(signer);
         bool counts = retiredAt == 0 || block.timestamp <= uint256(retiredAt) + evidencePeriod;
-        if (signer == address(0) || owner != operator || !counts) {
+        // An unknown signer has no owner, and who has none speaks for nobody.
+        if (signer == address(0) || owner == address(0) || owner != operator || !counts) {
             revert IDisputeCourt.DisputeCourtNotSignedBy(operator, signer);
         }
     }

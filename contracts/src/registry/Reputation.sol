@@ -66,6 +66,7 @@ abstract contract Reputation is INodeRegistry {
         emit ReputationChanged(operator, standing.score, standing.epoch);
     }
 
+    /// @dev Work may be older than the score, which a lost dispute moved meanwhile: then it moves the score as it now stands.
     function _withWork(address operator, Standing memory standing, uint16 epoch, uint96 earned, uint96 faulted)
         private
         view
@@ -74,6 +75,7 @@ abstract contract Reputation is INodeRegistry {
         uint256 backed = _stakeOf(operator) / LOCK_MULTIPLE;
         uint256 good = earned < backed ? earned : backed;
         uint256 bad = faulted < earned ? faulted : earned;
+        if (standing.known && _isBefore(epoch, standing.epoch)) epoch = standing.epoch;
         uint256 score = _scoreAt(standing, epoch);
         if (good + bad != 0) {
             // The weighted mean of the old score, with weight HALF_WEIGHT, and of the outcomes, rounded down.
@@ -82,6 +84,15 @@ abstract contract Reputation is INodeRegistry {
         // casting to 'uint64' is safe because a mean of scores is at most 1e18
         // forge-lint: disable-next-line(unsafe-typecast)
         return Standing(uint64(score), epoch, true);
+    }
+
+    /// @dev Epochs begin again after the last one: of two, the earlier is the one from which the other is less than half of them
+    /// away.
+    function _isBefore(uint16 epoch, uint16 other) private pure returns (bool) {
+        unchecked {
+            uint16 distance = other - epoch;
+            return distance != 0 && distance <= type(uint16).max / 2;
+        }
     }
 
     /// @dev The score after the epochs since its last work: its distance to the newcomer's score halves every DECAY_EPOCHS, and

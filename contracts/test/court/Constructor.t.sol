@@ -37,12 +37,16 @@ contract CourtConstructorTest is Base {
     function test_ProofsHaveBounds() public {
         _bounds(0, "answerPeriod", 10 minutes, 2 days);
         _bounds(1, "challengePeriod", 10 minutes, RETENTION - 12 hours);
-        _bounds(2, "evidencePeriod", 10 minutes, STAKE_THAW);
+        // Nobody sheds a payout or a dispute by a change of keys.
+        _bounds(2, "evidencePeriod", 2 days, STAKE_THAW);
+        (p.challengePeriod, d.disputePeriod) = (1 days, 36 hours);
+        _bounds(2, "evidencePeriod", 36 hours, STAKE_THAW);
+        (p, d) = (_courtParameters(), _disputeParameters());
         _bounds(3, "jailPeriod", 1, 365 days);
         _bounds(4, "challengeBond", 1, 1_000e18);
         _bounds(5, "equivocationBps", 1, 10_000);
         _bounds(6, "rewardBps", 0, 5_000);
-        _bounds(7, "fineBps", 0, 10_000);
+        _bounds(7, "fineBps", 10_000, 50_000);
     }
 
     function test_PeriodsHaveBounds() public {

@@ -234,13 +234,40 @@ contract DisputeTest is Disputed {
         _finalize(dispute);
         vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.Warned));
         // Four jurors were near the median, the fifth was far from it.
-        vm.assertEq(nodes.node(worker).stake, stake - COST - 4 * FEE);
+        vm.assertEq(nodes.node(worker).stake, stake - 2 * COST - 4 * FEE);
         vm.assertEq(court.balanceOf(payer), COST);
         vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND);
-        vm.assertEq(court.balanceOf(treasury), PENALTY);
+        vm.assertEq(court.balanceOf(treasury), COST + PENALTY);
         vm.assertTrue(nodes.isActive(worker, WORKER));
         vm.assertTrue(nodes.reputation(worker) < 0.5e18);
         vm.assertTrue(court.isRefunded(receipt.assignment));
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    /// @dev A node and a payer who are friends can write any cost into a receipt: it must not leave the jurors without pay.
+    function test_JurorsOfPoorWorkArePaidWhateverItCost() public {
+        receipt.cost = type(uint128).max;
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _voteAll(dispute, POOR);
+        _finalize(dispute);
+        vm.assertEq(nodes.node(worker).stake, stake - stake / 2, "the cap");
+        for (uint256 i = 0; i < jurors.length; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), FEE);
+        }
+        vm.assertEq(court.balanceOf(payer), (stake / 2 - 5 * FEE) / 2);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    /// @dev Or a node would bring its stake to safety by having friends convict it of what they invented.
+    function test_FriendsOfAConvictGetLessThanHalfOfWhatItLoses() public {
+        receipt.cost = type(uint128).max;
+        bytes32 dispute = _trial();
+        _voteAll(dispute, GUILTY);
+        _finalize(dispute);
+        uint256 taken = stake / 2;
+        vm.assertEq(court.balanceOf(payer), taken / 4);
+        vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND + (taken - taken / 4) / 5);
         vm.assertEq(_courtHolds(), 0);
     }
 
@@ -371,8 +398,8 @@ contract DisputeTest is Disputed {
 
     /// @dev And the other way round: after a conviction a warning costs no more than its jurors.
     function test_AWarningAfterAConvictionCostsItsJurors() public {
-        bytes32 first = _dispute(1);
         bytes32 second = _dispute(2);
+        bytes32 first = _dispute(1);
         vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
         vm.prank(worker);
         court.publishOpening(first, "bafkopening");

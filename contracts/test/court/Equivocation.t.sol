@@ -90,6 +90,16 @@ contract EquivocationTest is Served {
         court.proveEquivocation(first, "", second, "");
     }
 
+    /// @dev Who is nobody's signer does not speak for nobody.
+    function test_RevertWhen_NoOperatorIsNamed() public {
+        (first.node, second.node) = (address(0), address(0));
+        bytes memory one = _signature(STRANGER_KEY, ledger.hashReceipt(first));
+        bytes memory two = _signature(STRANGER_KEY, ledger.hashReceipt(second));
+        bytes4 selector = IDisputeCourt.DisputeCourtNotSignedBy.selector;
+        vm.expectRevert(abi.encodeWithSelector(selector, address(0), stranger));
+        court.proveEquivocation(first, one, second, two);
+    }
+
     function test_AStolenOldKeyFramesNobody() public {
         vm.prank(worker);
         nodes.setSigner(stranger);

@@ -35,24 +35,24 @@ contract PayoutChallengeTest is Served {
         emit IDisputeCourt.PayoutChallenged(digest, gateway, worker, worker, COST, BOND, decidedAt);
         _challenge();
         vm.assertEq(token.balanceOf(worker), wallet - BOND);
-        vm.assertTrue(court.isChallenged(digest));
-        vm.assertEq(court.challenge(digest).challenger, worker);
-        vm.assertEq(uint256(court.challenge(digest).decidedAt), decidedAt);
+        vm.assertTrue(court.isChallenged(gateway, digest));
+        vm.assertEq(court.challenge(gateway, digest).challenger, worker);
+        vm.assertEq(uint256(court.challenge(gateway, digest).decidedAt), decidedAt);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtStillOpen.selector, digest, decidedAt));
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
 
         vm.warp(decidedAt);
         vm.expectEmit();
-        emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 5.5e18, 5e18);
+        emit IDisputeCourt.ChallengeUpheld(digest, gateway, worker, 10e18, 5e18);
         vm.prank(stranger);
-        court.decideChallenge(digest);
-        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 5.5e18);
+        court.decideChallenge(gateway, digest);
+        vm.assertEq(nodes.node(gateway).stake, MIN_GATEWAY - 10e18);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(court.balanceOf(treasury), 0.5e18);
+        vm.assertEq(court.balanceOf(treasury), 5e18);
         vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
         vm.assertFalse(nodes.isActive(gateway, GATEWAY));
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
 
         vm.expectEmit();
         emit IDisputeCourt.Withdrawn(worker, BOND + COST);
@@ -69,16 +69,17 @@ contract PayoutChallengeTest is Served {
         nodes.deregister();
         _challenge();
         vm.warp(start + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST);
-        vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 5.5e18);
+        vm.assertEq(nodes.node(gateway).thawing, MIN_GATEWAY - 10e18);
     }
 
     function test_AReceiptThatWasSettledEndsTheChallenge() public {
         IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.warp(++start);
         _challenge();
         vm.expectEmit();
-        emit IDisputeCourt.ChallengeAnswered(digest, stranger);
+        emit IDisputeCourt.ChallengeAnswered(digest, gateway, stranger);
         vm.prank(stranger);
         court.answerChallenge(digest, inclusion);
         vm.assertEq(court.balanceOf(stranger), BOND);
@@ -88,9 +89,20 @@ contract PayoutChallengeTest is Served {
         court.answerChallenge(digest, inclusion);
         vm.warp(start + 12 hours);
         vm.expectRevert(error_);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtAlreadyChallenged.selector, digest));
         _challenge();
+    }
+
+    function test_AGatewayThatSettlesAfterTheChallengeWinsNoBond() public {
+        _challenge();
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.expectEmit();
+        emit IDisputeCourt.ChallengeAnswered(digest, gateway, worker);
+        vm.prank(gateway);
+        court.answerChallenge(digest, inclusion);
+        vm.assertEq(court.balanceOf(gateway), 0);
+        vm.assertEq(court.balanceOf(worker), BOND);
     }
 
     function test_RevertWhen_TheAnswerShowsSomethingElse() public {
@@ -105,23 +117,19 @@ contract PayoutChallengeTest is Served {
         vm.expectRevert(error_);
         court.answerChallenge(digest, inclusion);
         inclusion.gateway = stranger;
-        vm.expectRevert(error_);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
         court.answerChallenge(digest, inclusion);
     }
 
-    function test_RevertWhen_TheReceiptWasSettledForAnotherCostOrNode() public {
+    function test_RevertWhen_TheReceiptWasSettledForLessOrForAnother() public {
         _challenge();
         bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest);
         IInferenceLedger.Inclusion memory less =
             _settleInclusion(_work(1, 1, 0), _inclusionOf(digest, worker, COST - 1, nextSlot));
         vm.expectRevert(error_);
         court.answerChallenge(digest, less);
-        IInferenceLedger.Inclusion memory more =
-            _settleInclusion(_work(2, 2, COST), _inclusionOf(digest, worker, COST + 1, nextSlot));
-        vm.expectRevert(error_);
-        court.answerChallenge(digest, more);
         IInferenceLedger.Inclusion memory another =
-            _settleInclusion(_work(3, 3, 2 * COST + 1), _inclusionOf(digest, stranger, COST, nextSlot));
+            _settleInclusion(_work(3, 3, COST), _inclusionOf(digest, stranger, COST, nextSlot));
         vm.expectRevert(error_);
         court.answerChallenge(digest, another);
     }
@@ -132,7 +140,7 @@ contract PayoutChallengeTest is Served {
         inclusion.gateway = stranger;
         _settleInclusion(_workOfAnotherGateway(), inclusion);
         vm.assertTrue(ledger.isIncluded(inclusion));
-        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
         court.answerChallenge(digest, inclusion);
     }
 
@@ -154,7 +162,7 @@ contract PayoutChallengeTest is Served {
         uint256 key = uint256(keccak256("gateway")) >> 1;
         acceptance = _signature(key, ledger.hashAcceptance(digest));
         _challenge();
-        vm.assertTrue(court.isChallenged(digest));
+        vm.assertTrue(court.isChallenged(gateway, digest));
     }
 
     function test_ARetiredSignerCountsForTheEvidencePeriod() public {
@@ -191,7 +199,7 @@ contract PayoutChallengeTest is Served {
         receipt.cost = type(uint96).max;
         _acceptAgain();
         _challenge();
-        vm.assertEq(court.challenge(digest).amount, type(uint96).max);
+        vm.assertEq(court.challenge(gateway, digest).amount, type(uint96).max);
     }
 
     // One receipt, one payment
@@ -219,7 +227,7 @@ contract PayoutChallengeTest is Served {
         _settle(_one(_claim(SESSION_KEY, later.request, 0)), _one(_payout(address(0x22), 6e18)));
         ledger.voidByAcknowledgement(terms, receipt.assignment, later);
         _challenge();
-        vm.assertTrue(court.isChallenged(digest));
+        vm.assertTrue(court.isChallenged(gateway, digest));
     }
 
     function test_RevertWhen_AChallengedReceiptIsClaimedFromTheSession() public {
@@ -242,8 +250,57 @@ contract PayoutChallengeTest is Served {
         vm.prank(gateway);
         nodes.withdraw();
         vm.warp(start + STAKE_THAW + 12 hours);
-        court.decideChallenge(digest);
+        court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND, "nothing was left to take");
+    }
+
+    function test_WhoeverElseAcceptsAReceiptTakesNoRemedyFromItsNode() public {
+        // Not even registered, let alone the gateway of the session; its stake would pay, if it had any.
+        address nobody = vm.addr(0x1234);
+        bytes memory forged = _signature(0x1234, ledger.hashAcceptance(digest));
+        vm.prank(stranger);
+        court.challengePayout(nobody, receipt, forged);
+        uint256 snapshot = vm.snapshotState();
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).challenger, worker);
+        vm.revertToState(snapshot);
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
+    function test_WhatADirectClaimLeftUnpaidIsStillOwed() public {
+        vm.warp(1_800_003_600 + 1 hours);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(worker);
+        ledger.openClaim(terms, work, receipt);
+        // The gateway takes all but one unit of what the payer signed for; what is left goes to the claim.
+        _settle(_one(_claim(id, 9, MAX_COST - 1, 9, 0)), _one(_payout(address(0x22), MAX_COST - 1)));
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        ledger.payClaim(terms, receipt.assignment);
+        vm.assertEq(ledger.directClaim(receipt.assignment).amount, 1);
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).amount, COST - 1);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        court.decideChallenge(gateway, digest);
+        vm.assertEq(court.balanceOf(worker), BOND + COST - 1);
+    }
+
+    function test_NobodyBringsMostOfAStakeToSafetyByAcceptingAnInvention() public {
+        // Before a jury can take it: work that never was, and an accomplice who is owed the whole stake for it.
+        uint128 stake = nodes.node(worker).stake;
+        (receipt.node, receipt.cost) = (stranger, stake);
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(WORKER_SIGNER_KEY, ledger.hashAcceptance(digest));
+        vm.prank(stranger);
+        court.challengePayout(worker, receipt, acceptance);
+        vm.warp(start + 12 hours);
+        court.decideChallenge(worker, digest);
+        vm.assertEq(nodes.node(worker).stake, 0);
+        vm.assertEq(court.balanceOf(stranger), BOND + stake / 2);
+        vm.assertEq(court.balanceOf(treasury), stake / 2);
     }
 
     function _acceptAgain() internal {

@@ -113,7 +113,7 @@ abstract contract Base {
             challengeBond: BOND,
             equivocationBps: 5_000,
             rewardBps: 2_000,
-            fineBps: 1_000
+            fineBps: 10_000
         });
     }
 

@@ -74,7 +74,10 @@ contract CourtHandler is Disputed {
 
     function claim(uint256 which) external {
         (Job storage job, bool exists) = _job(which);
-        if (!exists || ledger.directClaim(job.assignment).node != address(0) || court.isChallenged(job.digest)) return;
+        if (!exists || ledger.directClaim(job.assignment).node != address(0) || court.isChallenged(gateway, job.digest))
+        {
+            return;
+        }
         if (!_reach(uint256(job.deadline) + 1 hours, uint256(job.deadline) + 1 days)) return;
         _deposit(worker, BOND);
         vm.prank(worker);
@@ -106,7 +109,9 @@ contract CourtHandler is Disputed {
 
     function challenge(uint256 which) external {
         (Job storage job, bool exists) = _job(which);
-        if (!exists || court.isChallenged(job.digest) || block.timestamp > uint256(receipt.finishedAt) + 2 days) {
+        if (
+            !exists || court.isChallenged(gateway, job.digest) || block.timestamp > uint256(receipt.finishedAt) + 2 days
+        ) {
             return;
         }
         if (ledger.directClaim(job.assignment).amount != 0) return;
@@ -117,7 +122,7 @@ contract CourtHandler is Disputed {
 
     function endChallenge(uint256 which) external slashing {
         (Job storage job, bool exists) = _job(which);
-        uint256 decidedAt = court.challenge(job.digest).decidedAt;
+        uint256 decidedAt = court.challenge(gateway, job.digest).decidedAt;
         if (!exists || decidedAt == 0) return;
         if (job.isSettled) {
             IInferenceLedger.Inclusion memory inclusion = _inclusionOf(receipt, job.slot);
@@ -126,7 +131,7 @@ contract CourtHandler is Disputed {
             return;
         }
         if (block.timestamp < decidedAt) vm.warp(decidedAt);
-        court.decideChallenge(job.digest);
+        court.decideChallenge(gateway, job.digest);
         ++timesPaid[job.digest];
     }
 
@@ -226,8 +231,8 @@ contract CourtHandler is Disputed {
         if (block.timestamp < ledger.directClaim(job.assignment).paysAt) {
             _mustFail(address(ledger), abi.encodeCall(ledger.payClaim, (terms, job.assignment)));
         }
-        if (block.timestamp < court.challenge(job.digest).decidedAt) {
-            _mustFail(address(court), abi.encodeCall(court.decideChallenge, (job.digest)));
+        if (block.timestamp < court.challenge(gateway, job.digest).decidedAt) {
+            _mustFail(address(court), abi.encodeCall(court.decideChallenge, (gateway, job.digest)));
         }
         vm.stopPrank();
     }
@@ -245,7 +250,7 @@ contract CourtHandler is Disputed {
     /// @notice What the court holds for open challenges and disputes.
     function openBonds() external view returns (uint256 bonds) {
         for (uint256 i = 0; i < jobs.length; ++i) {
-            if (court.challenge(jobs[i].digest).decidedAt != 0) bonds += BOND;
+            if (court.challenge(gateway, jobs[i].digest).decidedAt != 0) bonds += BOND;
         }
         for (uint256 i = 0; i < disputes.length; ++i) {
             if (court.dispute(disputes[i]).phase == IComputeDisputes.Phase.Ended) continue;
@@ -281,7 +286,8 @@ contract CourtHandler is Disputed {
             bool isOver = claim_.node != address(0) && claim_.paysAt == 0;
             if (job.isSettled) ++counts[0];
             if (isOver) ++counts[claim_.amount == 0 ? 2 : 1];
-            bool isDecided = court.isChallenged(job.digest) && court.challenge(job.digest).decidedAt == 0;
+            bool isDecided =
+                court.isChallenged(gateway, job.digest) && court.challenge(gateway, job.digest).decidedAt == 0;
             if (isDecided) ++counts[job.isSettled ? 4 : 3];
             if (court.equivocated(worker, job.assignment)) ++counts[5];
         }
@@ -330,7 +336,7 @@ contract CourtHandler is Disputed {
         uint256 until = uint256(court.dispute(open).openedAt) + 6 hours;
         if (seed % 8 == 0 && block.timestamp < until) vm.warp(until);
         if (block.timestamp >= until) {
-            court.finalize(open);
+            _end(open);
             return;
         }
         vm.prank(worker);
@@ -340,7 +346,7 @@ contract CourtHandler is Disputed {
     function _try(bytes32 open, uint256 seed) internal {
         IJury.Case memory trial = jury.caseOf(open);
         if (block.timestamp >= jury.closesAt(open)) {
-            court.finalize(open);
+            _end(open);
         } else if (trial.phase == IJury.Phase.Drawing) {
             vm.roll(jury.round(open, trial.round).drawBlock + 1);
             jury.drawJury(open);
@@ -356,8 +362,16 @@ contract CourtHandler is Disputed {
             court.appeal(open);
         } else {
             vm.warp(jury.closesAt(open));
-            court.finalize(open);
+            _end(open);
         }
+    }
+
+    /// @dev Its turn comes when the dispute before it has ended, or has lasted as long as any can.
+    function _end(bytes32 open) internal {
+        IComputeDisputes.Dispute memory earlier = court.dispute(court.disputeBefore(open));
+        bool isOver = earlier.openedAt == 0 || earlier.phase == IComputeDisputes.Phase.Ended;
+        if (isOver || block.timestamp >= uint256(earlier.openedAt) + 99 hours) court.finalize(open);
+        else _mustFail(address(court), abi.encodeCall(court.finalize, (open)));
     }
 
     function _mustFail(address target, bytes memory data) internal {

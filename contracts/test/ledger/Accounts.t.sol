@@ -35,8 +35,13 @@ contract AccountsTest is Base {
         pure
     {
         Account entered = _account(balance, epoch, earned, 7, 9).enter(next);
-        bool follows = uint256(next) == uint256(epoch) + 1;
+        bool follows = uint256(next) == (uint256(epoch) + 1) % 65_536;
         _is(entered, balance, next, 0, follows ? earned : 0, 0);
+    }
+
+    function test_TheFirstEpochFollowsTheLast(uint96 balance, uint48 earned) public pure {
+        Account entered = _account(balance, type(uint16).max, earned, 7, 9).enter(0);
+        _is(entered, balance, 0, 0, earned, 0);
     }
 
     function _account(uint96 balance, uint16 epoch, uint48 earned, uint48 earnedBefore, uint48 faulted)

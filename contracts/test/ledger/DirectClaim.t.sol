@@ -55,6 +55,14 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).numClaims, 1);
     }
 
+    function test_AnOperatorThatLeftMayStillClaim() public {
+        vm.prank(worker);
+        nodes.deregister();
+        vm.prank(worker);
+        ledger.openClaim(_terms(id), work, receipt);
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
     function test_RevertWhen_ClaimedTwice() public {
         _openIt();
         _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
@@ -277,7 +285,43 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 6e18);
     }
 
+    /// @notice A batch says how much it takes for a request, and nothing on chain remembers it.
+    function test_ABatchAndAClaimTogetherTakeNoMoreThanWasSigned() public {
+        _settle(_one(_claim(SESSION_KEY, work.request, MAX_COST - 1)), _one(_payout(address(0x22), MAX_COST - 1)));
+        _openIt();
+        vm.assertEq(ledger.directClaim(assignment).cap, MAX_COST);
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, MAX_COST);
+        vm.assertEq(ledger.directClaim(assignment).amount, 1);
+    }
+
+    /// @notice With more requests in flight the chain does not know what was signed for: what a gateway and a node of its own can
+    /// take twice is one cap.
+    function test_AGatewayWithANodeOfItsOwnTakesACapTwiceAndNoMore() public {
+        work = _work(3, 2, 0);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
+        _settle(_one(_claim(SESSION_KEY, work.request, MAX_COST)), _one(_payout(address(0x22), MAX_COST)));
+        (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, 2 * MAX_COST);
+        work.assignment.stage = 1;
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        (receipt.assignment, receipt.cost) = (ledger.hashAssignment(work.assignment), 1);
+        _refused(
+            abi.encodeWithSelector(
+                IInferenceLedger.InferenceLedgerCostAbovePrice.selector, uint256(MAX_COST) + 1, MAX_COST
+            )
+        );
+    }
+
     function test_AClaimIsPaidAsFarAsTheBudgetGoes() public {
+        work = _work(3, 2, 0);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
         _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
         vm.warp(FROM + 12 hours);
@@ -318,8 +362,9 @@ contract DirectClaimTest is Served {
     // Voiding by inclusion
 
     function test_AReceiptThatWasSettledVoidsTheClaim() public {
-        _openIt();
         IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.warp(FROM + 1);
+        _openIt();
         vm.expectEmit();
         emit IInferenceLedger.ClaimVoided(assignment, stranger);
         vm.prank(stranger);
@@ -373,6 +418,77 @@ contract DirectClaimTest is Served {
         vm.assertTrue(ledger.isIncluded(inclusion));
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotIncluded.selector, digest));
         ledger.voidByInclusion(_terms(id), assignment, inclusion);
+    }
+
+    function test_AGatewayThatSettlesAfterTheClaimWinsNoBond() public {
+        _openIt();
+        vm.warp(FROM + 1);
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimVoided(assignment, worker);
+        vm.prank(gateway);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+        vm.assertEq(ledger.balanceOf(gateway), 0);
+        vm.assertEq(ledger.balanceOf(worker), 10 * BOND + COST);
+    }
+
+    // Voiding by equivocation
+
+    function test_AClaimFallsWhenTheNodeSignedAnotherReceipt() public {
+        // A batch paid what the node signed; it claims the same work again, in words that it signs nowhere.
+        InferenceReceipt memory signed = receipt;
+        bytes memory signature = _signature(WORKER_SIGNER_KEY, ledger.hashReceipt(signed));
+        _settleReceipt(work, signed);
+        receipt.finishedAt += 1;
+        (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
+        _openIt();
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        // The node itself wins nothing by being the first to show it.
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimVoided(assignment, payer);
+        vm.prank(worker);
+        ledger.voidByReceipt(terms, work.assignment, signed, signature);
+        vm.assertEq(ledger.balanceOf(payer), BOND);
+        vm.assertEq(ledger.balanceOf(worker), 9 * BOND + COST);
+        vm.assertEq(_session(id).settled, COST, "the session paid once");
+        vm.assertEq(_session(id).numClaims, 0);
+    }
+
+    function test_AVoidClaimOfAnotherReceiptLeavesRoomForOtherNodes() public {
+        InferenceReceipt memory signed = _receipt(work);
+        bytes memory signature = _signature(WORKER_SIGNER_KEY, ledger.hashReceipt(signed));
+        (receipt.promptTokens, receipt.cost) = (100, MAX_COST);
+        _openIt();
+        ledger.voidByReceipt(_terms(id), work.assignment, signed, signature);
+        // Another stage of the request, whose pay the inflated claim had taken.
+        work.assignment.stage = 1;
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        receipt = _receipt(work);
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
+    function test_RevertWhen_TheOtherReceiptProvesNothing() public {
+        _openIt();
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        InferenceReceipt memory other = receipt;
+        bytes32 digest = ledger.hashReceipt(other);
+        bytes memory signature = _signature(WORKER_SIGNER_KEY, digest);
+        bytes4 none = IInferenceLedger.InferenceLedgerNoOtherReceipt.selector;
+        vm.expectRevert(abi.encodeWithSelector(none, assignment, digest));
+        ledger.voidByReceipt(terms, work.assignment, other, signature);
+        other.outputs = keccak256("other");
+        digest = ledger.hashReceipt(other);
+        vm.expectRevert(abi.encodeWithSelector(none, assignment, digest));
+        ledger.voidByReceipt(terms, work.assignment, other, signature);
+        signature = _signature(GATEWAY_SIGNER_KEY, digest);
+        vm.expectRevert(abi.encodeWithSelector(none, assignment, digest));
+        ledger.voidByReceipt(terms, work.assignment, other, signature);
+        other.assignment = keccak256("other");
+        digest = ledger.hashReceipt(other);
+        signature = _signature(WORKER_SIGNER_KEY, digest);
+        vm.expectRevert(abi.encodeWithSelector(none, assignment, digest));
+        ledger.voidByReceipt(terms, work.assignment, other, signature);
     }
 
     // Voiding by acknowledgement

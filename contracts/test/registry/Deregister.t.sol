@@ -81,4 +81,25 @@ contract DeregisterTest is Base {
         vm.prank(worker);
         nodes.deregister();
     }
+
+    function test_DustPaidToWhoLeavesHoldsBackNoMoreThanItLocks() public {
+        _registerWorker();
+        _registerGateway();
+        vm.prank(worker);
+        nodes.deregister();
+        vm.warp(block.timestamp + STAKE_THAW);
+        // Anybody with a gateway can pay anybody one base unit per epoch.
+        _settle(_one(_claim(_open(1), 0, 1, 0, 0)), _one(_payout(worker, 1)));
+        uint256 locked = nodes.lockedStake(worker);
+        vm.assertEq(locked, uint256(LOCK_MULTIPLE) * 1e12);
+        vm.expectEmit();
+        emit INodeRegistry.StakeWithdrawn(worker, uint128(MIN_WORKER - locked));
+        vm.prank(worker);
+        nodes.withdraw();
+        vm.assertEq(nodes.node(worker).thawing, locked);
+        vm.warp(vm.getBlockTimestamp() + 2 * uint256(EPOCH));
+        vm.prank(worker);
+        nodes.withdraw();
+        vm.assertEq(token.balanceOf(worker), FUNDS);
+    }
 }

@@ -120,4 +120,16 @@ contract ReputationTest is Base {
         vm.warp(vm.getBlockTimestamp() + 31 * uint256(EPOCH));
         vm.assertEq(nodes.reputation(worker), 0.375e18);
     }
+
+    function test_ALossOutlivesTheWorkFromBeforeIt() public {
+        _registerGateway();
+        _settle(_one(_claim(_open(1e18), 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        // The work's epoch is over, but nothing has taken it into the score yet.
+        vm.warp(vm.getBlockTimestamp() + 3 * uint256(EPOCH));
+        vm.prank(address(court));
+        nodes.recordLoss(worker, 900e18);
+        vm.assertLe(nodes.reputation(worker), 0.06e18, "a tenth of the newcomer's, and one credit's work");
+        _settle(_one(_claim(_open(1e18), 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.assertLe(nodes.reputation(worker), 0.08e18, "the ledger's report does not wipe it out");
+    }
 }

@@ -14,10 +14,13 @@ from declai.cli.node.stake import stake, unstake, withdraw
 
 @click.group("node")
 def command() -> None:
-    """Register with a stake, offer layers, serve them, and take what is owed (docs/contributors.md).
+    """Register with a stake, offer layers, serve them, and take what is owed.
+
+    See docs/contributors.md.
 
     \b
-    declai node register --wallet operator --signer signer --link-key link.key --endpoint tcp://node.example:8082
+    declai node register --signer signer --link-key link.key \\
+        --endpoint tcp://node.example:8082
     declai node offer my-model --layers 0-5 --prompt-price 1 --output-price 3
     declai node start --config node.toml
     declai node claim --config node.toml

@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
+from web3.exceptions import Web3Exception
 
 from api.settlement.verify import read_batch
-from chain.client import Chain
+from chain.client import Deployment
 from chain.errors import ChainError
 from chain.fields import to_hex
 from chain.index import EventIndex
-from chain.pricing import format_credits
 from chain.state import Batch
-from declai.cli.node.operating import Operating, open_operating
-from declai.cli.options import config_option, network_option, operator_options, request_digest
-from declai.cli.output import emit, json_option, table
+from declai.cli.node.operating import Operating, node_settings, open_operating
+from declai.cli.node.owed import REQUEST_DIGITS, Outcome, Report, Result
+from declai.cli.options import config_option, network_option, operator_options
+from declai.cli.output import json_option
 from declai.contributor.batches import note_batches, receipts_here
 from declai.contributor.claims import Collector, Owed, Status, Survey, close_what_is_over
-from declai.contributor.operator import local_time
 from declai.errors import DeclaiError
 from declai.home import home
 from declai.network import default_path
 from declai.wallets import unlock
 from ipfs.exchange import Exchange
 from ipfs.store import BlockStore
-from worker.store import NodeStore
+from worker.settings import NodeSettings
+from worker.store import NodeStore, StoredReceipt
+
+PEER_TIMEOUT_S = 10.0  # gateways that are gone are what this command is for
 
 
-@click.command()
+def _beginnings(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        if not re.fullmatch(rf"0x[0-9a-fA-F]{{{REQUEST_DIGITS},64}}", text):
+            raise click.BadParameter(
+                f"{text!r} is not how a request's hash (x-declai-request) begins: 0x and at least {REQUEST_DIGITS} "
+                "hexadecimal digits"
+            )
+    return tuple(text.lower() for text in value)
+
+
+@click.command(short_help="Take what gateways did not settle.")
 @click.option(
-    "--request", "requests", multiple=True, callback=request_digest, help="This request alone; may be repeated."
+    "--request",
+    "requests",
+    multiple=True,
+    callback=_beginnings,
+    metavar="HASH",
+    help="This request alone, by its hash or its beginning; may be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="List what is owed and what would be done. Needs no password.")
 @click.option(
@@ -63,30 +83,26 @@ def claim(
     the wallet; both come back with the money. The wallet is the operator's, or the node's signer.
 
     \b
-    declai node claim --config node.toml --wallet operator --dry-run
-    7 * * * *  declai node claim --config node.toml --wallet operator --password-file password
+    declai node claim --config node.toml --dry-run
+    declai node claim --config node.toml --request 0x5f1c...
+    declai node claim --config node.toml --password-file password --json
     """
     operating = open_operating(network_path, wallet_name, password_file)
     operator = _operator_of(operating)
-    with _open_store(network_path, wallet_name) as (store, peers):
-        unreadable = _note_batches(operating, store, operator, peers)
+    settings = _settings(operating, network_path)
+    with _open_store(settings, alone=not dry_run) as store:
+        unreadable = _note_batches(operating, store, operator, settings.ipfs_peers)
         survey = Survey(operating.chain, unreadable, believe_unread=even_unread)
-        kept = receipts_here(store, operating.chain.domain, operator)
-        found = [survey.judge(one) for one in kept if not requests or to_hex(one.job.request_digest) in requests]
-        results: list[dict[str, Any]] = [{}] * len(found)
-        collected = 0
-        if not dry_run and (any(owed.step for owed in found) or operating.chain.court.balance_of(operating.address)):
-            collector = Collector(operating.chain, unlock(wallet_name, operating.network, password_file))
-            results = [_take(collector, owed) for owed in found]
-            collected = collector.collect()
+        found = [
+            survey.judge(kept) for kept in _chosen(receipts_here(store, operating.chain.domain, operator), requests)
+        ]
+        taken = Taken([Outcome()] * len(found)) if dry_run else _take_steps(operating, found)
         if not dry_run:
             close_what_is_over(store, survey, found)
-    _print(operator, found, results, collected, unreadable, as_json)
-    failed = [result["error"] for result in results if "error" in result]
-    if failed:
-        raise DeclaiError(
-            f"{len(failed)} of {sum(bool(owed.step) for owed in found)} steps failed, the first: {failed[0]}"
-        )
+    shown = [pair for pair in zip(found, taken.outcomes, strict=True) if pair[0].status is not Status.ENDED]
+    Report(operator, shown, taken.collected, operating.chain.court.balance_of(operator), unreadable).print(as_json)
+    if taken.problems:
+        raise DeclaiError(f"{len(taken.problems)} of the steps failed, the first: {taken.problems[0]}")
 
 
 def _operator_of(operating: Operating) -> str:
@@ -101,24 +117,34 @@ def _operator_of(operating: Operating) -> str:
     return operating.address
 
 
-@contextmanager
-def _open_store(network_path: Path | None, wallet: str) -> Iterator[tuple[NodeStore, tuple[str, ...]]]:
-    """The node's store and the IPFS peers of its settings. A devnet's settings lie beside its network file."""
-    from worker.settings import NodeSettings
-
-    beside = (network_path or default_path()).with_name(f"{wallet}.toml")
+def _settings(operating: Operating, network_path: Path | None) -> NodeSettings:
+    """The node's settings. A devnet's lie beside its network file, under the names of the operators' wallets."""
+    beside = (network_path or default_path()).parent / f"{operating.wallet}.toml"
     if "DECLAI_CONFIG" not in os.environ and beside.exists():
         os.environ["DECLAI_CONFIG"] = str(beside)
-    try:
-        settings = NodeSettings()
-    except ValueError as error:
-        raise DeclaiError(f"these are no settings of a node: name its file with --config. {error}") from None
+    settings, chain = node_settings(), operating.chain
+    if settings.deployment.exists() and (there := Deployment.load(settings.deployment).domain) != chain.domain:
+        raise DeclaiError(
+            f"the node works for the ledger {there.ledger} on chain {there.chain_id}, the network file names "
+            f"{chain.domain.ledger} on chain {chain.domain.chain_id}: name the node's network with --network"
+        )
+    return settings
+
+
+@contextmanager
+def _open_store(settings: NodeSettings, *, alone: bool) -> Iterator[NodeStore]:
+    """The node's receipts. `alone`: no other call that takes steps may be at work, lest both take the same ones."""
     path = settings.data_dir / "node.db"
     if not path.exists():
-        raise DeclaiError(f"no receipts at {path}: is --config the file that the node runs with?")
+        raise DeclaiError(f"no receipts at {path.resolve()}: is --config the file that the node runs with?")
     store = NodeStore(path)
     try:
-        yield store, settings.ipfs_peers
+        with path.with_name("claim.lock").open("w") as file:
+            if alone:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield store
+    except BlockingIOError:
+        raise DeclaiError(f"another `declai node claim` is at work in {settings.data_dir}: let it finish") from None
     finally:
         store.close()
 
@@ -126,9 +152,11 @@ def _open_store(network_path: Path | None, wallet: str) -> Iterator[tuple[NodeSt
 def _note_batches(operating: Operating, store: NodeStore, operator: str, peers: Sequence[str]) -> list[Batch]:
     """Learn which receipts batches paid; returns the batches that nobody gives out now."""
     chain = operating.chain
+    gateways = {kept.job.gateway.address for kept in receipts_here(store, chain.domain, operator)}
+    urls = [chain.nodes.node(gateway).url for gateway in sorted(gateways)]
     index = EventIndex(home() / f"index-{operating.network.chain.chain_id}.db", chain)
     blocks = BlockStore(home() / "blocks")
-    exchange = Exchange(blocks, [*_gateway_urls(chain, store, operator), *peers])
+    exchange = Exchange(blocks, [*filter(None, urls), *peers], timeout_s=PEER_TIMEOUT_S)
     try:
         return note_batches(
             store, index.sync(), chain.domain, operator, lambda batch: read_batch(batch, blocks, exchange.fetch)
@@ -138,69 +166,46 @@ def _note_batches(operating: Operating, store: NodeStore, operator: str, peers: 
         index.close()
 
 
-def _gateway_urls(chain: Chain, store: NodeStore, operator: str) -> list[str]:
-    gateways = {kept.job.gateway.address for kept in receipts_here(store, chain.domain, operator)}
-    return [url for gateway in sorted(gateways) if (url := chain.nodes.node(gateway).url)]
+def _chosen(kept: Sequence[StoredReceipt], requests: Sequence[str]) -> list[StoredReceipt]:
+    """The receipts for these requests, or all. Raises DeclaiError for a request without any."""
+    digests = [to_hex(one.job.request_digest) for one in kept]
+    for request in requests:
+        if not any(digest.startswith(request) for digest in digests):
+            raise DeclaiError(f"no unpaid receipt for {request}: a batch paid it, or this node has none for it")
+    chosen = tuple(requests) or ("0x",)
+    return [one for one, digest in zip(kept, digests, strict=True) if digest.startswith(chosen)]
 
 
-def _take(collector: Collector, owed: Owed) -> dict[str, Any]:
-    """What came of a receipt's step; one that fails must not hold the others up."""
-    if owed.step is None:
-        return {}
+@dataclass
+class Taken:
+    """What came of each receipt's step, the base units that the court had for the wallet, and what went wrong."""
+
+    outcomes: list[Outcome]
+    collected: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def _take_steps(operating: Operating, found: Sequence[Owed]) -> Taken:
+    chain = operating.chain
+    if not any(owed.step for owed in found) and not chain.court.balance_of(operating.address):
+        return Taken([Outcome()] * len(found))
+    collector = Collector(chain, unlock(operating.wallet, operating.network, operating.password_file))
+    taken = Taken([_take(operating, collector, owed) for owed in found])
+    taken.problems = [outcome.error for outcome in taken.outcomes if outcome.error]
     try:
-        return {"transaction": to_hex(collector.take(owed))}
-    except (ChainError, DeclaiError) as error:
-        return {"error": str(error)}
+        taken.collected = collector.collect()
+    except (ChainError, Web3Exception) as error:
+        taken.problems.append(f"the court's money did not come: {error}")
+    return taken
 
 
-def _print(
-    operator: str,
-    found: Sequence[Owed],
-    results: Sequence[dict[str, Any]],
-    collected: int,
-    unreadable: Sequence[Batch],
-    as_json: bool,
-) -> None:
-    shown = [(owed, result) for owed, result in zip(found, results, strict=True) if owed.status is not Status.ENDED]
-    data = {
-        "operator": operator,
-        "owed": [_row(owed) | result for owed, result in shown],
-        "collected_units": str(collected),
-        "unread_batches": [to_hex(batch.root) for batch in unreadable],
-    }
-
-    def render() -> None:
-        rows = [_cells(owed, result) for owed, result in shown]
-        table(["request", "credits", "status", "when", "step", "bond", ""], rows, "Nothing is owed.")
-        if collected:
-            click.echo(f"{format_credits(collected)} credits came from the court")
-        if unreadable:
-            click.secho(f"{len(unreadable)} batches cannot be read now: try again later", fg="yellow", err=True)
-
-    emit(data, as_json, render)
-
-
-def _row(owed: Owed) -> dict[str, Any]:
-    job = owed.kept.job
-    return {
-        "request": to_hex(job.request_digest),
-        "receipt": to_hex(owed.receipt),
-        "assignment": to_hex(job.assignment_digest),
-        "session": to_hex(job.request.session),
-        "gateway": job.gateway.address,
-        "cost_units": str(owed.cost),
-        "accepted": owed.kept.acceptance is not None,
-        "status": owed.status,
-        "at": owed.at,
-        "step": owed.step,
-        "bond_units": str(owed.bond),
-    }
-
-
-def _cells(owed: Owed, result: dict[str, Any]) -> tuple[object, ...]:
-    when = local_time(owed.at) if owed.at else "-"
-    bond = format_credits(owed.bond) if owed.bond else "-"
-    outcome = result.get("error") or ("done" if "transaction" in result else "")
-    step = owed.step.replace("_", " ") if owed.step else "-"
-    request = to_hex(owed.kept.job.request_digest)
-    return request, format_credits(owed.cost), owed.status, when, step, bond, outcome
+def _take(operating: Operating, collector: Collector, owed: Owed) -> Outcome:
+    """One that fails must not hold the others up."""
+    if owed.step is None:
+        return Outcome()
+    try:
+        return Outcome(Result.DONE, collector.take(owed))
+    except (ChainError, DeclaiError, Web3Exception) as error:
+        if Survey(operating.chain).judge(owed.kept).status is not owed.status:
+            return Outcome(Result.OVERTAKEN)
+        return Outcome(Result.FAILED, error=str(error))

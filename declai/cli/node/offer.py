@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -15,18 +16,19 @@ from declai.cli.output import emit, fields, json_option
 
 
 class Layers(click.ParamType[tuple[int, int]]):
-    """Layers such as 0-5, both ends served; the value is (first, one after the last)."""
+    """Layers such as 0-5, both ends served, or 3 alone; the value is (first, one after the last)."""
 
     name = "A-B"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        first, _, last = str(value).partition("-")
-        if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < 2**16 - 1):
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(value))
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last < 2**16 - 1:
             self.fail(f"{value!r} is not a range of layers such as 0-5", param, ctx)
-        return int(first), int(last or first) + 1
+        return first, last + 1
 
 
-@click.command()
+@click.command(short_help="Offer layers of a model at a price, or take it back.")
 @click.argument("model")
 @click.option("--layers", type=Layers(), help="Layers to serve, such as 0-5.")
 @click.option(
@@ -62,25 +64,43 @@ def offer(
     declai node offer my-model --layers 0-5 --prompt-price 1 --output-price 3
     declai node offer my-model --numeric-profile bf16 --remove
     """
+    terms = _terms(layers, numeric_profile, prompt_price, output_price, remove)
     operating = open_operating(network_path, wallet_name, password_file)
-    profile = NUMERIC_PROFILES[numeric_profile]
     data: dict[str, object] = {"operator": operating.address, "model": model, "numeric_profile": numeric_profile}
-    if remove:
-        receipt = operating.operator().remove_offer(model, profile)
+    if terms is None:
+        receipt = operating.operator().remove_offer(model, NUMERIC_PROFILES[numeric_profile])
         data["removed"] = True
     else:
-        if layers is None or prompt_price is None or output_price is None:
-            raise click.UsageError("an offer needs --layers, --prompt-price and --output-price (or --remove)")
-        receipt = operating.operator().set_offer(model, Offer(*layers, profile, 0, prompt_price, output_price))
-        prices = {"prompt_price_units": str(prompt_price), "output_price_units": str(output_price)}
-        data |= {"layers": list(layers), **prices}
+        receipt = operating.operator().set_offer(model, terms)
+        data["layers"] = [terms.first_layer, terms.end_layer]
+        data |= {"prompt_price_units": str(terms.prompt_price), "output_price_units": str(terms.output_price)}
     data["transaction"] = to_hex(bytes(receipt["transactionHash"]))
+    emit(data, as_json, lambda: fields(_lines(data, terms)))
 
-    def render() -> None:
-        shown = {name: value for name, value in data.items() if not name.endswith("_units") and name != "layers"}
-        if layers and not remove:
-            shown["layers"] = f"{layers[0]}-{layers[1] - 1}"
-            shown["prices"] = f"{format_credits(prompt_price or 0)} prompt, {format_credits(output_price or 0)} output"
-        fields(list(shown.items()))
 
-    emit(data, as_json, render)
+def _terms(
+    layers: tuple[int, int] | None,
+    numeric_profile: str,
+    prompt_price: int | None,
+    output_price: int | None,
+    remove: bool,
+) -> Offer | None:
+    """The offer that the options describe; None takes one back."""
+    if remove:
+        if layers or prompt_price is not None or output_price is not None:
+            raise click.UsageError("--remove takes back an offer as it is: leave --layers and the prices out")
+        return None
+    if layers is None or prompt_price is None or output_price is None:
+        raise click.UsageError("an offer needs --layers, --prompt-price and --output-price (or --remove)")
+    return Offer(*layers, NUMERIC_PROFILES[numeric_profile], 0, prompt_price, output_price)
+
+
+def _lines(data: dict[str, object], terms: Offer | None) -> list[tuple[str, object]]:
+    lines = [("operator", data["operator"]), ("model", data["model"]), ("number format", data["numeric_profile"])]
+    if terms is None:
+        lines.append(("offer", "taken back"))
+    else:
+        lines.append(("layers", f"{terms.first_layer}-{terms.end_layer - 1}"))
+        lines.append(("prompt price", f"{format_credits(terms.prompt_price)} credits per million token-layers"))
+        lines.append(("output price", f"{format_credits(terms.output_price)} credits per million token-layers"))
+    return [*lines, ("transaction", data["transaction"])]

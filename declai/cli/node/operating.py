@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_utils.address import to_checksum_address
+from pydantic import ValidationError
 from web3.types import TxReceipt
 
 from chain.client import Chain
@@ -16,8 +17,10 @@ from chain.pricing import format_credits
 from declai.cli.output import emit, fields
 from declai.client.aio import chain_of
 from declai.contributor.operator import Operator, local_time
+from declai.errors import DeclaiError
 from declai.network import Network, load
 from declai.wallets import unlock, wallet_address
+from worker.settings import NodeSettings
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ def open_operating(network_path: Path | None, wallet: str, password_file: Path |
     return Operating(network, chain, wallet, password_file)
 
 
+def node_settings() -> NodeSettings:
+    """The settings of the node on this machine, from the file of --config and the environment.
+
+    Raises:
+        DeclaiError: they are none. Values stay out of the text.
+    """
+    try:
+        return NodeSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ": ".join([*map(str, first["loc"]), first["msg"]])
+    except ValueError as error:
+        what = f"no TOML: {error}"
+    raise DeclaiError(f"these are no settings of a node ({what}): name its file with --config")
+
+
 def print_node(operator: Operator, node: Node, receipt: TxReceipt, as_json: bool, **more: Any) -> None:
     """A node's stake after a transaction. `*_units` in `more` are base units and print as credits."""
     units = {"stake_units": node.stake, "thawing_units": node.thawing, **_only_units(more)}
@@ -62,7 +81,7 @@ def print_node(operator: Operator, node: Node, receipt: TxReceipt, as_json: bool
         rows = [(name, value) for name, value in data.items() if name not in units and name != "thaw_ends_at"]
         credits = [(name.removesuffix("_units"), f"{format_credits(value)} credits") for name, value in units.items()]
         thaw = [("thawed", local_time(node.thaw_ends_at))] if node.thawing else []
-        fields([rows[0], *credits, *thaw, *rows[1:]])
+        fields([(name.replace("_", " "), value) for name, value in (rows[0], *credits, *thaw, *rows[1:])])
 
     emit(data, as_json, render)
 

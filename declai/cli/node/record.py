@@ -28,7 +28,7 @@ def _known_node(operating: Operating, address: str | None) -> str:
     return node
 
 
-@click.command()
+@click.command(short_help="Show what the chain holds against a node.")
 @address_argument("node", required=False)
 @network_option
 @operator_options
@@ -65,13 +65,15 @@ def faults(
         reputation = f"{found.reputation / UNITS_PER_CREDIT:.4f}"
         slashed = f"{format_credits(found.slashed)} credits"
         fields([("node", node), ("reputation", reputation), ("in jail", jail), ("slashed", slashed)])
-        rows = [(local_time(b.at), b.what, format_credits(b.amount), b.detail) for b in found.blemishes]
+        rows = [
+            (local_time(b.at), b.what, format_credits(b.amount) if b.amount else "-", b.detail) for b in found.blemishes
+        ]
         table(["when", "what", "credits", ""], rows, "No faults.")
 
     emit(data, as_json, render)
 
 
-@click.command()
+@click.command(short_help="Show what a node earned and where it lies.")
 @address_argument("node", required=False)
 @network_option
 @operator_options

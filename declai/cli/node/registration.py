@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -16,17 +17,30 @@ from declai.wallets import wallet_address
 from worker.jobs import Endpoint
 from worker.links import LinkKeyPair
 
+MAX_TEXT_BYTES = 256
 ROLES = {role.name.lower(): role for role in Role if role.name}
+
+
+def _text(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if len(value.encode()) > MAX_TEXT_BYTES:
+        raise click.BadParameter(f"{len(value.encode())} bytes are too long: the registry keeps {MAX_TEXT_BYTES}")
+    return value
 
 
 def _endpoint(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
-        return TypeAdapter(Endpoint).validate_python(value)
+        return _text(ctx, parameter, TypeAdapter(Endpoint).validate_python(value))
     except ValidationError:
         raise click.BadParameter(f"{value!r} is not tcp://HOST:PORT, such as tcp://node.example:8082") from None
 
 
-@click.command()
+def _url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/?#\s]+/?", value):
+        raise click.BadParameter(f"{value!r} is not http(s)://HOST[:PORT], such as https://gateway.example")
+    return _text(ctx, parameter, value.rstrip("/"))
+
+
+@click.command(short_help="Stake, and register a node.")
 @click.option("--signer", required=True, help="Address of the hot key, or a wallet's name or keystore file.")
 @click.option(
     "--link-key",
@@ -43,9 +57,9 @@ def _endpoint(ctx: click.Context, parameter: click.Parameter, value: str) -> str
     show_default=True,
     help="May be repeated; the minimum stakes add up.",
 )
-@click.option("--url", default="", help="Where HTTP reaches it; gateways need one.")
-@click.option("--region", default="", help="Free text such as eu-west.")
-@click.option("--profile", default="", help="CID of the hardware profile.")
+@click.option("--url", default="", callback=_url, help="Where HTTP reaches it; gateways need one.")
+@click.option("--region", default="", callback=_text, help="Free text such as eu-west.")
+@click.option("--profile", default="", callback=_text, help="CID of the hardware profile.")
 @click.option("--stake", type=CREDITS, help="Credits. [default: the minimum of the roles]")
 @network_option
 @operator_options
@@ -66,14 +80,17 @@ def register(
 ) -> None:
     """Stake, and register the node of the operator's wallet.
 
+    The signer is the hot key that the serving machine holds; it can withdraw nothing.
+
     \b
     declai wallet new operator
     declai wallet new signer
-    declai node register --signer signer --link-key link.key --endpoint tcp://node.example:8082
+    declai node register --signer signer --link-key link.key \\
+        --endpoint tcp://node.example:8082
     """
     bits = Role(sum(ROLES[name] for name in set(roles)))
     if bits & Role.GATEWAY and not url:
-        raise click.UsageError("a gateway needs a URL: --url https://gateway.example")
+        raise click.UsageError("a gateway needs --url, such as https://gateway.example")
     operating = open_operating(network_path, wallet_name, password_file)
     registration = Registration(
         signer=_signer(signer, operating),
@@ -91,6 +108,10 @@ def register(
 
 
 def _signer(value: str, operating: Operating) -> str:
+    if value.startswith("0x") and not is_address(value):
+        raise click.BadParameter(
+            f"{value!r} is not an address: 0x and 40 hexadecimal digits, with a right checksum", param_hint="--signer"
+        )
     return str(to_checksum_address(value if is_address(value) else wallet_address(value, operating.network)))
 
 
@@ -101,21 +122,21 @@ def _link_key(value: str) -> bytes:
             key = bytes.fromhex(value[2:])
         except ValueError:
             key = b""
-        if len(key) != 32:
+        if len(key) != 32 or not any(key):
             raise click.BadParameter(f"{value!r} is no link key: 0x and 64 hexadecimal digits", param_hint="--link-key")
         return key
     path = Path(value)
     return (LinkKeyPair.load(path) if path.exists() else LinkKeyPair.create(path)).public
 
 
-@click.command()
+@click.command(short_help="End the registration; all stake thaws.")
 @network_option
 @operator_options
 @json_option
 def deregister(network_path: Path | None, wallet_name: str, password_file: Path | None, as_json: bool) -> None:
     """End the registration: offers are void at once, all stake thaws.
 
-    Only a registered node can open direct claims: run `declai node claim` first, until it lists nothing.
+    What gateways still owe can be claimed afterwards, too, with the operator's wallet (`declai node claim`).
 
     \b
     declai node deregister --wallet operator

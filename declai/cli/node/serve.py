@@ -8,12 +8,13 @@ import sys
 
 import click
 
+from declai.cli.node.operating import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option
 from declai.errors import DeclaiError
 
 
-@click.command()
+@click.command(short_help="Serve the layers that this node offers.")
 @config_option
 def start() -> None:
     """Serve the layers that this node offers on chain, until SIGTERM or Ctrl-C."""
@@ -21,14 +22,12 @@ def start() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "worker.node"])  # noqa: S606
 
 
-@click.command()
+@click.command(short_help="Show how the node on this machine is.")
 @config_option
 @json_option
 def status(as_json: bool) -> None:
     """Show how the node on this machine is."""
-    from worker.settings import NodeSettings
-
-    path = NodeSettings().status_file
+    path = node_settings().status_file
     try:
         data = json.loads(path.read_text())
     except OSError:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from chain.pricing import format_credits
 from declai.cli.node.operating import open_operating, print_node
-from declai.cli.options import CREDITS, network_option, operator_options
+from declai.cli.options import POSITIVE_CREDITS, network_option, operator_options
 from declai.cli.output import json_option
 
 
-@click.command()
-@click.argument("amount", type=CREDITS)
+@click.command(short_help="Add credits to the stake.")
+@click.argument("amount", type=POSITIVE_CREDITS)
 @network_option
 @operator_options
 @json_option
@@ -27,8 +28,8 @@ def stake(amount: int, network_path: Path | None, wallet_name: str, password_fil
     print_node(operator, operator.node(), receipt, as_json)
 
 
-@click.command()
-@click.argument("amount", type=CREDITS)
+@click.command(short_help="Begin to thaw stake.")
+@click.argument("amount", type=POSITIVE_CREDITS)
 @network_option
 @operator_options
 @json_option
@@ -45,19 +46,30 @@ def unstake(
     """
     operator = open_operating(network_path, wallet_name, password_file).operator()
     receipt = operator.begin_unstake(amount)
-    node, minimum = operator.node(), operator.chain.nodes.minimum_stake(operator.node().roles)
-    if node.stake < minimum:
-        click.secho("the node is inactive: its stake is below the minimum of its roles", fg="yellow", err=True)
-    locked = operator.chain.nodes.locked_stake(operator.address)
+    node = operator.node()
+    minimum, locked = (
+        operator.chain.nodes.minimum_stake(node.roles),
+        operator.chain.nodes.locked_stake(operator.address),
+    )
     print_node(operator, node, receipt, as_json, locked_units=locked, minimum_units=minimum)
+    if node.stake < minimum:
+        missing = format_credits(minimum - node.stake)
+        click.secho(
+            f"the node is inactive until {missing} credits are added with `declai node stake`: its stake is below the "
+            "minimum of its roles",
+            fg="yellow",
+            err=True,
+        )
 
 
-@click.command()
+@click.command(short_help="Bring thawed stake into the wallet.")
 @network_option
 @operator_options
 @json_option
 def withdraw(network_path: Path | None, wallet_name: str, password_file: Path | None, as_json: bool) -> None:
-    """Bring all stake that has thawed into the operator's wallet.
+    """Bring the stake that has thawed into the operator's wallet.
+
+    What recent earnings lock of it stays until they lock it no more.
 
     Earnings go another way: they are a balance in the ledger, for `declai credits withdraw`.
 

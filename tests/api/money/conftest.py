@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,26 @@ from tests.api.money.postgres import new_database, running_postgres
 from tests.conftest import World
 
 
-@pytest.fixture(scope="session")
-def market(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Market]:
-    with start_chain(tmp_path_factory.mktemp("money-chain"), chain_kind) as url:
+@contextmanager
+def running_market(folder: Path, chain_kind: ChainKind) -> Iterator[Market]:
+    with start_chain(folder, chain_kind) as url:
         treasury = new_account()
         fund(Rpc(url), [treasury.address])
         world = World(Chain(url, deploy(url, treasury, Parameters(treasury=treasury.address))), treasury)
         yield Market.open(world)
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Market]:
+    with running_market(tmp_path_factory.mktemp("money-chain"), chain_kind) as market:
+        yield market
+
+
+@pytest.fixture
+def own_market(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Market]:
+    """A chain for one test, which may move its time on and ruin its nodes."""
+    with running_market(tmp_path_factory.mktemp("own-chain"), chain_kind) as market:
+        yield market
 
 
 @pytest.fixture(scope="session")

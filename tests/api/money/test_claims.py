@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from eth_account.signers.local import LocalAccount
 
 from chain.contracts.binding import Call
 from chain.contracts.ledger import SignedWork
 from chain.messages import digest
 from chain.sender import TransactionSender
-from tests.api.money.kit import Books, rpc
+from tests.api.money.kit import Books, Market, rpc
 
 BOND = 10**18
 
 
-def claim(books: Books, request: str, stage: int = 0) -> bytes:
-    """The node of a stage claims its receipt from the session; returns the assignment's digest."""
+@pytest.fixture
+def market(own_market: Market) -> Market:
+    """Claims open hours after the work."""
+    return own_market
+
+
+def claim(books: Books, request: str, stage: int = 0, outputs: bytes | None = None) -> bytes:
+    """The node of a stage claims its receipt, or one with other `outputs`; returns the assignment's digest."""
     market = books.market
     row = books.store.request(request)
     assert row is not None
@@ -22,7 +29,10 @@ def claim(books: Books, request: str, stage: int = 0) -> bytes:
     node = next(node for node in market.nodes if node.address == stored.assignment.node)
     market.world.deposit(node.operator, BOND)
     work = SignedWork(row.message, row.signature, stored.assignment, stored.assignment_signature)
-    send(books, node.operator, market.chain.ledger.open_claim(work, stored.receipt.receipt))
+    receipt = stored.receipt.receipt
+    if outputs is not None:
+        receipt = receipt.model_copy(update={"outputs": outputs})
+    send(books, node.operator, market.chain.ledger.open_claim(work, receipt))
     return digest(stored.assignment, market.chain.domain)
 
 
@@ -54,6 +64,23 @@ def test_a_claim_on_a_settled_receipt_falls_and_its_bond_goes_to_who_showed_it(b
     state = books.index.sync()
     assert state.balances[market.gateway.signer.address] == bonds + BOND
     assert state.claims == {}
+
+
+def test_a_claim_in_other_words_than_the_node_signed_falls(books: Books) -> None:
+    """The batch shows the receipt that it signed; the claimed one is in no batch."""
+    market, ledger = books.market, books.market.chain.ledger
+    session = market.open_session()
+    request, _ = books.serve(session)
+    books.settlement.run()
+    settled = market.session(session).settled
+    pass_time(books, 3 * 3600)
+    assignment = claim(books, request, outputs=b"o" * 32)
+    payers = ledger.balance_of(market.payer.address)
+    books.settlement.run()
+    assert ledger.direct_claim(assignment).pays_at == 0
+    assert market.session(session).settled == settled
+    assert ledger.balance_of(market.payer.address) == payers + BOND
+    assert books.index.sync().claims == {}
 
 
 def test_a_claim_on_work_that_was_never_settled_is_paid(books: Books) -> None:

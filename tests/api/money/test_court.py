@@ -10,22 +10,17 @@ import pytest
 from eth_account.signers.local import LocalAccount
 
 from api.store.records import StoredStage
-from chain.client import Chain, Rpc
 from chain.contracts.binding import Call
 from chain.contracts.court import DisputePhase, Evidence, Verdict
 from chain.contracts.jury import JuryPhase, Vote
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Offer, Role
-from chain.deploy import deploy
 from chain.errors import ContractRevert
-from chain.messages import InferenceReceipt, InferenceRequest, digest, new_account, sign
-from chain.parameters import Parameters
+from chain.messages import InferenceReceipt, InferenceRequest, digest, sign
 from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
-from declai.devnet.chain_setup import fund
-from declai.devnet.processes import RedisAddress, start_chain
+from declai.devnet.processes import RedisAddress
 from tests.api.money.kit import MODEL, Books, Market, Party, rpc
-from tests.conftest import World
 
 MODEL_ID = model_id(MODEL)
 NUM_AUDITORS = 8
@@ -33,16 +28,10 @@ GUILTY = 3_000_000
 
 
 @pytest.fixture
-def books(tmp_path: Path, redis_server: RedisAddress) -> Iterator[Books]:
-    """A chain of the test's own, whose time it may move on and whose nodes it may ruin."""
-    (tmp_path / "chain").mkdir()
-    with start_chain(tmp_path / "chain") as url:
-        treasury = new_account()
-        fund(Rpc(url), [treasury.address])
-        world = World(Chain(url, deploy(url, treasury, Parameters(treasury=treasury.address))), treasury)
-        books = Books(Market.open(world), tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}", redis_server.url)
-        yield books
-        books.close()
+def books(own_market: Market, tmp_path: Path, redis_server: RedisAddress) -> Iterator[Books]:
+    books = Books(own_market, tmp_path, f"sqlite:///{tmp_path / 'gateway.db'}", redis_server.url)
+    yield books
+    books.close()
 
 
 def served(books: Books) -> tuple[InferenceRequest, StoredStage, Party]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from tokenizers import Tokenizer
 
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
-from worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec
+from worker.engine import Engine, EngineError, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec
 from worker.model.stage import Stage
 from worker.sampling import SamplingParameters
 
@@ -39,6 +39,7 @@ class Pipeline:
     def step(self) -> bool:
         """One step of every engine; whether any did something."""
         worked = False
+        failure: EngineError | None = None
         for index, engine in enumerate(self.engines):
             for output in engine.step():
                 worked = True
@@ -50,8 +51,10 @@ class Pipeline:
                     case SampledToken():
                         self._take(output)
                     case SessionFailed():
-                        raise output.error
+                        failure = output.error
             worked = worked or engine.has_work
+        if failure is not None:
+            raise failure
         return worked
 
     def run(self) -> None:

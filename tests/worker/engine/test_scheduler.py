@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.cache import CacheManager
+from worker.engine.blocks import FreeBlocks, Run
+from worker.engine.cache import BLOCK_TOKENS, CacheManager
 from worker.engine.errors import AtCapacity, PositionMismatch
 from worker.engine.scheduler import Chunk, Scheduler
 
@@ -16,7 +17,7 @@ from worker.engine.scheduler import Chunk, Scheduler
 def test_every_position_is_computed_once_and_in_order(pieces: list[int], max_chunk: int, samples: bool) -> None:
     total = sum(pieces)
     num_prompt = max(1, total // 2)
-    scheduler = Scheduler(max_chunk, samples)
+    scheduler = Scheduler(max_chunk, max_chunk, 4, samples=samples)
     scheduler.add(b"a", num_prompt, total)
     chunks: list[Chunk] = []
     at = 0
@@ -24,42 +25,69 @@ def test_every_position_is_computed_once_and_in_order(pieces: list[int], max_chu
         scheduler.check_feed(b"a", at, piece)
         scheduler.feed(b"a", piece)
         at += piece
-        if chunk := scheduler.schedule():
-            chunks.append(chunk)
-    while chunk := scheduler.schedule():
-        chunks.append(chunk)
+        chunks += scheduler.schedule()
+    while found := scheduler.schedule():
+        chunks += found
     assert [chunk.first_position for chunk in chunks] == [
         sum(chunk.num_tokens for chunk in chunks[:index]) for index in range(len(chunks))
     ]
     assert sum(chunk.num_tokens for chunk in chunks) == total
     assert all(1 <= chunk.num_tokens <= max_chunk for chunk in chunks)
     if samples:
-        ends = {chunk.first_position + chunk.num_tokens for chunk in chunks}
+        ends = {chunk.end for chunk in chunks}
         assert ends >= set(range(num_prompt, total + 1))
     scheduler.check_integrity()
 
 
-def test_a_long_prompt_does_not_keep_others_waiting() -> None:
-    scheduler = Scheduler(max_chunk_tokens=10, samples=False)
+def prefilled(scheduler: Scheduler, *names: bytes) -> None:
+    """Sessions past a prompt of one token, each with its next token waiting."""
+    for name in names:
+        scheduler.add(name, 1, 1000)
+        scheduler.feed(name, 1)
+    while scheduler.schedule():
+        pass
+    for name in names:
+        scheduler.feed(name, 1)
+
+
+def test_every_session_that_decodes_is_in_every_step() -> None:
+    scheduler = Scheduler(100, 10, 8, samples=True)
+    prefilled(scheduler, b"a", b"b", b"c")
+    scheduler.add(b"long", 1000, 1001)
+    scheduler.feed(b"long", 1000)
+    first, second = scheduler.schedule(), scheduler.schedule()
+    assert [(chunk.session_id, chunk.num_tokens) for chunk in first] == [(b"a", 1), (b"b", 1), (b"c", 1), (b"long", 10)]
+    assert [(chunk.session_id, chunk.num_tokens) for chunk in second] == [(b"long", 10)]
+
+
+def test_prompts_share_a_step_and_take_turns() -> None:
+    scheduler = Scheduler(10, 10, 8, samples=False)
     for session_id, num_tokens in ((b"long", 1000), (b"b", 1), (b"c", 15)):
         scheduler.add(session_id, num_tokens, num_tokens)
         scheduler.feed(session_id, num_tokens)
-    order = [chunk.session_id for _ in range(6) if (chunk := scheduler.schedule())]
-    assert order == [b"long", b"b", b"c", b"long", b"c", b"long"]
+    steps = [[(chunk.session_id, chunk.num_tokens) for chunk in scheduler.schedule()] for _ in range(4)]
+    assert steps == [[(b"long", 10)], [(b"b", 1), (b"c", 9)], [(b"long", 10)], [(b"c", 6), (b"long", 4)]]
+
+
+def test_a_step_has_no_more_sessions_than_allowed() -> None:
+    scheduler = Scheduler(100, 100, 2, samples=True)
+    prefilled(scheduler, b"a", b"b", b"c")
+    steps = [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(3)]
+    assert steps == [[b"a", b"b"], [b"c"], []]
 
 
 def test_a_removed_session_has_no_turn() -> None:
-    scheduler = Scheduler(10, samples=False)
+    scheduler = Scheduler(10, 10, 8, samples=False)
     scheduler.add(b"a", 5, 5)
     scheduler.feed(b"a", 5)
     scheduler.remove(b"a")
     scheduler.remove(b"a")
-    assert scheduler.schedule() is None
+    assert scheduler.schedule() == []
     assert not scheduler.has_waiting
 
 
 def test_positions_that_do_not_continue_are_refused() -> None:
-    scheduler = Scheduler(10, samples=False)
+    scheduler = Scheduler(10, 10, 8, samples=False)
     scheduler.add(b"a", 3, 5)
     scheduler.feed(b"a", 3)
     for first, count in ((2, 1), (4, 1), (3, 3), (3, 0), (3, -1)):
@@ -69,11 +97,11 @@ def test_positions_that_do_not_continue_are_refused() -> None:
 
 
 class Turns(RuleBasedStateMachine):
-    """No session that waits is passed over twice, whoever comes and goes."""
+    """No session that waits is passed over twice by another one of its kind, whoever comes and goes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(max_chunk_tokens=4, samples=False)
+        self.scheduler = Scheduler(4, 2, 3, samples=False)
         self.fed: dict[bytes, int] = {}
         self.done: dict[bytes, int] = {}
         self.passed_over: dict[bytes, set[bytes]] = {}
@@ -86,7 +114,7 @@ class Turns(RuleBasedStateMachine):
             self.passed_over[name] = set()
 
     @precondition(lambda self: self.fed)
-    @rule(data=st.data(), count=st.integers(1, 12))
+    @rule(data=st.data(), count=st.integers(1, 60))
     def feed(self, data: st.DataObject, count: int) -> None:
         name = data.draw(st.sampled_from(sorted(self.fed)))
         if self.fed[name] + count <= 10_000:
@@ -102,20 +130,26 @@ class Turns(RuleBasedStateMachine):
         for books in (self.fed, self.done, self.passed_over):
             del books[name]
 
-    @rule()
-    def schedule(self) -> None:
-        waiting = {name for name in self.fed if self.done[name] < self.fed[name]}
-        chunk = self.scheduler.schedule()
-        if chunk is None:
-            assert not waiting
-            return
-        assert chunk.session_id in waiting
-        assert chunk.first_position == self.done[chunk.session_id]
-        self.done[chunk.session_id] += chunk.num_tokens
-        self.passed_over[chunk.session_id] = set()
-        for name in waiting - {chunk.session_id}:
-            assert chunk.session_id not in self.passed_over[name]
-            self.passed_over[name].add(chunk.session_id)
+    @rule(times=st.integers(1, 20))
+    def schedule(self, times: int) -> None:
+        for _ in range(times):
+            waiting = {name for name in self.fed if self.done[name] < self.fed[name]}
+            decoding = {name for name in self.fed if self.done[name] >= 100}
+            chunks = self.scheduler.schedule()
+            assert bool(chunks) == bool(waiting)
+            assert len(chunks) <= 3
+            prefill = sum(chunk.num_tokens for chunk in chunks if chunk.session_id not in decoding)
+            assert prefill <= (2 if decoding else 4)
+            chosen = {chunk.session_id for chunk in chunks}
+            assert len(chosen) == len(chunks)
+            for chunk in chunks:
+                assert chunk.first_position == self.done[chunk.session_id]
+                self.done[chunk.session_id] += chunk.num_tokens
+                self.passed_over[chunk.session_id] = set()
+            for name in waiting - chosen:
+                rivals = {other for other in chosen if (other in decoding) == (name in decoding)}
+                assert not rivals & self.passed_over[name]
+                self.passed_over[name] |= rivals
 
     @invariant()
     def books_agree(self) -> None:
@@ -126,28 +160,35 @@ TestTurns = Turns.TestCase
 
 
 @given(
-    sizes=st.lists(st.integers(0, 60), max_size=30),
+    sizes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 70)), max_size=30),
     max_sessions=st.integers(1, 5),
     leave=st.lists(st.integers(0, 29), max_size=30),
 )
-def test_memory_is_never_promised_twice(sizes: list[int], max_sessions: int, leave: list[int]) -> None:
-    manager = CacheManager(max_sessions, max_bytes=100)
+def test_memory_is_never_promised_twice(sizes: list[tuple[int, int]], max_sessions: int, leave: list[int]) -> None:
+    manager = CacheManager(max_sessions, max_bytes=100, block_bytes=10)
     held: dict[bytes, int] = {}
-    for index, size in enumerate(sizes):
+    for index, (size, num_tokens) in enumerate(sizes):
         name = bytes([index])
-        fits = len(held) < max_sessions and sum(held.values()) + size <= 100
-        assert manager.can_allocate(size) == fits
+        needed = size + -(-num_tokens // BLOCK_TOKENS) * 10
+        fits = len(held) < max_sessions and sum(held.values()) + needed <= 100
+        assert manager.can_allocate(size, num_tokens) == fits
         if fits:
-            manager.allocate(name, size)
-            held[name] = size
+            manager.allocate(name, size, num_tokens)
+            held[name] = needed
+            assert sum(length for _, length in manager.slots(name)) >= num_tokens
         else:
             with pytest.raises(AtCapacity):
-                manager.allocate(name, size)
+                manager.allocate(name, size, num_tokens)
         if index < len(leave):
             manager.free(bytes([leave[index]]))
             held.pop(bytes([leave[index]]), None)
         assert manager.used_bytes == sum(held.values()) <= 100
         manager.check_integrity(held)
+        slots = [
+            slot for name in held for first, length in manager.slots(name) for slot in range(first, first + length)
+        ]
+        assert len(slots) == len(set(slots))
+        assert all(0 <= slot < 10 * BLOCK_TOKENS for slot in slots)
 
 
 def test_memory_without_a_session_is_noticed() -> None:
@@ -155,3 +196,29 @@ def test_memory_without_a_session_is_noticed() -> None:
     manager.allocate(b"a", 10)
     with pytest.raises(AssertionError):
         manager.check_integrity([])
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=60))
+def test_blocks_belong_to_one_taker_and_come_back(events: list[tuple[int, bool]]) -> None:
+    free, held = FreeBlocks(30), list[tuple[Run, ...]]()
+    for number, gives in events:
+        if gives and held:
+            free.give_back(held.pop(number % len(held)))
+        elif number <= free.num_free:
+            held.append(free.take(number))
+            assert sum(length for _, length in held[-1]) == number
+        else:
+            with pytest.raises(ValueError, match="are free"):
+                free.take(number)
+        free.check_integrity([run for runs in held for run in runs])
+
+
+def test_blocks_are_taken_in_as_few_runs_as_there_are() -> None:
+    free = FreeBlocks(20)
+    runs = [free.take(4) for _ in range(5)]
+    for index in (0, 2, 3):
+        free.give_back(runs[index])
+    assert free.take(3) == ((0, 3),)
+    assert free.take(8) == ((8, 8),)
+    free.give_back(((8, 4),))
+    assert free.take(5) == ((8, 4), (3, 1))

@@ -1,0 +1,131 @@
+"""Sessions that share forwards: each is as if alone, whoever comes, goes, and lies beside it in the pool."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
+from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec
+from worker.model.stage import Stage
+from worker.sampling import SamplingParameters
+
+from .pipeline import GREEDY, Pipeline, ids, spec
+from .test_generate import generated, prompt_of
+
+LIMITS = EngineLimits(8, 640, 1 << 24, prefill_chunk_tokens=48, mixed_prefill_tokens=20)
+ONE_BY_ONE = {"gptj", "falcon-alibi", "bloom"}  # their attention is their own, or biased by distance
+
+
+@dataclass(frozen=True)
+class Request:
+    """`at`: step in which it comes. `gives_up_at`: step in which it is cancelled, if it ever is."""
+
+    at: int
+    prompt: Sequence[int]
+    max_tokens: int
+    sampling: SamplingParameters = GREEDY
+    gives_up_at: int | None = None
+
+
+def run(pipeline: Pipeline, requests: dict[bytes, Request]) -> dict[bytes, list[SampledToken]]:
+    """All requests, each from its step on; what those that were not cancelled got."""
+    step, open_ids = 0, set(requests)
+    while True:
+        for session_id, request in requests.items():
+            if request.at == step:
+                pipeline.start(session_id, request.prompt, spec(request.prompt, request.max_tokens, request.sampling))
+            if request.gives_up_at == step:
+                open_ids.discard(session_id)
+                for engine in pipeline.engines:
+                    engine.remove(session_id)
+        worked = pipeline.step()
+        step += 1
+        if not worked and step > max(request.at for request in requests.values()):
+            return {session_id: pipeline.tokens[session_id] for session_id in open_ids}
+
+
+def crowd() -> dict[bytes, Request]:
+    lengths = (1, 130, 7, 40, 77, 3, 260, 19)
+    requests = {
+        bytes([number]): Request(3 * number, prompt_of(length, seed=number), 10 + number)
+        for number, length in enumerate(lengths)
+    }
+    gone = {
+        bytes([100 + number]): Request(2 + number, prompt_of(50, seed=50 + number), 30, gives_up_at=6 + 3 * number)
+        for number in range(3)
+    }
+    return requests | gone
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_gets_what_generate_makes(zoo: Zoo, name: str) -> None:
+    requests = crowd()
+    pipeline = Pipeline(zoo, name, limits=EngineLimits(12, 640, 1 << 24, 48, 20))
+    for session_id, tokens in run(pipeline, requests).items():
+        request = requests[session_id]
+        assert ids(tokens) == generated(zoo, name, request.prompt, request.max_tokens)
+    for engine in pipeline.engines:
+        for session_id in requests:
+            engine.remove(session_id)
+        assert engine.used_cache_bytes == 0
+        engine.check_integrity()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_most_architectures_share_forwards(zoo: Zoo, name: str) -> None:
+    files = [zoo.folder(name) / "model.safetensors"]
+    for first, end in ((0, 1), (1, 4), (4, NUM_LAYERS)):
+        assert Stage.load(zoo.architecture(name), first, end, files).packs == (name not in ONE_BY_ONE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_shares_forwards_too(zoo: Zoo, dtype: torch.dtype) -> None:
+    files = [zoo.folder("qwen3") / "model.safetensors"]
+    assert Stage.load(zoo.architecture("qwen3"), 0, 2, files, dtype).packs
+
+
+def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(zoo, "llama", limits=LIMITS)
+    batches: list[int] = []
+    first = pipeline.engines[0]._stage
+    forward = first.forward_packed
+
+    def counted(inputs: torch.Tensor, segments: Sequence[object], pool: object) -> torch.Tensor:
+        batches.append(len(segments))
+        return forward(inputs, segments, pool)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(first, "forward_packed", counted)
+    run(pipeline, {bytes([number]): Request(0, prompt_of(2, seed=number), 6) for number in range(8)})
+    assert batches == [8] * 6
+
+
+def test_a_seed_gives_one_text_in_any_company(zoo: Zoo) -> None:
+    sampled = [SamplingParameters(temperature=1.0, top_p=0.9, seed=seed) for seed in range(6)]
+    requests = {
+        bytes([seed]): Request(2 * seed, prompt_of(10 + 20 * seed, seed=seed), 25, sampling)
+        for seed, sampling in enumerate(sampled)
+    }
+    together = run(Pipeline(zoo, "gemma2", limits=LIMITS), requests)
+    for session_id, request in requests.items():
+        alone = Pipeline(zoo, "gemma2").generate(request.prompt, spec(request.prompt, 25, request.sampling))
+        assert ids(together[session_id]) == ids(alone)
+
+
+def test_a_session_in_many_pieces_of_the_pool_is_as_one_in_one(zoo: Zoo) -> None:
+    """Short sessions fill the pool, every other one leaves, and a long one has to take their places."""
+    pipeline = Pipeline(zoo, "mistral", limits=EngineLimits(100, 640, 1 << 17))
+    prompt = prompt_of(60)
+    for engine in pipeline.engines:
+        sampling = GREEDY if engine is pipeline.engines[-1] else None
+        with contextlib.suppress(AtCapacity):
+            for number in range(100):
+                engine.add(bytes([number]), SessionSpec(1, 10, sampling=sampling))
+        for number in range(0, 100, 2):
+            engine.remove(bytes([number]))
+    pipeline.start(b"long", prompt, spec(prompt, 30))
+    assert all(len(engine._cache.slots(b"long")) > 1 for engine in pipeline.engines)
+    pipeline.run()
+    assert ids(pipeline.tokens[b"long"]) == generated(zoo, "mistral", prompt, 30)

@@ -1,0 +1,61 @@
+"""Whether a model computes in one batch what it computes one by one: found out, not known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from worker.model.packed import Pool, Segment, cut
+
+if TYPE_CHECKING:
+    from worker.model.stage import Stage
+
+# Two sessions, and where their keys lie: neither in order nor in one piece.
+_RUNS = (((9, 2), (3, 3)), ((12, 3),))
+_LENGTHS = (5, 3)
+_NUM_SLOTS = 15
+# Rounding, not a difference in what is computed: a token that attends to another session's keys is off by much more.
+_MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def packs_as_alone(stage: Stage) -> bool:
+    """Run two sessions in one batch, and each alone: prompt first, then one more token."""
+    kinds = getattr(stage.architecture.config.get_text_config(), "layer_types", None) or ()
+    if "chunked_attention" in kinds:
+        return False  # its windows jump, but further on than a trial goes
+    pieces = [_inputs(stage, seed, length) for seed, length in enumerate(_LENGTHS)]
+    try:
+        alone = torch.cat([_alone(stage, piece) for piece in pieces])
+        together = torch.cat(_together(stage, pieces))
+    except Exception:  # a model that needs what a batch does not have raises what it likes
+        return False
+    difference = (alone - together).abs().max() / alone.abs().max()
+    return bool(difference <= _MAX_DIFFERENCE[stage.dtype])  # NaN is no proof
+
+
+def _inputs(stage: Stage, seed: int, num_tokens: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if stage.is_first:
+        return torch.randint(stage.architecture.vocab_size, (num_tokens,), generator=generator).to(stage.device)
+    rows = torch.randn(num_tokens, stage.architecture.hidden_size, generator=generator)
+    return rows.to(stage.device, stage.dtype)
+
+
+def _alone(stage: Stage, piece: torch.Tensor) -> torch.Tensor:
+    cache = stage.new_cache(len(piece), len(piece))
+    return torch.cat([stage.forward(part, cache) for part in (piece[:-1], piece[-1:])])
+
+
+def _together(stage: Stage, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Hidden states of all tokens of each piece."""
+    pool = Pool(_NUM_SLOTS)
+    prompts = [
+        Segment(0, len(piece) - 1, cut(runs, 0, len(piece) - 1)) for piece, runs in zip(pieces, _RUNS, strict=True)
+    ]
+    last = [Segment(len(piece) - 1, 1, runs) for piece, runs in zip(pieces, _RUNS, strict=True)]
+    first_rows = stage.forward_packed(torch.cat([piece[:-1] for piece in pieces]), prompts, pool)
+    last_rows = stage.forward_packed(torch.cat([piece[-1:] for piece in pieces]), last, pool)
+    parts = zip(torch.split(first_rows, [len(piece) - 1 for piece in pieces]), torch.split(last_rows, 1), strict=True)
+    return [torch.cat(rows) for rows in parts]
