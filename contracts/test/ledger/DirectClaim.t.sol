@@ -528,10 +528,13 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 3e18, "what payer and gateway agreed on, and not more");
     }
 
-    function test_AHugeAcknowledgementCapsAtTheBudget() public {
+    function test_AHugeAcknowledgementLimitsNothing() public {
         _openIt();
         ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, type(uint128).max));
-        vm.assertEq(ledger.directClaim(assignment).cap, BUDGET);
+        vm.assertEq(ledger.directClaim(assignment).cap, type(uint96).max);
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(ledger.directClaim(assignment).amount, COST);
     }
 
     function test_WhatClaimsTookDoesNotVoidOthers() public {
