@@ -46,7 +46,8 @@ abstract contract DirectClaims is Settlement {
         address node = work.assignment.node;
         if (receipt.node != node || !_speaksFor(msg.sender, node)) revert InferenceLedgerNotNode(node, msg.sender);
         DirectClaim storage claim = _claims[assignment];
-        if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
+        // Not the node: work can be assigned to account zero, and every opening counts.
+        if (claim.receipt != 0) revert InferenceLedgerAlreadyClaimed(assignment);
         _checkClaimable(self, work.assignment.deadline);
         _checkPrice(work, receipt);
         bytes32 digest = _hashTypedDataV4(receipt.hash());

@@ -67,6 +67,25 @@ contract DirectClaimTest is Served {
         _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
     }
 
+    /// @notice A gateway assigned work to account zero, for which everybody spoke who is nobody's signer: each opening counted, and
+    /// the one payment left the session open for ever.
+    function test_RevertWhen_TheWorkOfNobodyIsClaimedTwice() public {
+        _settle(_one(_claim(id, 1, 2 * BOND, 1, 0)), _one(_payout(address(0), 2 * BOND)));
+        (work.assignment.node, receipt.node, receipt.cost) = (address(0), address(0), 1);
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        assignment = ledger.hashAssignment(work.assignment);
+        receipt.assignment = assignment;
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(stranger);
+        ledger.openClaim(terms, work, receipt);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
+        vm.prank(stranger);
+        ledger.openClaim(terms, work, receipt);
+        vm.warp(uint256(_session(id).endsAt) + SESSION_THAW);
+        ledger.payClaim(terms, assignment);
+        ledger.finalizeClose(terms);
+    }
+
     function test_RevertWhen_ByAStranger() public {
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotNode.selector, worker, stranger));
         vm.prank(stranger);
