@@ -408,10 +408,41 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 3e18, "what payer and gateway agreed on, and not more");
     }
 
-    function test_AHugeAcknowledgementCapsAtTheBudget() public {
+    function test_AHugeAcknowledgementLeavesTheBudgetAsTheLimit() public {
+        _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
         ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, type(uint128).max));
-        vm.assertEq(ledger.directClaim(assignment).cap, BUDGET);
+        vm.assertEq(ledger.directClaim(assignment).cap, type(uint96).max);
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, BUDGET);
+    }
+
+    /// @notice What was signed for up to a request counts whatever the session paid meanwhile, claims on later requests too. The
+    /// node shows the later request, which acknowledges both, and is paid.
+    function test_ALaterRequestLiftsAClaimThatClaimsOnLaterOnesLeftNothing() public {
+        IInferenceLedger.SignedWork memory older = _work(1, 1, 0);
+        (older.assignment.stage, older.request.maxCost) = (1, COST);
+        older.assignment.request = ledger.hashRequest(older.request);
+        _sign(older);
+        InferenceReceipt memory made = _receipt(older);
+        work = _work(3, 3, COST);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(workerKey);
+        ledger.openClaim(terms, older, made);
+        vm.warp(FROM + 1 days);
+        uint256 snapshot = vm.snapshotState();
+        ledger.payClaim(terms, made.assignment);
+        vm.assertEq(ledger.directClaim(made.assignment).amount, 0, "the later claim took what the payer had signed for");
+        vm.revertToState(snapshot);
+        ledger.voidByAcknowledgement(terms, made.assignment, _work(4, 4, 2 * COST));
+        ledger.payClaim(terms, made.assignment);
+        vm.assertEq(ledger.directClaim(made.assignment).amount, COST);
     }
 
     function test_WhatClaimsTookDoesNotVoidOthers() public {
