@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
@@ -136,6 +137,15 @@ def test_the_sentence_of_an_account_that_never_registered_stops_nobody(world: Wo
     world.send(anybody, world.chain.court.prove_equivocation(*signed))
     worker = world.register(Role.WORKER)
     assert list(index.sync().nodes) == [worker.address]
+    index.close()
+
+
+def test_a_name_that_is_no_text_stops_nobody(world: World, tmp_path: Path) -> None:
+    publish = world.chain.models.publish("mute", "bafkfirst", 6)
+    world.send(world.rich(), replace(publish, data=publish.data.replace(b"mute", b"\xff\xfe\xfd\xfc")))
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    (model,) = index.sync().models.values()
+    assert (model.name, model.versions[0].manifest_cid) == ("\ufffd" * 4, "bafkfirst")
     index.close()
 
 
