@@ -201,7 +201,7 @@ abstract contract DirectClaims is Settlement {
         if (block.timestamp < from || block.timestamp > until) revert InferenceLedgerNotClaimable(from, until);
     }
 
-    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of other
+    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of earlier
     /// requests in flight are not known here, so with them the budget alone is the limit.
     function _signedTotal(InferenceRequest calldata request) private pure returns (uint96) {
         return request.ackedBelow == request.nonce ? _cut(uint256(request.spent) + request.maxCost) : type(uint96).max;
