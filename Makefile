@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BROWNIE_VENV := .venv-brownie
+AUDIT_VENV := .venv-audit
 STAMPS := .stamps
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup demo test brownie lint format bench lock clean
+.PHONY: help setup demo test brownie audit mutation lint format bench lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -39,14 +40,26 @@ $(STAMPS)/brownie: requirements-brownie.lock brownie-config.yaml package-lock.js
 	rm -rf build/brownie
 	@touch $@
 
+# Slither's pins exclude our web3, too. It keeps what it keeps where VIRTUAL_ENV says, else in the home directory.
+$(STAMPS)/audit: requirements-audit.lock $(STAMPS)/python
+	test -x $(AUDIT_VENV)/bin/python || $(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.lock
+	@touch $@
+
 demo: setup  ## A devnet, one streamed answer, its receipts and their settlement; leaves nothing running
 	$(BIN)/python -m declai.demo
 
-test: setup lint $(STAMPS)/brownie  ## All checks and tests
+test: setup lint $(STAMPS)/brownie $(STAMPS)/audit  ## All checks and tests
 	$(BIN)/python -m pytest
 
 brownie: setup $(STAMPS)/brownie  ## The contracts as a Brownie project: compiled, deployed on Anvil, one settlement
 	contracts/bin/brownie test
+
+audit: $(STAMPS)/npm $(STAMPS)/audit  ## Slither over the contracts: each finding has its reason in contracts/audit/findings.toml
+	VIRTUAL_ENV=$(CURDIR)/$(AUDIT_VENV) $(AUDIT_VENV)/bin/python contracts/audit/check.py
+
+mutation: setup  ## Mutation tests of the contracts' money paths, about an hour; the next call goes on where one was stopped
+	$(BIN)/python contracts/audit/mutate.py
 
 lint: setup  ## Formatting, types, Solidity style
 	$(BIN)/ruff format --check .
@@ -67,6 +80,7 @@ bench: setup  ## Every benchmark; tables here, JSON under build/benchmarks/
 lock:  ## Write the tested sets of Python packages to requirements*.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1/' > requirements.lock
 	test ! -x $(BROWNIE_VENV)/bin/python || $(BROWNIE_VENV)/bin/python -m pip freeze > requirements-brownie.lock
+	test ! -x $(AUDIT_VENV)/bin/python || $(AUDIT_VENV)/bin/python -m pip freeze > requirements-audit.lock
 
 clean:  ## Remove all that set-up and builds made
-	rm -rf $(VENV) $(BROWNIE_VENV) $(STAMPS) node_modules build cache out artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis declai.egg-info
+	rm -rf $(VENV) $(BROWNIE_VENV) $(AUDIT_VENV) $(STAMPS) node_modules build cache out artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis declai.egg-info

@@ -202,6 +202,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m chain.deploy",
+        usage="%(prog)s --rpc-url URL [--keystore FILE --treasury ADDRESS | --verify FILE] [options]",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,6 +22,7 @@ from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import Identity, open_identity
 from worker.links import Links
 from worker.membership import Membership
+from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
 from worker.service import StageService
@@ -68,6 +69,8 @@ def run_node(settings: NodeSettings) -> None:
             seconds_per_token_layer=speed,
             on_acknowledged=acknowledged,
         )
+        if settings.metrics_port:
+            opened.enter_context(serve_metrics(NodeMetrics(stages.engines, pipeline), settings.metrics_port))
         pipeline.start()
         opened.callback(pipeline.stop)
         terms = _terms(settings, identity, stages)

@@ -69,6 +69,11 @@ class ModelStages:
         root = self.manifest.shard_root(first_layer, end_layer)
         return engine, StageIdentity(self.profile, LINK_DTYPES[self.profile], root)
 
+    def engines(self) -> dict[tuple[int, int], Engine]:
+        """Those made so far, by the layers [first, end) that they run."""
+        with self._lock:
+            return {layers: engine for layers, (_, engine) in self._loaded.items()}
+
     def measure_s_per_token_layer(self, first_layer: int, end_layer: int) -> float:
         """Seconds per token and layer of a decode forward; only while the engine is idle. Raises NotLoaded."""
         stage, _ = self._load(first_layer, end_layer)

@@ -74,7 +74,7 @@ def world() -> World:
     at = [deployer.get_deployment_address(deployer.nonce + i) for i in range(5)]
     registry = (7 * DAY_S, 10, 100 * CREDIT, 30, 100 * CREDIT, 1_000 * CREDIT, 100 * CREDIT)
     ledger = (DAY_S, 2 * DAY_S, 4 * DAY_S, HOUR_S, DAY_S, DAY_S // 2, CREDIT, 2_000)
-    court = (3 * DAY_S, DAY_S // 2, 7 * DAY_S, 30 * DAY_S, CREDIT, 5_000, 2_000, 1_000)
+    court = (3 * DAY_S, DAY_S // 2, 7 * DAY_S, 30 * DAY_S, CREDIT, 5_000, 2_000, 10_000)
     disputes = (HOUR_S, 6 * HOUR_S, 5_000, 25 * CREDIT, CREDIT // 2, 2 * CREDIT)
     juries = (HOUR_S, DAY_S // 2, 6 * HOUR_S, DAY_S // 2, 4, 5, 3, 3, 500_000, 50_000)
     deployed = [

@@ -1,5 +1,6 @@
 """The engine of one stage. `step()` shows the whole: schedule, run, hand out."""
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from worker.engine.generation import Generation
 from worker.engine.runner import Payload, Runner
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
+from worker.engine.stats import EngineStats
 from worker.errors import WorkerError
 from worker.model.stage import Stage
 from worker.sampling import Logits
@@ -25,6 +27,7 @@ class Engine:
     def __init__(self, stage: Stage, limits: EngineLimits, tokenizer: Tokenizer | None = None) -> None:
         """`tokenizer` is needed at the last stage for sessions with stop strings."""
         self.limits = limits
+        self.stats = EngineStats()
         self._stage = stage
         self._tokenizer = tokenizer
         block_bytes = BLOCK_TOKENS * stage.bytes_per_token if stage.packs else 0
@@ -103,7 +106,9 @@ class Engine:
         if not chunks:
             self.check_integrity()
             return []
+        began = time.perf_counter()
         outputs = self._run(chunks, self._runner.take(chunks))
+        self._count(chunks, time.perf_counter() - began)
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
                 self.remove(output.session_id)
@@ -134,6 +139,11 @@ class Engine:
                 pairs = zip(chunks, pieces, strict=True)
                 return [output for chunk, piece in pairs for output in self._run([chunk], piece)]
             return [self._fail(chunks[0], error)]
+
+    def _count(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        self.stats.count_step(num_prompt_tokens, num_tokens - num_prompt_tokens, len(chunks), seconds)
 
     def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         rows, outputs, begin = self._runner.run(chunks, inputs), list[StageOutput](), 0

@@ -12,11 +12,13 @@ from worker.engine.errors import PositionMismatch
 
 @dataclass(frozen=True)
 class Chunk:
-    """A session's part of a step: its positions [first_position, first_position + num_tokens)."""
+    """A session's part of a step: its positions [first_position, first_position + num_tokens), the first ones of which
+    are `num_prompt_tokens` of its prompt."""
 
     session_id: bytes
     first_position: int
     num_tokens: int
+    num_prompt_tokens: int
 
     @property
     def end(self) -> int:
@@ -118,7 +120,8 @@ class Scheduler:
         num_tokens = min(progress.num_waiting, max_tokens)
         if self._samples and not progress.is_decoding:
             num_tokens = min(num_tokens, progress.num_prompt_tokens - progress.num_computed)
-        chunk = Chunk(session_id, progress.num_computed, num_tokens)
+        num_prompt_tokens = max(0, min(num_tokens, progress.num_prompt_tokens - progress.num_computed))
+        chunk = Chunk(session_id, progress.num_computed, num_tokens, num_prompt_tokens)
         progress.num_computed += num_tokens
         self._waiting.remove(session_id)
         if progress.num_waiting:

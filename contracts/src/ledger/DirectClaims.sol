@@ -131,11 +131,15 @@ abstract contract DirectClaims is Settlement {
         claim.paysAt = 0;
         self.numClaims -= 1;
         uint96 limit = claim.cap < self.budget ? claim.cap : self.budget;
-        uint96 left = limit > self.settled ? limit - self.settled : 0;
-        uint96 amount = claim.amount < left ? claim.amount : left;
+        uint96 amount;
+        // Nothing here overflows: what is paid is a part of the budget.
+        unchecked {
+            uint96 left = limit > self.settled ? limit - self.settled : 0;
+            amount = claim.amount < left ? claim.amount : left;
+            self.settled += amount;
+            _paidDirectly[claim.session] += amount;
+        }
         claim.amount = amount;
-        self.settled += amount;
-        _paidDirectly[claim.session] += amount;
         _give(claim.node, CLAIM_BOND);
         _earn(claim.node, amount, currentEpoch());
         emit ClaimPaid(assignment, claim.node, claim.session, amount);
@@ -194,10 +198,15 @@ abstract contract DirectClaims is Settlement {
     }
 
     function _checkClaimable(Session storage self, uint64 deadline) private view {
-        uint256 from = uint256(deadline) + CLAIM_DELAY;
-        uint256 until = uint256(deadline) + CLAIM_PERIOD;
-        uint256 closesAt = uint256(self.endsAt) + THAW_PERIOD;
-        if (closesAt < until) until = closesAt;
+        uint256 from;
+        uint256 until;
+        // Times of 64 bits and periods of 48: their sums do not overflow.
+        unchecked {
+            from = uint256(deadline) + CLAIM_DELAY;
+            until = uint256(deadline) + CLAIM_PERIOD;
+            uint256 closesAt = uint256(self.endsAt) + THAW_PERIOD;
+            if (closesAt < until) until = closesAt;
+        }
         if (block.timestamp < from || block.timestamp > until) revert InferenceLedgerNotClaimable(from, until);
     }
 

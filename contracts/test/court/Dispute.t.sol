@@ -120,6 +120,8 @@ contract DisputeTest is Disputed {
         court.finalize(dispute);
         vm.warp(from);
         vm.expectEmit();
+        emit IComputeDisputes.Awarded(dispute, payer, COST);
+        vm.expectEmit();
         emit IComputeDisputes.DisputeEnded(dispute, worker, IJury.Verdict.Convicted, uint128(stake / 2));
         court.finalize(dispute);
         vm.assertEq(nodes.node(worker).stake, stake / 2);
@@ -128,6 +130,7 @@ contract DisputeTest is Disputed {
         vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND + reward);
         vm.assertEq(court.balanceOf(treasury), stake / 2 - COST - reward);
         vm.assertFalse(nodes.isActive(worker, WORKER));
+        vm.assertEq(nodes.jailedUntil(worker), vm.getBlockTimestamp() + 30 days);
         vm.assertTrue(court.isConvicted(receipt.assignment));
         vm.assertEq(_courtHolds(), 0);
     }
@@ -236,6 +239,7 @@ contract DisputeTest is Disputed {
         vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND);
         vm.assertEq(court.balanceOf(treasury), COST + PENALTY);
         vm.assertTrue(nodes.isActive(worker, WORKER));
+        vm.assertTrue(nodes.reputation(worker) < 0.5e18);
         vm.assertTrue(court.isRefunded(receipt.assignment));
         vm.assertEq(_courtHolds(), 0);
     }
@@ -288,10 +292,42 @@ contract DisputeTest is Disputed {
         vm.assertTrue(_dispute(1) != dispute);
     }
 
+    function test_WithoutAVerdictOrSilenceNobodyPays() public {
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _vote(dispute, _votes(GUILTY, GUILTY, POOR, CLEAR, CLEAR));
+        _finalize(dispute);
+        vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.None));
+        vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND);
+        for (uint256 i = 0; i < 5; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), 0);
+        }
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_JurorsShareWhatThereIs() public {
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        // The one who stays silent has a single credit left to lose.
+        vm.prank(address(court));
+        nodes.slash(jurors[4], MIN_AUDITOR - 1e18, stranger);
+        uint64[] memory four = new uint64[](4);
+        (four[0], four[1], four[2], four[3]) = (GUILTY, GUILTY, CLEAR, CLEAR);
+        _vote(dispute, four);
+        _finalize(dispute);
+        vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.None));
+        for (uint256 i = 0; i < 4; ++i) {
+            vm.assertEq(court.balanceOf(jurors[i]), 0.25e18);
+        }
+        vm.assertEq(_courtHolds(), 0);
+    }
+
     function test_AJurorWhoGuessesPays() public {
         bytes32 dispute = _trial();
         address[] memory jurors = _jurors(dispute);
         _vote(dispute, _votes(GUILTY, GUILTY, GUILTY + 100_000, CLEAR, GUILTY * 2));
+        vm.expectEmit();
+        emit IComputeDisputes.JurorPenalized(dispute, jurors[3], PENALTY);
         _finalize(dispute);
         vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.Convicted));
         vm.assertEq(court.balanceOf(jurors[2]), FEE);
@@ -326,6 +362,40 @@ contract DisputeTest is Disputed {
         vm.assertEq(_courtHolds(), 0);
     }
 
+    function test_ASecondWarningCostsItsJurors() public {
+        bytes32[2] memory disputes = [_dispute(1), _dispute(2)];
+        uint64[] memory votes = _votes(POOR, POOR, POOR, POOR, POOR);
+        for (uint256 i = 0; i < 2; ++i) {
+            vm.prank(worker);
+            court.publishOpening(disputes[i], "bafkopening");
+        }
+        _draw(disputes[0]);
+        jury.drawJury(disputes[1]);
+        _commitVotes(disputes[0], votes);
+        _commitVotes(disputes[1], votes);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        _revealVotes(disputes[0], votes);
+        _revealVotes(disputes[1], votes);
+        vm.warp(vm.getBlockTimestamp() + 6 hours);
+        _finalize(disputes[0]);
+        vm.assertEq(nodes.node(worker).stake, stake - COST - 5 * FEE);
+        _finalize(disputes[1]);
+        vm.assertEq(_verdict(disputes[1]), uint256(IJury.Verdict.Warned));
+        vm.assertEq(nodes.node(worker).stake, stake - COST - 10 * FEE);
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AConvictionGivesThePayerHalfOfItAtMost() public {
+        receipt.cost = uint128(stake);
+        bytes32 dispute = _dispute(1);
+        vm.warp(vm.getBlockTimestamp() + 6 hours);
+        court.finalize(dispute);
+        vm.assertEq(court.balanceOf(payer), stake / 4);
+        vm.assertEq(court.balanceOf(challenger), DISPUTE_BOND + stake / 4 / 5);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
     /// @dev And the other way round: after a conviction a warning costs no more than its jurors.
     function test_AWarningAfterAConvictionCostsItsJurors() public {
         bytes32 second = _dispute(2);
@@ -342,6 +412,38 @@ contract DisputeTest is Disputed {
         vm.assertEq(_verdict(first), uint256(IJury.Verdict.Warned));
         vm.assertEq(nodes.node(worker).stake, left - 5 * FEE);
         vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AConvictionAfterAConvictionCostsItsJurors() public {
+        bytes32 first = _dispute(1);
+        bytes32 second = _dispute(2);
+        vm.warp(vm.getBlockTimestamp() + 6 hours - 1);
+        vm.prank(worker);
+        court.publishOpening(first, "bafkopening");
+        vm.warp(vm.getBlockTimestamp() + 1);
+        court.finalize(second);
+        uint256 left = nodes.node(worker).stake;
+        uint256 rewarded = court.balanceOf(challenger);
+        _draw(first);
+        _voteAll(first, GUILTY);
+        _finalize(first);
+        vm.assertEq(_verdict(first), uint256(IJury.Verdict.Convicted));
+        vm.assertEq(nodes.node(worker).stake, left - 5 * FEE);
+        vm.assertEq(court.balanceOf(challenger), rewarded + DISPUTE_BOND);
+        vm.assertEq(court.balanceOf(payer), COST);
+        vm.assertEq(_courtHolds(), 0);
+    }
+
+    function test_AWarningTakesTheCapAtMost() public {
+        receipt.cost = uint128(stake);
+        bytes32 dispute = _trial();
+        address[] memory jurors = _jurors(dispute);
+        _voteAll(dispute, POOR);
+        _finalize(dispute);
+        vm.assertEq(nodes.node(worker).stake, stake - stake / 2);
+        vm.assertEq(court.balanceOf(payer), stake / 2);
+        vm.assertEq(court.balanceOf(jurors[0]), 0);
         vm.assertEq(_courtHolds(), 0);
     }
 

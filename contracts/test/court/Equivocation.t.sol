@@ -41,6 +41,13 @@ contract EquivocationTest is Served {
         vm.assertTrue(nodes.isActive(worker, WORKER));
     }
 
+    function test_HalfOfAnOddStakeIsRoundedDown() public {
+        vm.prank(worker);
+        nodes.addStake(1);
+        _prove();
+        vm.assertEq(nodes.node(worker).stake, 500e18 + 1);
+    }
+
     function test_RevertWhen_ProvedTwice() public {
         _prove();
         bytes4 selector = IDisputeCourt.DisputeCourtAlreadyProved.selector;
@@ -72,8 +79,15 @@ contract EquivocationTest is Served {
         vm.expectRevert(abi.encodeWithSelector(selector, worker, stranger));
         court.proveEquivocation(first, one, second, two);
         one = _signature(STRANGER_KEY, ledger.hashReceipt(first));
+        two = _signature(WORKER_SIGNER_KEY, ledger.hashReceipt(second));
         vm.expectRevert(abi.encodeWithSelector(selector, worker, stranger));
         court.proveEquivocation(first, one, second, two);
+    }
+
+    function test_RevertWhen_NobodyIsAccusedByNoSignature() public {
+        (first.node, second.node) = (address(0), address(0));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotSignedBy.selector, address(0), address(0)));
+        court.proveEquivocation(first, "", second, "");
     }
 
     /// @dev Who is nobody's signer does not speak for nobody.

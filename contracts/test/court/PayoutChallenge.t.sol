@@ -51,7 +51,11 @@ contract PayoutChallengeTest is Served {
         vm.assertEq(court.balanceOf(treasury), 5e18);
         vm.assertTrue(nodes.reputation(gateway) < 0.5e18);
         vm.assertFalse(nodes.isActive(gateway, GATEWAY));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
+        court.decideChallenge(gateway, digest);
 
+        vm.expectEmit();
+        emit IDisputeCourt.Withdrawn(worker, BOND + COST);
         vm.prank(worker);
         court.withdraw();
         vm.assertEq(token.balanceOf(worker), wallet + COST);
@@ -117,6 +121,29 @@ contract PayoutChallengeTest is Served {
         court.answerChallenge(digest, inclusion);
     }
 
+    function test_RevertWhen_TheReceiptWasSettledForLessOrForAnother() public {
+        _challenge();
+        bytes memory error_ = abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotIncluded.selector, digest);
+        IInferenceLedger.Inclusion memory less =
+            _settleInclusion(_work(1, 1, 0), _inclusionOf(digest, worker, COST - 1, nextSlot));
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, less);
+        IInferenceLedger.Inclusion memory another =
+            _settleInclusion(_work(3, 3, COST), _inclusionOf(digest, stranger, COST, nextSlot));
+        vm.expectRevert(error_);
+        court.answerChallenge(digest, another);
+    }
+
+    function test_RevertWhen_AnotherGatewaySettledTheReceipt() public {
+        _challenge();
+        IInferenceLedger.Inclusion memory inclusion = _inclusionOf(digest, worker, COST, nextSlot);
+        inclusion.gateway = stranger;
+        _settleInclusion(_workOfAnotherGateway(), inclusion);
+        vm.assertTrue(ledger.isIncluded(inclusion));
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNoChallenge.selector, digest));
+        court.answerChallenge(digest, inclusion);
+    }
+
     function test_RevertWhen_TheGatewayAcceptedNothing() public {
         bytes4 selector = IDisputeCourt.DisputeCourtNotSignedBy.selector;
         acceptance = _signature(WORKER_SIGNER_KEY, ledger.hashAcceptance(digest));
@@ -169,6 +196,10 @@ contract PayoutChallengeTest is Served {
         _acceptAgain();
         vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNothingOwed.selector, digest));
         _challenge();
+        receipt.cost = type(uint96).max;
+        _acceptAgain();
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).amount, type(uint96).max);
     }
 
     // One receipt, one payment

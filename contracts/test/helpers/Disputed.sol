@@ -154,6 +154,13 @@ abstract contract Disputed is Served {
 
     /// @dev All jurors of the present round vote: juror i measured `distances[i]`, and those without one stay silent.
     function _vote(bytes32 dispute, uint64[] memory distances) internal {
+        _commitVotes(dispute, distances);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        _revealVotes(dispute, distances);
+        vm.warp(vm.getBlockTimestamp() + 6 hours);
+    }
+
+    function _commitVotes(bytes32 dispute, uint64[] memory distances) internal {
         address[] memory jurors = _jurors(dispute);
         uint8 round = jury.caseOf(dispute).round;
         for (uint256 i = 0; i < distances.length; ++i) {
@@ -161,12 +168,14 @@ abstract contract Disputed is Served {
             vm.prank(jurors[i]);
             jury.commitVote(dispute, commitment);
         }
-        vm.warp(vm.getBlockTimestamp() + 12 hours);
+    }
+
+    function _revealVotes(bytes32 dispute, uint64[] memory distances) internal {
+        address[] memory jurors = _jurors(dispute);
         for (uint256 i = 0; i < distances.length; ++i) {
             vm.prank(jurors[i]);
             jury.revealVote(dispute, distances[i], keccak256("sketch"), keccak256(abi.encode("salt", jurors[i])));
         }
-        vm.warp(vm.getBlockTimestamp() + 6 hours);
     }
 
     /// @dev `all` votes of one distance.

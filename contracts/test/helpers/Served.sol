@@ -76,14 +76,20 @@ abstract contract Served is Base {
     function _inclusionOf(InferenceReceipt memory receipt, uint256 slot)
         internal
         view
+        returns (IInferenceLedger.Inclusion memory)
+    {
+        return _inclusionOf(ledger.hashReceipt(receipt), worker, receipt.cost, slot);
+    }
+
+    function _inclusionOf(bytes32 digest, address node, uint128 cost, uint256 slot)
+        internal
+        view
         returns (IInferenceLedger.Inclusion memory inclusion)
     {
-        bytes32 digest = ledger.hashReceipt(receipt);
-        uint128 cost = receipt.cost;
         bytes32 top = SumTree.leaf(digest, cost).hash;
         inclusion.gateway = gateway;
         inclusion.slot = slot;
-        inclusion.payouts = _one(_payout(worker, cost));
+        inclusion.payouts = _one(_payout(node, cost));
         inclusion.subroots = new bytes32[](1);
         inclusion.subroots[0] = SumTree.seal(top, cost, 1);
         inclusion.link = "link";
@@ -97,13 +103,30 @@ abstract contract Served is Base {
     /// @dev Settles one request whose one receipt is this, and gives its path.
     function _settleReceipt(IInferenceLedger.SignedWork memory work, InferenceReceipt memory receipt)
         internal
-        returns (IInferenceLedger.Inclusion memory inclusion)
+        returns (IInferenceLedger.Inclusion memory)
     {
-        inclusion = _inclusionOf(receipt, nextSlot);
-        IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, work.request, receipt.cost);
+        return _settleInclusion(work, _inclusionOf(receipt, nextSlot));
+    }
+
+    function _settleInclusion(IInferenceLedger.SignedWork memory work, IInferenceLedger.Inclusion memory inclusion)
+        internal
+        returns (IInferenceLedger.Inclusion memory)
+    {
+        IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, work.request, inclusion.cost);
         IInferenceLedger.Batch memory batch = _batch(_one(claim), inclusion.payouts);
-        batch.header = sha256(abi.encodePacked(inclusion.subroots, "link"));
-        vm.prank(gatewaySigner);
+        (batch.gateway, batch.header) =
+        (inclusion.gateway, sha256(abi.encodePacked(inclusion.subroots, inclusion.link)));
+        vm.prank(inclusion.gateway);
         ledger.settle(batch);
+        return inclusion;
+    }
+
+    /// @dev A session with another gateway, and a request in it.
+    function _workOfAnotherGateway() internal returns (IInferenceLedger.SignedWork memory work) {
+        _register(stranger, stranger, GATEWAY, MIN_GATEWAY);
+        _deposit(payer, BUDGET);
+        vm.prank(payer);
+        bytes32 other = ledger.openSession(stranger, sessionKey, BUDGET, HOUR);
+        work.request = _request(other, 0, MAX_COST, 0, 0);
     }
 }

@@ -19,6 +19,14 @@ contract BalancesTest is Base {
         vm.assertEq(keccak256(abi.encode(ledger.parameters())), keccak256(abi.encode(_ledgerParameters())));
     }
 
+    function test_EpochsAreCountedFromTheDeployment() public {
+        vm.assertEq(ledger.currentEpoch(), 0);
+        vm.warp(block.timestamp + EPOCH - 1);
+        vm.assertEq(ledger.currentEpoch(), 0);
+        vm.warp(vm.getBlockTimestamp() + 1);
+        vm.assertEq(ledger.currentEpoch(), 1);
+    }
+
     function test_RevertWhen_AnAddressIsZero() public {
         vm.expectRevert(IInferenceLedger.InferenceLedgerZeroAddress.selector);
         new InferenceLedger(IERC20(address(0)), nodes, _ledgerParameters());

@@ -28,12 +28,15 @@ contract CloseTogetherTest is Base {
         ledger.closeTogether(_terms(consent.session), consent, byPayer, byGateway);
         vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
         vm.assertEq(_session(id).budget, 0);
+        vm.assertEq(_session(id).settled, 0);
     }
 
-    function test_ThePayerBringsTheGateways() public {
-        bytes memory byGateway = _signed(GATEWAY_SIGNER_KEY, _consent());
+    function test_ThePayerBringsTheGatewaysBeforeItExpires() public {
+        SessionClose memory consent = _consent();
+        consent.deadline += 1;
+        bytes memory byGateway = _signed(GATEWAY_SIGNER_KEY, consent);
         vm.prank(payer);
-        ledger.closeTogether(_terms(_consent().session), _consent(), "", byGateway);
+        ledger.closeTogether(_terms(consent.session), consent, "", byGateway);
         vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
     }
 
@@ -120,12 +123,12 @@ contract CloseTogetherTest is Base {
 
     function test_RevertWhen_ConsentedToAnotherTotal() public {
         SessionClose memory consent = _consent();
+        bytes4 selector = IInferenceLedger.InferenceLedgerConsentToOtherTotal.selector;
         consent.settled = SETTLED - 1;
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IInferenceLedger.InferenceLedgerConsentToOtherTotal.selector, id, SETTLED, SETTLED - 1
-            )
-        );
+        vm.expectRevert(abi.encodeWithSelector(selector, id, SETTLED, SETTLED - 1));
+        ledger.closeTogether(_terms(consent.session), consent, "", "");
+        consent.settled = SETTLED + 1;
+        vm.expectRevert(abi.encodeWithSelector(selector, id, SETTLED, SETTLED + 1));
         ledger.closeTogether(_terms(consent.session), consent, "", "");
     }
 

@@ -15,11 +15,15 @@ contract DirectClaimTest is Served {
 
     function setUp() public override {
         super.setUp();
-        IInferenceLedger.SignedWork memory made = _work(3, 3, 0);
+        _make(_work(3, 3, 0));
+        vm.warp(FROM);
+    }
+
+    /// @dev The work that is claimed, and its receipt.
+    function _make(IInferenceLedger.SignedWork memory made) internal {
         work = made;
         receipt = _receipt(made);
         assignment = receipt.assignment;
-        vm.warp(FROM);
     }
 
     function _openIt() internal {
@@ -108,6 +112,27 @@ contract DirectClaimTest is Served {
         _openIt();
     }
 
+    function test_RevertWhen_TheSessionClosesBeforeTheClaimsPeriodEnds() public {
+        vm.warp(DEADLINE - 30 minutes);
+        vm.prank(payer);
+        ledger.closeSession(_terms(id));
+        uint256 closesAt = vm.getBlockTimestamp() + SESSION_THAW;
+        vm.warp(closesAt + 1);
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotClaimable.selector, FROM, closesAt));
+        vm.warp(closesAt);
+        _openIt();
+    }
+
+    function test_RevertWhen_TheClaimsPeriodEndsBeforeTheSession() public {
+        id = _open(BUDGET);
+        _make(_work(3, 3, 0));
+        uint256 until = DEADLINE + 1 days;
+        vm.warp(until + 1);
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotClaimable.selector, FROM, until));
+        vm.warp(until);
+        _openIt();
+    }
+
     function test_RevertWhen_TheEvidenceIsOfSomethingElse() public {
         bytes4 unrelated = IInferenceLedger.InferenceLedgerUnrelated.selector;
         receipt.assignment = keccak256("other");
@@ -134,6 +159,12 @@ contract DirectClaimTest is Served {
         _refused(error_);
     }
 
+    function test_AnAssignmentByTheGatewaysOperatorCounts() public {
+        work.assignmentSignature = _signature(uint256(keccak256("gateway")) >> 1, assignment);
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
     function test_ARetiredGatewaySignerCountsForAWhile() public {
         vm.prank(gateway);
         nodes.setSigner(stranger);
@@ -152,6 +183,64 @@ contract DirectClaimTest is Served {
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotAssigned.selector, gateway, digest));
         vm.prank(workerKey);
         ledger.openClaim(terms, late, made);
+    }
+
+    function test_ARetiredGatewaySignerCountsToTheLastSecond() public {
+        vm.prank(gateway);
+        nodes.setSigner(stranger);
+        vm.warp(FROM + 1 days + 12 hours);
+        id = _open(BUDGET);
+        IInferenceLedger.SignedWork memory made = _work(0, 0, 0);
+        made.assignment.deadline = uint64(block.timestamp - 1 hours);
+        _sign(made);
+        _make(made);
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 1);
+    }
+
+    function test_ThePriceFollowsTheTier() public {
+        uint128[4] memory prices = [uint128(2e18), COST, 2 * COST, 2 * COST];
+        bytes4 selector = IInferenceLedger.InferenceLedgerCostAbovePrice.selector;
+        for (uint8 tier = 0; tier < 4; ++tier) {
+            IInferenceLedger.SignedWork memory made = _work(3, 3, 0);
+            made.request.work.tier = tier;
+            made.assignment.request = ledger.hashRequest(made.request);
+            _sign(made);
+            _make(made);
+            receipt.cost = prices[tier] + 1;
+            _refused(abi.encodeWithSelector(selector, receipt.cost, prices[tier]));
+        }
+    }
+
+    function test_LayersThatAreNoneCostNothing() public {
+        for (uint16 endLayer = 1; endLayer <= 2; ++endLayer) {
+            IInferenceLedger.SignedWork memory made = _work(3, 3, 0);
+            made.assignment.endLayer = endLayer;
+            _sign(made);
+            _make(made);
+            _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCostAbovePrice.selector, COST, 0));
+        }
+    }
+
+    function test_RevertWhen_TheCostHasMoreThan96Bits() public {
+        IInferenceLedger.SignedWork memory made = _work(3, 3, 0);
+        made.request.maxCost = type(uint128).max;
+        made.assignment.request = ledger.hashRequest(made.request);
+        made.assignment.promptPrice = type(uint128).max;
+        _sign(made);
+        _make(made);
+        uint256 most = type(uint96).max;
+        receipt.cost = uint128(most + 1);
+        _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCostAbovePrice.selector, most + 1, most));
+        receipt.cost = uint128(most);
+        _openIt();
+        vm.assertEq(ledger.directClaim(assignment).amount, most);
+    }
+
+    function test_AllTokensThatWereOrderedCanBeClaimed() public {
+        receipt.outputTokens = 64;
+        _openIt();
+        vm.assertEq(_session(id).numClaims, 1);
     }
 
     function test_RevertWhen_TheCostIsAboveThePrice() public {
@@ -261,6 +350,16 @@ contract DirectClaimTest is Served {
         vm.assertEq(ledger.directClaim(assignment).amount, 2e18);
     }
 
+    function test_AClaimAboveWhatIsLeftUnderItsCapIsPaidNothing() public {
+        _openIt();
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, 2e18));
+        _settle(_one(_claim(id, 5, 3e18, 5, 0)), _one(_payout(address(0x22), 3e18)));
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        vm.assertEq(_session(id).settled, 3e18);
+        vm.assertEq(ledger.balanceOf(worker), 10 * BOND, "the bond comes back");
+    }
+
     function test_RevertWhen_ASessionIsClosedUnderAClaim() public {
         _openIt();
         vm.warp(uint256(_session(id).endsAt) + SESSION_THAW);
@@ -307,6 +406,36 @@ contract DirectClaimTest is Served {
         ledger.voidByInclusion(_terms(id), assignment, inclusion);
         inclusion.receipt = ledger.directClaim(assignment).receipt;
         vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+    }
+
+    function test_RevertWhen_TheReceiptWasSettledForAnotherCostOrNode() public {
+        _openIt();
+        IInferenceLedger.DirectClaim memory claim = ledger.directClaim(assignment);
+        bytes memory error_ =
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotIncluded.selector, claim.receipt);
+        IInferenceLedger.Inclusion memory less =
+            _settleInclusion(_work(4, 4, 0), _inclusionOf(claim.receipt, worker, COST - 1, nextSlot));
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, less);
+        IInferenceLedger.Inclusion memory more =
+            _settleInclusion(_work(6, 6, COST), _inclusionOf(claim.receipt, worker, COST + 1, nextSlot));
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, more);
+        IInferenceLedger.Inclusion memory another =
+            _settleInclusion(_work(7, 7, 2 * COST + 1), _inclusionOf(claim.receipt, stranger, COST, nextSlot));
+        vm.expectRevert(error_);
+        ledger.voidByInclusion(_terms(id), assignment, another);
+    }
+
+    function test_RevertWhen_AnotherGatewaySettledTheReceipt() public {
+        _openIt();
+        bytes32 digest = ledger.directClaim(assignment).receipt;
+        IInferenceLedger.Inclusion memory inclusion = _inclusionOf(digest, worker, COST, nextSlot);
+        inclusion.gateway = stranger;
+        _settleInclusion(_workOfAnotherGateway(), inclusion);
+        vm.assertTrue(ledger.isIncluded(inclusion));
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotIncluded.selector, digest));
         ledger.voidByInclusion(_terms(id), assignment, inclusion);
     }
 
@@ -393,13 +522,23 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).numClaims, 0);
     }
 
+    function test_AnAcknowledgementOfLessThanBatchesTookVoidsTheClaim() public {
+        _openIt();
+        _settle(_one(_claim(id, 4, 6e18, 4, 0)), _one(_payout(address(0x22), 6e18)));
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(5, 5, 5e18));
+        vm.assertEq(_session(id).numClaims, 0);
+    }
+
     function test_AnAcknowledgementThatNobodySettledCapsTheClaim() public {
         _openIt();
         IInferenceLedger.SignedWork memory later = _work(4, 4, 2e18);
         vm.expectEmit();
         emit IInferenceLedger.ClaimCapped(assignment, 2e18);
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
-        // A lower one changes nothing, a higher one counts.
+        // The same or a lower one changes nothing, a higher one counts.
+        IInferenceLedger.SignedWork memory lower = _work(4, 4, 1e18);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCapNotHigher.selector, 1e18, 2e18));
+        ledger.voidByAcknowledgement(_terms(id), assignment, lower);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerCapNotHigher.selector, 2e18, 2e18));
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
         ledger.voidByAcknowledgement(_terms(id), assignment, _work(9, 9, 3e18));
@@ -464,6 +603,9 @@ contract DirectClaimTest is Served {
         bytes4 selector = IInferenceLedger.InferenceLedgerNotAcknowledged.selector;
         IInferenceLedger.SignedWork memory later = _work(3, 3, 0);
         vm.expectRevert(abi.encodeWithSelector(selector, 3, 3));
+        ledger.voidByAcknowledgement(_terms(id), assignment, later);
+        later = _work(3, 2, 0);
+        vm.expectRevert(abi.encodeWithSelector(selector, 3, 2));
         ledger.voidByAcknowledgement(_terms(id), assignment, later);
         // Signed by the payer alone: the gateway accepted nothing.
         later = _work(4, 4, 0);

@@ -5,7 +5,7 @@ import {InferenceLedger} from "../../src/InferenceLedger.sol";
 import {IInferenceLedger} from "../../src/interfaces/IInferenceLedger.sol";
 import {ExactTransfer} from "../../src/libraries/ExactTransfer.sol";
 import {Base} from "../helpers/Base.sol";
-import {EndlessToken, FeeToken, OpenToken, ReentrantToken, RefusingToken} from "../helpers/Mocks.sol";
+import {EndlessToken, FeeToken, GiftToken, OpenToken, ReentrantToken, RefusingToken} from "../helpers/Mocks.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
@@ -24,6 +24,16 @@ contract LedgerHostileTest is Base {
         _with(hostile);
         vm.expectRevert(
             abi.encodeWithSelector(ExactTransfer.ExactTransferFellShort.selector, address(hostile), 99, 100)
+        );
+        vm.prank(payer);
+        target.deposit(100);
+    }
+
+    function test_RevertWhen_TheTokenGivesMoreThanAsked() public {
+        GiftToken hostile = new GiftToken();
+        _with(hostile);
+        vm.expectRevert(
+            abi.encodeWithSelector(ExactTransfer.ExactTransferFellShort.selector, address(hostile), 101, 100)
         );
         vm.prank(payer);
         target.deposit(100);
@@ -65,6 +75,18 @@ contract LedgerHostileTest is Base {
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerTooManyCredits.selector, held));
         vm.prank(payer);
         target.deposit(1);
+    }
+
+    function test_AsManyUnitsAsFitAreTaken() public {
+        EndlessToken hostile = new EndlessToken();
+        _with(hostile);
+        uint256 most = type(uint96).max;
+        hostile.mint(payer, most - 1_000);
+        vm.startPrank(payer);
+        hostile.approve(address(target), most);
+        target.deposit(most);
+        vm.stopPrank();
+        vm.assertEq(target.balanceOf(payer), most);
     }
 
     function test_AWithdrawalHasLeftTheBalanceBeforeTheTokenIsInControl() public {

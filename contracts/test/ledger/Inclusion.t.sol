@@ -8,6 +8,7 @@ import {Base} from "../helpers/Base.sol";
 /// @notice Sum trees of every size, built here as their definition reads, against the proofs that the ledger accepts.
 contract InclusionTest is Base {
     uint256 internal constant MAX_LEAVES = 17;
+    bytes internal constant LINK = "a link, like others, of 36 bytes: ab";
 
     function setUp() public override {
         super.setUp();
@@ -34,7 +35,7 @@ contract InclusionTest is Base {
         inclusion.subroots[inclusion.payoutIndex] ^= bytes32(uint256(1));
         inclusion.link = "other";
         vm.assertFalse(ledger.isIncluded(inclusion));
-        inclusion.link = "link";
+        inclusion.link = LINK;
         inclusion.slot += 1;
         vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.slot -= 1;
@@ -64,7 +65,13 @@ contract InclusionTest is Base {
         inclusion.subroots[0] = subroots[0];
         vm.assertFalse(ledger.isIncluded(inclusion));
         // The same bytes cut otherwise: a subroot that moved into the link.
-        inclusion.link = bytes.concat(subroots[1], "link");
+        inclusion.link = bytes.concat(subroots[1], LINK);
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        // And the beginning of the link that moved into the subroots.
+        inclusion.subroots = new bytes32[](3);
+        (inclusion.subroots[0], inclusion.subroots[1]) = (subroots[0], subroots[1]);
+        inclusion.subroots[2] = bytes32(LINK);
+        inclusion.link = ": ab";
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
@@ -77,12 +84,36 @@ contract InclusionTest is Base {
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
+    /// @dev Who pays a node less than its receipts say, or more, has shown none of them.
+    function test_ATreeMustSumToItsPayout() public {
+        SumNode memory top = SumTree.leaf(_receipt(0), 5);
+        for (uint128 amount = 4; amount <= 6; ++amount) {
+            IInferenceLedger.Inclusion memory inclusion;
+            (inclusion.gateway, inclusion.slot, inclusion.link) = (gateway, nextSlot, LINK);
+            (inclusion.receipt, inclusion.cost) = (_receipt(0), 5);
+            (inclusion.top, inclusion.numReceipts) = (top.hash, 1);
+            inclusion.payouts = _one(_payout(worker, amount));
+            inclusion.subroots = new bytes32[](1);
+            inclusion.subroots[0] = SumTree.seal(top.hash, amount, 1);
+            bytes32 id = _open(uint96(amount));
+            IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, amount, 0, 0)), inclusion.payouts);
+            batch.header = sha256(abi.encodePacked(inclusion.subroots, LINK));
+            vm.prank(gatewaySigner);
+            ledger.settle(batch);
+            vm.assertTrue(ledger.isIncluded(inclusion) == (amount == 5));
+        }
+    }
+
     function test_IndicesBeyondTheTreesFail() public {
         IInferenceLedger.Inclusion memory inclusion = _settled(1, 1, 0);
         inclusion.receiptIndex = 1;
         vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.receiptIndex = 2;
+        vm.assertFalse(ledger.isIncluded(inclusion));
         inclusion.receiptIndex = 0;
         inclusion.payoutIndex = 1;
+        vm.assertFalse(ledger.isIncluded(inclusion));
+        inclusion.payoutIndex = 2;
         vm.assertFalse(ledger.isIncluded(inclusion));
     }
 
@@ -95,6 +126,11 @@ contract InclusionTest is Base {
         inclusion.numReceipts = 0;
         vm.expectRevert(abi.encodeWithSelector(selector, bytes32(0), 1, 0));
         ledger.isIncluded(inclusion);
+    }
+
+    function test_AnEmptyTreeHasASubroot() public pure {
+        bytes32 expected = keccak256(abi.encodePacked(bytes1(0x02), bytes32(0), uint128(0), uint32(0)));
+        vm.assertEq(SumTree.seal(0, 0, 0), expected);
     }
 
     function test_SumsThatOverflowFailWithoutAPanic() public {
@@ -112,7 +148,7 @@ contract InclusionTest is Base {
         inclusion.payoutIndex = uint32((seed >> 32) % numPayouts);
         inclusion.gateway = gateway;
         inclusion.slot = nextSlot;
-        inclusion.link = "link";
+        inclusion.link = LINK;
         inclusion.receipt = _receipt(inclusion.receiptIndex);
         inclusion.cost = _cost(inclusion.receiptIndex);
         inclusion.numReceipts = numReceipts;
@@ -137,7 +173,7 @@ contract InclusionTest is Base {
         }
         bytes32 id = _open(uint96(total) + 1);
         IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, total, 0, 0)), inclusion.payouts);
-        batch.header = sha256(abi.encodePacked(inclusion.subroots, "link"));
+        batch.header = sha256(abi.encodePacked(inclusion.subroots, LINK));
         vm.prank(gatewaySigner);
         ledger.settle(batch);
     }

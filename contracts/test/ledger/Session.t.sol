@@ -86,6 +86,9 @@ contract SessionTest is Base {
         vm.warp(endsAt);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, endsAt));
         ledger.topUp(_terms(id), 1);
+        vm.warp(endsAt + 1);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerSessionOver.selector, id, endsAt));
+        ledger.topUp(_terms(id), 1);
         vm.stopPrank();
     }
 
@@ -96,6 +99,13 @@ contract SessionTest is Base {
         _finds(id, terms, 0);
         terms = _terms(id);
         terms.key = stranger;
+        _finds(id, terms, 0);
+        // All bits count.
+        terms = _terms(id);
+        terms.gateway = address(uint160(gateway) ^ 1);
+        _finds(id, terms, 0);
+        terms = _terms(id);
+        terms.key = address(uint160(sessionKey) ^ 1);
         _finds(id, terms, 0);
         terms = _terms(id);
         terms.payer = stranger;
@@ -162,6 +172,7 @@ contract SessionTest is Base {
         ledger.finalizeClose(_terms(id));
         vm.assertEq(ledger.balanceOf(payer), BUDGET);
         vm.assertEq(_session(id).budget, 0);
+        vm.assertEq(_session(id).endsAt, 0);
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerUnknownSession.selector, id));
         ledger.finalizeClose(_terms(id));
     }

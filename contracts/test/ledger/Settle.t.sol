@@ -69,7 +69,12 @@ contract SettleTest is Base {
 
     function test_SeveralClaimsOfASessionAddUp() public {
         IInferenceLedger.Claim[] memory claims = _two(_claim(id, 3, 2e18, 1, 1e18), _claim(id, 9, 4e18, 2, 1.5e18));
-        _settle(claims, _one(_payout(worker, 7.5e18)));
+        IInferenceLedger.Batch memory batch = _batch(claims, _one(_payout(worker, 7.5e18)));
+        bytes memory debits = abi.encode(uint256(1) << 96 | 7.5e18);
+        vm.expectEmit();
+        emit IInferenceLedger.BatchSettled(_hashOf(batch), gateway, debits, batch.payouts, batch.header);
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
         vm.assertEq(_session(id).settled, 7.5e18);
     }
 
@@ -93,6 +98,17 @@ contract SettleTest is Base {
         claims[0] = _claim(id, 0, 1e18, 0, 0);
         claims[1] = _claim(id, 1, 2e18, 0, 0);
         claims[2] = _claim(other, 0, 4e18, 0, 0);
+        _settle(claims, _one(_payout(worker, 7e18)));
+        vm.assertEq(_session(id).settled, 3e18);
+        vm.assertEq(_session(other).settled, 4e18);
+    }
+
+    function test_SeveralClaimsOfASessionMayFollowAnotherSession() public {
+        bytes32 other = _open(BUDGET);
+        IInferenceLedger.Claim[] memory claims = new IInferenceLedger.Claim[](3);
+        claims[0] = _claim(other, 5, 4e18, 0, 0);
+        claims[1] = _claim(id, 0, 1e18, 0, 0);
+        claims[2] = _claim(id, 1, 2e18, 0, 0);
         _settle(claims, _one(_payout(worker, 7e18)));
         vm.assertEq(_session(id).settled, 3e18);
         vm.assertEq(_session(other).settled, 4e18);
@@ -204,6 +220,14 @@ contract SettleTest is Base {
         _settle(claims, _one(_payout(worker, COST)));
     }
 
+    /// @dev What recovering the first one left in memory does not sign for the second one.
+    function test_RevertWhen_ASignatureThatIsNoneFollowsAGoodOne() public {
+        IInferenceLedger.Claim[] memory claims = _two(_claim(id, 0, COST, 0, 0), _claim(id, 1, COST, 0, 0));
+        (claims[1].r, claims[1].vs) = (0, 0);
+        _expect(_invalidSignature(1));
+        _settle(claims, _one(_payout(worker, 2 * COST)));
+    }
+
     function test_RevertWhen_AnyFieldWasChanged(uint8 field) public {
         IInferenceLedger.Claim memory claim = _claim(SESSION_KEY, _request(id, 1, COST, 1, 1), 1);
         bytes32 other = _open(BUDGET);
@@ -291,6 +315,10 @@ contract SettleTest is Base {
         ledger.settle(next);
         (bytes28 anchored,) = ledger.anchor(gateway, batch.slot);
         vm.assertEq(bytes32(anchored), bytes32(bytes28(_hashOf(next))));
+        vm.warp(freeAt + RETENTION + 1);
+        nextSlot = batch.slot;
+        _settle(_one(_claim(id, 2, COST, 2, 2 * COST)), _one(_payout(worker, COST)));
+        vm.assertEq(_session(id).settled, 3 * COST);
     }
 
     // Faults
@@ -306,6 +334,33 @@ contract SettleTest is Base {
         (, uint96 earned, uint96 faulted) = ledger.pendingWork(worker);
         vm.assertEq(earned, COST);
         vm.assertEq(faulted, COST);
+    }
+
+    function test_FaultsFindTheirPayoutsInTheirOrder() public {
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, 6e18, 0, 0)), new uint256[](3));
+        for (uint160 i = 0; i < 3; ++i) {
+            batch.payouts[i] = _payout(address(0x11 + i), 1e18 * (i + 1));
+        }
+        batch.faults = new IInferenceLedger.Fault[](2);
+        batch.faults[0] = IInferenceLedger.Fault(address(0x12), 0.5e18);
+        batch.faults[1] = IInferenceLedger.Fault(address(0x13), 9e18);
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
+        vm.assertEq(_faulted(address(0x11)), 0);
+        vm.assertEq(_faulted(address(0x12)), 0.5e18);
+        vm.assertEq(_faulted(address(0x13)), 3e18);
+    }
+
+    function test_RevertWhen_FaultsAreOutOfOrder() public {
+        uint256[] memory payouts = new uint256[](2);
+        (payouts[0], payouts[1]) = (_payout(address(0x11), 1e18), _payout(address(0x12), 1e18));
+        IInferenceLedger.Batch memory batch = _batch(_one(_claim(id, 0, 2e18, 0, 0)), payouts);
+        batch.faults = new IInferenceLedger.Fault[](2);
+        batch.faults[0] = IInferenceLedger.Fault(address(0x12), 1);
+        batch.faults[1] = IInferenceLedger.Fault(address(0x11), 1);
+        _expect(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerFaultWithoutPayout.selector, address(0x11)));
+        vm.prank(gatewaySigner);
+        ledger.settle(batch);
     }
 
     function test_RevertWhen_AFaultHasNoPayout() public {
@@ -331,6 +386,37 @@ contract SettleTest is Base {
         vm.assertEq(ledger.lockedEarnings(worker), 1e12);
         vm.warp(vm.getBlockTimestamp() + EPOCH);
         vm.assertEq(ledger.lockedEarnings(worker), 0);
+    }
+
+    function test_PaymentsOfOneEpochAddUp() public {
+        vm.warp(vm.getBlockTimestamp() + 3 * EPOCH);
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        _settle(_one(_claim(id, 1, 2e18, 1, 1e18)), _one(_payout(worker, 2e18)));
+        vm.assertEq(ledger.lockedEarnings(worker), 3e18);
+        (uint16 epoch, uint96 earned,) = ledger.pendingWork(worker);
+        vm.assertEq(epoch, 3);
+        vm.assertEq(earned, 3e18);
+    }
+
+    function test_TheFirstEpochFollowsTheLastOne() public {
+        vm.warp(vm.getBlockTimestamp() + 65_535 * uint256(EPOCH));
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.warp(vm.getBlockTimestamp() + EPOCH);
+        _settle(_one(_claim(id, 1, 2e18, 1, 1e18)), _one(_payout(worker, 2e18)));
+        (uint16 epoch, uint96 earned,) = ledger.pendingWork(worker);
+        vm.assertEq(epoch, 0);
+        vm.assertEq(earned, 2e18);
+    }
+
+    /// @dev An account that earned nothing yet has no work to report, least of all of an epoch before the loss.
+    function test_AFirstPaymentKeepsALoss() public {
+        _registerWorker();
+        vm.warp(vm.getBlockTimestamp() + 2 * EPOCH);
+        vm.prank(address(court));
+        nodes.recordLoss(worker, 100e18);
+        vm.assertEq(nodes.reputation(worker), 0.25e18);
+        _settle(_one(_claim(id, 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.assertLe(nodes.reputation(worker), 0.26e18);
     }
 
     function test_AnEpochsWorkReachesTheReputationOnce() public {
@@ -442,6 +528,10 @@ contract SettleTest is Base {
         vm.assertEq(sum, total);
         vm.assertEq(_session(id).settled, total);
         vm.assertEq(token.balanceOf(address(ledger)), sum + BUDGET - total);
+    }
+
+    function _faulted(address node) internal view returns (uint96 faulted) {
+        (,, faulted) = ledger.pendingWork(node);
     }
 
     function _noSuchSession(bytes32 session) internal pure returns (bytes memory) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {NodeRegistry} from "../../src/NodeRegistry.sol";
 import {INodeRegistry} from "../../src/interfaces/INodeRegistry.sol";
 import {Base} from "../helpers/Base.sol";
 
@@ -33,6 +34,30 @@ contract ReputationTest is Base {
         _did(100e18, 100e18);
         // (0.75 * 100 + 1 * 100) / 300
         vm.assertEq(nodes.reputation(worker), 583333333333333333);
+    }
+
+    function test_FaultsWeighNoMoreThanTheWork() public {
+        _did(100e18, 200e18);
+        vm.assertEq(nodes.reputation(worker), 0.5e18, "(0.5 * 100 + 1 * 100) / 300");
+    }
+
+    function test_EveryBaseUnitCounts() public {
+        INodeRegistry.Parameters memory p = _registryParameters();
+        (p.halfWeight, p.minWorkerStake) = (2, 20);
+        NodeRegistry registry = new NodeRegistry(token, address(ledger), address(court), p);
+        vm.startPrank(worker);
+        token.approve(address(registry), 29);
+        registry.register(_params(workerSigner, WORKER), 29);
+        vm.stopPrank();
+        vm.prank(address(ledger));
+        registry.recordWork(worker, 0, 1, 1);
+        vm.assertEq(registry.reputation(worker), 0.5e18, "(0.5 * 2 + 1) / 4");
+        vm.prank(address(ledger));
+        registry.recordWork(worker, 0, 9, 0);
+        vm.assertEq(registry.reputation(worker), 0.75e18, "29 of stake back 2 of work: (0.5 * 2 + 2) / 4");
+        vm.prank(address(court));
+        registry.recordLoss(worker, 1);
+        vm.assertEq(registry.reputation(worker), 0.5e18, "0.75 * 2 / 3");
     }
 
     function test_TheScoreStaysInItsBounds(uint96[6] memory earned, uint96[6] memory faulted, uint96 loss) public {

@@ -65,6 +65,17 @@ contract SettingsTest is Base {
         vm.assertTrue(nodes.isActive(worker, WORKER | AUDITOR));
     }
 
+    function test_SetRolesDropsARoleWithTooLittleStakeForTheOther() public {
+        vm.startPrank(worker);
+        nodes.addStake(MIN_AUDITOR);
+        nodes.setRoles(WORKER | AUDITOR);
+        nodes.beginUnstake(MIN_AUDITOR + 1);
+        nodes.setRoles(WORKER);
+        vm.stopPrank();
+        vm.assertEq(nodes.node(worker).roles, WORKER);
+        vm.assertFalse(nodes.isActive(worker, WORKER));
+    }
+
     function test_SetRolesDropsARoleWithoutStakeForIt() public {
         vm.startPrank(worker);
         nodes.addStake(MIN_AUDITOR);

@@ -91,6 +91,15 @@ contract StakeTest is Base {
         vm.stopPrank();
     }
 
+    function test_ThawedStakeWaitsForItsOwner() public {
+        vm.startPrank(worker);
+        nodes.beginUnstake(7);
+        vm.warp(block.timestamp + STAKE_THAW + 1 days);
+        nodes.withdraw();
+        vm.stopPrank();
+        vm.assertEq(token.balanceOf(worker), FUNDS - MIN_WORKER + 7);
+    }
+
     function test_RevertWhen_WithdrawnBeforeTheThawEnds(uint256 wait) public {
         vm.prank(worker);
         nodes.beginUnstake(7);
