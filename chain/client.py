@@ -6,8 +6,12 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
+from eth_abi.codec import ABICodec
+from eth_abi.decoding import StringDecoder
+from eth_abi.registry import BaseEquals
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from web3 import HTTPProvider, Web3
+from web3._utils.abi import build_strict_registry
 
 from chain.contracts.binding import Event, typed_errors
 from chain.contracts.court import DisputeCourt
@@ -50,12 +54,22 @@ class Deployment(BaseModel):
         path.write_text(self.model_dump_json(indent=2) + "\n")
 
 
+def _codec() -> ABICodec:
+    """Reads bytes that are no UTF-8 as replacement characters: contracts take any for a text, from anybody."""
+    registry = build_strict_registry()
+    registry.unregister_decoder("string")
+    decoder = StringDecoder(handle_string_errors="replace")  # type: ignore[no-untyped-call]
+    registry.register_decoder(BaseEquals("string"), decoder, label="string")  # type: ignore[no-untyped-call]
+    return ABICodec(registry)
+
+
 class Rpc:
     """A chain's JSON-RPC endpoint. Not to be called from an event loop's thread: calls block."""
 
     def __init__(self, rpc_url: str) -> None:
         self.rpc_url = rpc_url
         self.w3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": RPC_TIMEOUT_S}))
+        self.w3.codec = _codec()
 
     @functools.cached_property
     def chain_id(self) -> int:

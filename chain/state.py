@@ -134,6 +134,12 @@ def _stake_withdrawn(state: ChainState, v: dict[str, Any], block: int) -> None:
     state.nodes[v["operator"]] = replace(node, thawing=node.thawing - v["amount"])
 
 
+def _stake_slashed(state: ChainState, v: dict[str, Any], block: int) -> None:
+    """Whoever can sign can be convicted or owe for an acceptance; who never registered has nothing to lose."""
+    if node := state.nodes.get(v["operator"]):
+        state.nodes[v["operator"]] = replace(node, stake=v["stake"], thawing=v["thawing"])
+
+
 def _offer_set(state: ChainState, v: dict[str, Any], block: int) -> None:
     state.offers[v["operator"], v["model"], v["numericProfile"]] = Offer(
         first_layer=v["firstLayer"],
@@ -263,7 +269,7 @@ HANDLERS: dict[tuple[str, str], Callable[[ChainState, dict[str, Any], int], None
     ("NodeRegistry", "UnstakeBegun"): _change_node(stake="stake", thawing="thawing", thaw_ends_at="thawEndsAt"),
     ("NodeRegistry", "UnstakeCancelled"): _unstake_cancelled,
     ("NodeRegistry", "StakeWithdrawn"): _stake_withdrawn,
-    ("NodeRegistry", "StakeSlashed"): _change_node(stake="stake", thawing="thawing"),
+    ("NodeRegistry", "StakeSlashed"): _stake_slashed,
     ("NodeRegistry", "OfferSet"): _offer_set,
     ("NodeRegistry", "OfferRemoved"): _offer_removed,
     ("ModelRegistry", "ModelPublished"): _model_published,

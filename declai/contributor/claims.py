@@ -23,6 +23,7 @@ from chain.sender import TransactionSender
 from chain.state import Batch
 from declai.contributor.batches import may_pay
 from declai.errors import DeclaiError
+from worker.jobs import StageJob
 from worker.receipts import MAX_CLOCK_SKEW_S
 from worker.store import NodeStore, StoredReceipt
 
@@ -45,6 +46,7 @@ class Step(StrEnum):
     """What can be done about it now."""
 
     CLAIM = "open_claim"
+    LIFT = "lift_claim"
     PAY = "pay_claim"
     CHALLENGE = "challenge"
     DECIDE = "decide"
@@ -52,13 +54,17 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Owed:
-    """An unpaid receipt. `at`: Unix seconds of the next change, 0 for none. `bond`: the step's, in base units."""
+    """An unpaid receipt. `at`: Unix seconds of the next change, 0 for none. `bond`: the step's, in base units.
+
+    `later`: the job whose request lifts the claim.
+    """
 
     kept: StoredReceipt
     status: Status
     step: Step | None = None
     at: int = 0
     bond: int = 0
+    later: StageJob | None = None
 
     @property
     def receipt(self) -> bytes:
@@ -73,9 +79,17 @@ class Owed:
 class Survey:
     """Judges receipts at one moment of the chain's time. `unreadable` are the batches that nobody could read."""
 
-    def __init__(self, chain: Chain, unreadable: Sequence[Batch] = (), *, believe_unread: bool = False) -> None:
-        """`believe_unread`: take it that unreadable batches pay none of the receipts."""
+    def __init__(
+        self,
+        chain: Chain,
+        unreadable: Sequence[Batch] = (),
+        *,
+        jobs: Sequence[StageJob] = (),
+        believe_unread: bool = False,
+    ) -> None:
+        """`jobs`: whose requests may lift a claim. `believe_unread`: unreadable batches pay none of the receipts."""
         self._chain = chain
+        self._jobs = jobs
         self._unreadable = () if believe_unread else unreadable
         self._settled_at: dict[int, int] = {}
         self.now = chain.timestamp()
@@ -94,7 +108,7 @@ class Survey:
             return Owed(kept, Status.ENDED)
         claim = self._chain.ledger.direct_claim(kept.job.assignment_digest)
         if claim.pays_at:
-            return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
+            return self._judge_claimed(kept, claim)
         receipt = digest(kept.receipt.receipt, kept.job.domain)
         challenge = self._chain.court.challenge(kept.job.gateway.address, receipt)
         if challenge.decided_at:
@@ -105,6 +119,17 @@ class Survey:
         if any(may_pay(batch, kept) and self._is_later(batch, kept) for batch in self._unreadable):
             return Owed(kept, Status.UNKNOWN)
         return self._judge_unclaimed(kept, claim)
+
+    def _judge_claimed(self, kept: StoredReceipt, claim: DirectClaim) -> Owed:
+        """A claim under way. What the session pays for later requests, to whomever, counts against its cap until one
+        that acknowledges it lifts the cap. Had batches taken all that one acknowledges, it would end the claim."""
+        request = kept.job.request
+        others = [job for job in self._jobs if job.request.session == request.session]
+        since = [job for job in others if job.request.acked_below > request.nonce]
+        later = max(since, key=lambda job: job.request.spent, default=None)
+        if later and later.request.spent > max(claim.cap, self._chain.ledger.session(request.session).settled):
+            return Owed(kept, Status.CLAIMED, Step.LIFT, claim.pays_at, later=later)
+        return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
 
     def _is_later(self, batch: Batch, kept: StoredReceipt) -> bool:
         """Whether a batch was settled after the work was done. Old ones that nobody keeps must not block new work."""
@@ -164,6 +189,7 @@ class Collector:
         """
         steps: dict[Step, Callable[[Owed], bytes]] = {
             Step.CLAIM: self._claim,
+            Step.LIFT: self._lift,
             Step.PAY: self._pay,
             Step.CHALLENGE: self._challenge,
             Step.DECIDE: self._decide,
@@ -192,8 +218,12 @@ class Collector:
                 f"a claim's bond is {format_credits(owed.bond)} credits and {node} has {format_credits(held)} in the "
                 "ledger: add some with `declai credits deposit`"
             )
-        work = SignedWork(job.request, job.request_signature, job.assignment, job.assignment_signature)
-        call = self._chain.ledger.open_claim(work, owed.kept.receipt.receipt)
+        call = self._chain.ledger.open_claim(_signed(job), owed.kept.receipt.receipt)
+        return bytes(self._sender.send(call)["transactionHash"])
+
+    def _lift(self, owed: Owed) -> bytes:
+        assert owed.later is not None
+        call = self._chain.ledger.void_by_acknowledgement(owed.kept.job.assignment_digest, _signed(owed.later))
         return bytes(self._sender.send(call)["transactionHash"])
 
     def _pay(self, owed: Owed) -> bytes:
@@ -218,6 +248,10 @@ class Collector:
     def _decide(self, owed: Owed) -> bytes:
         call = self._chain.court.decide_challenge(owed.kept.job.gateway.address, owed.receipt)
         return bytes(self._sender.send(call)["transactionHash"])
+
+
+def _signed(job: StageJob) -> SignedWork:
+    return SignedWork(job.request, job.request_signature, job.assignment, job.assignment_signature)
 
 
 def close_what_is_over(store: NodeStore, survey: Survey, found: Sequence[Owed]) -> None:

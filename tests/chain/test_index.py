@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
@@ -10,7 +11,7 @@ from eth_account.signers.local import LocalAccount
 from chain.contracts.models import model_id
 from chain.contracts.nodes import Offer, Role
 from chain.index import EventIndex
-from chain.messages import new_account
+from chain.messages import InferenceReceipt, new_account, sign
 from chain.state import ChainState
 from tests.chain.test_sender import rpc
 from tests.conftest import World
@@ -120,6 +121,31 @@ def test_a_reorganisation_is_followed(world: World, tmp_path: Path) -> None:
     rpc(world, "evm_increaseTime", "0x5")
     deeds.do(12)
     assert_equal_to_views(index.sync(), world, deeds)
+    index.close()
+
+
+def test_the_sentence_of_an_account_that_never_registered_stops_nobody(world: World, tmp_path: Path) -> None:
+    anybody = world.rich()
+    numbers = {"prompt_tokens": 1, "output_tokens": 1, "started_at": 1, "finished_at": 2}
+    signed: list[InferenceReceipt | bytes] = []
+    for cost in (1, 2):
+        receipt = InferenceReceipt(
+            assignment=bytes(32), node=anybody.address, inputs=bytes(32), outputs=bytes(32), cost=cost, **numbers
+        )
+        signed += [receipt, sign(receipt, world.chain.domain, anybody)]
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    world.send(anybody, world.chain.court.prove_equivocation(*signed))
+    worker = world.register(Role.WORKER)
+    assert list(index.sync().nodes) == [worker.address]
+    index.close()
+
+
+def test_a_name_that_is_no_text_stops_nobody(world: World, tmp_path: Path) -> None:
+    publish = world.chain.models.publish("mute", "bafkfirst", 6)
+    world.send(world.rich(), replace(publish, data=publish.data.replace(b"mute", b"\xff\xfe\xfd\xfc")))
+    index = EventIndex(tmp_path / "index.db", world.chain)
+    (model,) = index.sync().models.values()
+    assert (model.name, model.versions[0].manifest_cid) == ("\ufffd" * 4, "bafkfirst")
     index.close()
 
 

@@ -31,6 +31,10 @@ abstract contract PayoutChallenges is Bonds {
     {
         bytes32 digest = ledger.hashReceipt(receipt);
         _checkSignedBy(gateway, ledger.hashAcceptance(digest), acceptance);
+        // A challenge takes the place of a direct claim: which of them to try is for its node to choose.
+        if (msg.sender != receipt.node && nodes.operatorOf(msg.sender) != receipt.node) {
+            revert DisputeCourtNotNode(receipt.node, msg.sender);
+        }
         Challenge storage self = _challenges[gateway][digest];
         if (self.challenger != address(0)) revert DisputeCourtAlreadyChallenged(digest);
         if (receipt.cost == 0 || receipt.cost > type(uint96).max) revert DisputeCourtNothingOwed(digest);

@@ -79,6 +79,7 @@ interface IDisputeCourt {
     error DisputeCourtNotSignedBy(address operator, address signer);
     error DisputeCourtAlreadyProved(address operator, bytes32 assignment);
     error DisputeCourtAlreadyChallenged(bytes32 receipt);
+    error DisputeCourtNotNode(address node, address account);
     /// @notice The node claims the receipt from the session, or was paid all of it from there.
     error DisputeCourtClaimedDirectly(bytes32 receipt);
     error DisputeCourtNothingOwed(bytes32 receipt);
@@ -98,8 +99,9 @@ interface IDisputeCourt {
         bytes calldata secondSignature
     ) external;
 
-    /// @notice Asks a gateway to show that it paid a receipt that it accepted. The bond is pulled from the caller by allowance;
-    /// what the gateway may have to pay goes to the receipt's node, whoever calls.
+    /// @notice Asks a gateway to show that it paid a receipt that it accepted. The caller is the receipt's node or its
+    /// signer: a challenge takes the place of a direct claim. The bond is pulled from the caller by allowance; what the gateway may have
+    /// to pay goes to the node.
     /// @param acceptance Signature over the acceptance of the receipt, by the gateway's operator or its signer.
     function challengePayout(address gateway, InferenceReceipt calldata receipt, bytes calldata acceptance) external;
 

@@ -163,8 +163,9 @@ interface IInferenceLedger is IEarnings {
     /// @param nonce Number of the request.
     /// @param paysAt Unix time, in seconds, from which it can be paid; zero when the claim has ended.
     /// @param cap The most that the session may have paid after this claim: what the payer acknowledged for requests up to this one
-    /// and beyond; until somebody has shown that, what it had acknowledged before, and the cap of this one. No limit where more
-    /// requests were in flight.
+    /// and beyond; until somebody has shown that, what it had acknowledged before, and the cap of this one. No limit where earlier
+    /// requests were in flight. What the session pays for later ones counts too: a node whose later work was claimed or settled first
+    /// shows a later request itself.
     /// @param acknowledged Whether somebody has shown it.
     struct DirectClaim {
         address node;

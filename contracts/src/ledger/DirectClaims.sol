@@ -46,7 +46,8 @@ abstract contract DirectClaims is Settlement {
         address node = work.assignment.node;
         if (receipt.node != node || !_speaksFor(msg.sender, node)) revert InferenceLedgerNotNode(node, msg.sender);
         DirectClaim storage claim = _claims[assignment];
-        if (claim.node != address(0)) revert InferenceLedgerAlreadyClaimed(assignment);
+        // Not the node: work can be assigned to account zero, and every opening counts.
+        if (claim.receipt != 0) revert InferenceLedgerAlreadyClaimed(assignment);
         _checkClaimable(self, work.assignment.deadline);
         _checkPrice(work, receipt);
         bytes32 digest = _hashTypedDataV4(receipt.hash());
@@ -209,7 +210,7 @@ abstract contract DirectClaims is Settlement {
         if (block.timestamp < from || block.timestamp > until) revert InferenceLedgerNotClaimable(from, until);
     }
 
-    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of other
+    /// @dev What the payer signed for, up to this request: what a batch took for it leaves no more for a claim. Caps of earlier
     /// requests in flight are not known here, so with them the budget alone is the limit.
     function _signedTotal(InferenceRequest calldata request) private pure returns (uint96) {
         return request.ackedBelow == request.nonce ? _cut(uint256(request.spent) + request.maxCost) : type(uint96).max;

@@ -254,11 +254,28 @@ contract PayoutChallengeTest is Served {
         vm.assertEq(court.balanceOf(worker), BOND, "nothing was left to take");
     }
 
+    /// @dev It would take the direct claim from a node whose gateway has no stake left.
+    function test_RevertWhen_SomebodyElseChooses() public {
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtNotNode.selector, worker, stranger));
+        vm.prank(stranger);
+        court.challengePayout(gateway, receipt, acceptance);
+    }
+
+    function test_TheSignerMayChallengeToo() public {
+        vm.prank(worker);
+        token.transfer(workerKey, BOND);
+        vm.startPrank(workerKey);
+        token.approve(address(court), BOND);
+        court.challengePayout(gateway, receipt, acceptance);
+        vm.stopPrank();
+        vm.assertEq(court.challenge(gateway, digest).challenger, workerKey);
+    }
+
     function test_WhoeverElseAcceptsAReceiptTakesNoRemedyFromItsNode() public {
         // Not even registered, let alone the gateway of the session; its stake would pay, if it had any.
         address nobody = vm.addr(0x1234);
         bytes memory forged = _signature(0x1234, ledger.hashAcceptance(digest));
-        vm.prank(stranger);
+        vm.prank(worker);
         court.challengePayout(nobody, receipt, forged);
         uint256 snapshot = vm.snapshotState();
         _challenge();

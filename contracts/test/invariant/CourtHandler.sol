@@ -116,7 +116,7 @@ contract CourtHandler is Disputed {
         }
         if (ledger.directClaim(job.assignment).amount != 0) return;
         bytes memory acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(job.digest));
-        vm.prank(challenger);
+        vm.prank(worker);
         court.challengePayout(gateway, receipt, acceptance);
     }
 

@@ -71,6 +71,25 @@ contract DirectClaimTest is Served {
         _refused(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
     }
 
+    /// @notice A gateway assigned work to account zero, for which everybody spoke who is nobody's signer: each opening counted, and
+    /// the one payment left the session open for ever.
+    function test_RevertWhen_TheWorkOfNobodyIsClaimedTwice() public {
+        _settle(_one(_claim(id, 1, 2 * BOND, 1, 0)), _one(_payout(address(0), 2 * BOND)));
+        (work.assignment.node, receipt.node, receipt.cost) = (address(0), address(0), 1);
+        work.assignmentSignature = _signature(GATEWAY_SIGNER_KEY, ledger.hashAssignment(work.assignment));
+        assignment = ledger.hashAssignment(work.assignment);
+        receipt.assignment = assignment;
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(stranger);
+        ledger.openClaim(terms, work, receipt);
+        vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
+        vm.prank(stranger);
+        ledger.openClaim(terms, work, receipt);
+        vm.warp(uint256(_session(id).endsAt) + SESSION_THAW);
+        ledger.payClaim(terms, assignment);
+        ledger.finalizeClose(terms);
+    }
+
     function test_RevertWhen_ByAStranger() public {
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNotNode.selector, worker, stranger));
         vm.prank(stranger);
@@ -528,13 +547,41 @@ contract DirectClaimTest is Served {
         vm.assertEq(_session(id).settled, 3e18, "what payer and gateway agreed on, and not more");
     }
 
-    function test_AHugeAcknowledgementLimitsNothing() public {
+    function test_AHugeAcknowledgementLeavesTheBudgetAsTheLimit() public {
+        _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
         ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, type(uint128).max));
         vm.assertEq(ledger.directClaim(assignment).cap, type(uint96).max);
         vm.warp(FROM + 12 hours);
         ledger.payClaim(_terms(id), assignment);
-        vm.assertEq(ledger.directClaim(assignment).amount, COST);
+        vm.assertEq(_session(id).settled, BUDGET);
+    }
+
+    /// @notice What was signed for up to a request counts whatever the session paid meanwhile, claims on later requests too. The
+    /// node shows the later request, which acknowledges both, and is paid.
+    function test_ALaterRequestLiftsAClaimThatClaimsOnLaterOnesLeftNothing() public {
+        IInferenceLedger.SignedWork memory older = _work(1, 1, 0);
+        (older.assignment.stage, older.request.maxCost) = (1, COST);
+        older.assignment.request = ledger.hashRequest(older.request);
+        _sign(older);
+        InferenceReceipt memory made = _receipt(older);
+        work = _work(3, 3, COST);
+        receipt = _receipt(work);
+        assignment = receipt.assignment;
+        _openIt();
+        vm.warp(FROM + 12 hours);
+        ledger.payClaim(_terms(id), assignment);
+        IInferenceLedger.SessionTerms memory terms = _terms(id);
+        vm.prank(workerKey);
+        ledger.openClaim(terms, older, made);
+        vm.warp(FROM + 1 days);
+        uint256 snapshot = vm.snapshotState();
+        ledger.payClaim(terms, made.assignment);
+        vm.assertEq(ledger.directClaim(made.assignment).amount, 0, "the later claim took what the payer had signed for");
+        vm.revertToState(snapshot);
+        ledger.voidByAcknowledgement(terms, made.assignment, _work(4, 4, 2 * COST));
+        ledger.payClaim(terms, made.assignment);
+        vm.assertEq(ledger.directClaim(made.assignment).amount, COST);
     }
 
     function test_WhatClaimsTookDoesNotVoidOthers() public {

@@ -92,10 +92,10 @@ def claim(
     settings = _settings(operating, network_path)
     with _open_store(settings, alone=not dry_run) as store:
         unreadable = _note_batches(operating, store, operator, settings.ipfs_peers)
-        survey = Survey(operating.chain, unreadable, believe_unread=even_unread)
-        found = [
-            survey.judge(kept) for kept in _chosen(receipts_here(store, operating.chain.domain, operator), requests)
-        ]
+        receipts = receipts_here(store, operating.chain.domain, operator)
+        jobs = [kept.job for kept in receipts]
+        survey = Survey(operating.chain, unreadable, jobs=jobs, believe_unread=even_unread)
+        found = [survey.judge(kept) for kept in _chosen(receipts, requests)]
         taken = Taken([Outcome()] * len(found)) if dry_run else _take_steps(operating, found)
         if not dry_run:
             close_what_is_over(store, survey, found)

@@ -16,6 +16,7 @@ def challenge_payout(
     claim = model.claims.get(receipt.assignment)
     refuse_if(
         DisputeCourtNotSignedBy=not model.speaks_for(accepted_by, gateway, p.evidence_period_s),
+        DisputeCourtNotNode=not model.acts_for(sender, receipt.node),
         DisputeCourtAlreadyChallenged=(gateway, hashed) in model.challenges,
         DisputeCourtNothingOwed=not 0 < receipt.cost <= MAX_CREDITS,
         DisputeCourtClaimedDirectly=claim is not None and (claim.pays_at is not None or receipt.cost <= claim.amount),

@@ -23,7 +23,8 @@ class CourtMoves(Player):
         acceptance = Acceptance(receipt=self.hash_of(receipt))
         signed = signature(acceptance, self.model.domain, by, self.play.bench.keys)
         call = self.chain.court.challenge_payout(gateway, receipt, signed)
-        self.play.do(self.anybody(dice), call, court.challenge_payout, gateway, receipt, by)
+        sender = self.anybody(dice) if dice.seldom() else receipt.node
+        self.play.do(sender, call, court.challenge_payout, gateway, receipt, by)
 
     def answer_challenge(self, dice: Dice) -> None:
         if not self._see_challenges(dice):

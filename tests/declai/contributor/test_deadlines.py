@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from chain.pricing import UNITS_PER_CREDIT
 from declai.contributor.claims import Collector, Status, Step, Survey
 from tests.declai.contributor.kit import Desk
 from tests.declai.contributor.papers import Papers
+from worker.receipts import cost_of
 from worker.store import NodeStore, StoredReceipt
 
 
@@ -144,6 +146,28 @@ def test_a_receipt_is_claimed_or_challenged_never_both(work: Work) -> None:
     work.take(claimed)
     for step in (Step.CLAIM, Step.CHALLENGE):
         assert not work.allows(step, claimed)
+
+
+def test_a_later_request_lifts_a_claim_that_later_pay_left_nothing(work: Work) -> None:
+    """No batch paid any of three requests, and the session pays the claim on the second before the one on the first."""
+    chain, ledger, papers = work.desk.chain, work.desk.chain.ledger.parameters(), work.papers
+    cost = cost_of(papers.job(papers.request()).assignment, papers.request(), 5, 7)
+    requests = [papers.request(n + 1, n + 1, n * cost).model_copy(update={"max_cost": cost}) for n in range(3)]
+    first, second, third = (papers.keep(work.store, request) for request in requests)
+    survey = partial(Survey, chain, jobs=[kept.job for kept in (first, second, third)])
+    collector = Collector(chain, work.operator)
+    work.go_to(work.papers.deadline + ledger.claim_delay_s)
+    for kept in (second, first):
+        collector.take(survey().judge(kept))
+    assert survey().judge(second).step is None  # nothing beyond its own cap is acknowledged
+    lifted = survey().judge(first)
+    assert (lifted.status, lifted.step) == (Status.CLAIMED, Step.LIFT)
+    collector.take(lifted)
+    assert survey().judge(first).step is None
+    work.go_to(chain.timestamp() + ledger.claim_window_s)
+    for kept in (second, first):
+        collector.take(survey().judge(kept))
+        assert chain.ledger.direct_claim(kept.job.assignment_digest).amount == cost
 
 
 def test_only_the_node_and_its_signer_open_claims(work: Work) -> None:

@@ -35,6 +35,7 @@ NO_CHALLENGE = Challenge(ZERO_ADDRESS, 0, ZERO_ADDRESS, 0)
 OPEN_CHALLENGE = Challenge(ANYBODY, FIRST + 50, ANYBODY, 5)
 OVER_CHALLENGE = replace(OPEN_CHALLENGE, decided_at=0)
 SESSION = SessionState(payer=ANYBODY, ends_at=UNTIL)
+TAKEN = replace(SESSION, settled=5)
 CLOSED = SessionState()
 ENDED_EARLY = replace(SESSION, ends_at=FIRST + 10 - LEDGER.thaw_period_s)
 
@@ -50,6 +51,7 @@ class Case:
     accepted: bool = True
     left_out: bool = False
     unread_at: int = 0  # a batch that nobody can read, and may pay the receipt, was settled then
+    acknowledged: int = 0  # by the session's next request, in base units
 
     def survey(self, papers: Papers, kept: StoredReceipt, **options: Any) -> Survey:
         ledger = SimpleNamespace(
@@ -59,7 +61,8 @@ class Case:
         times = {"latest": self.now, UNREAD_BLOCK: self.unread_at}
         chain: Any = SimpleNamespace(timestamp=lambda at="latest": times[at], ledger=ledger, court=court)
         unreadable = [unread(papers, kept)] if self.unread_at else []
-        return Survey(chain, unreadable, **options)
+        jobs = [papers.job(papers.request(2, 2, self.acknowledged))]
+        return Survey(chain, unreadable, jobs=jobs, **options)
 
 
 UNREAD_BLOCK = 7
@@ -105,6 +108,9 @@ CASES = [
     (Case(FIRST + 99, claim=OPEN_CLAIM), S.CLAIMED, None, FIRST + 100),
     (Case(FIRST + 100, claim=OPEN_CLAIM), S.CLAIMED, T.PAY, FIRST + 100),
     (Case(CHALLENGE_UNTIL + 1, claim=OPEN_CLAIM), S.CLAIMED, T.PAY, FIRST + 100),
+    (Case(FIRST + 99, claim=OPEN_CLAIM, acknowledged=5), S.CLAIMED, T.LIFT, FIRST + 100),
+    (Case(FIRST + 100, claim=replace(OPEN_CLAIM, cap=5), acknowledged=5), S.CLAIMED, T.PAY, FIRST + 100),
+    (Case(FIRST + 100, claim=OPEN_CLAIM, acknowledged=5, session=TAKEN), S.CLAIMED, T.PAY, FIRST + 100),
     (Case(FIRST + 100, claim=PAID_CLAIM), S.ENDED, None, 0),
     (Case(FIRST + 100, claim=PARTLY_PAID_CLAIM), S.CHALLENGEABLE, T.CHALLENGE, CHALLENGE_UNTIL),
     (Case(FIRST + 100, claim=PARTLY_PAID_CLAIM, accepted=False), S.ENDED, None, 0),
