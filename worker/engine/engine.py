@@ -13,7 +13,6 @@ from worker.engine.runner import Payload, Runner
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.stats import EngineStats
-from worker.errors import WorkerError
 from worker.model.stage import Stage
 from worker.sampling import Logits
 
@@ -163,7 +162,7 @@ class Engine:
     def _draw(self, chunk: Chunk, logits: Logits) -> StageOutput:
         try:
             return self._generations[chunk.session_id].draw(logits)
-        except WorkerError as error:
+        except Exception as error:  # else the whole step would run again, and draw for the others a second time
             return self._fail(chunk, error)
 
     def _fail(self, chunk: Chunk, error: Exception) -> SessionFailed:

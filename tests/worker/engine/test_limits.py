@@ -273,6 +273,20 @@ def test_a_forward_that_fails_ends_its_session_alone(zoo: Zoo, monkeypatch: pyte
     assert len(pipeline.tokens[b"good"]) == 4
 
 
+def test_a_draw_that_fails_ends_its_session_alone(last: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(logits: object) -> SampledToken:
+        raise ValueError("no such token")
+
+    for name in (b"first", b"bad", b"later"):
+        last.add(name, SessionSpec(2, 4, sampling=GREEDY))
+        last.feed(name, 0, hidden().tobytes())
+    monkeypatch.setattr(last._generations[b"bad"], "draw", fail)
+    outputs = {output.session_id: output for output in last.step()}
+    assert isinstance(outputs[b"bad"], SessionFailed)
+    assert [outputs[name].index for name in (b"first", b"later")] == [0, 0]  # type: ignore[union-attr]
+    assert b"bad" not in last
+
+
 def test_weights_that_give_no_numbers_fail_the_session(zoo: Zoo, last: Engine) -> None:
     norm = last._stage._model.get_submodule("model.norm")
     norm.weight = torch.nn.Parameter(torch.full_like(norm.weight, float("nan")), requires_grad=False)
