@@ -85,6 +85,14 @@ contract DirectClaimTest is Served {
         vm.expectRevert(abi.encodeWithSelector(IInferenceLedger.InferenceLedgerAlreadyClaimed.selector, assignment));
         vm.prank(stranger);
         ledger.openClaim(terms, work, receipt);
+        // Nor does anybody sign for nobody.
+        InferenceReceipt memory other = receipt;
+        other.outputs = keccak256("other");
+        bytes32 digest = ledger.hashReceipt(other);
+        vm.expectRevert(
+            abi.encodeWithSelector(IInferenceLedger.InferenceLedgerNoOtherReceipt.selector, assignment, digest)
+        );
+        ledger.voidByReceipt(terms, work.assignment, other, new bytes(65));
         vm.warp(uint256(_session(id).endsAt) + SESSION_THAW);
         ledger.payClaim(terms, assignment);
         ledger.finalizeClose(terms);
@@ -315,6 +323,18 @@ contract DirectClaimTest is Served {
         vm.assertEq(ledger.directClaim(assignment).amount, 1);
     }
 
+    function test_WhatIsNotKnownToBeSignedForLimitsNothing() public {
+        uint256 snapshot = vm.snapshotState();
+        // A total of more than 96 bits; and a request that says it acknowledges itself.
+        IInferenceLedger.SignedWork[2] memory works = [_work(3, 3, 2 ** 96), _work(3, 4, 0)];
+        for (uint256 i = 0; i < 2; ++i) {
+            (work, receipt) = (works[i], _receipt(works[i]));
+            _openIt();
+            vm.assertEq(ledger.directClaim(receipt.assignment).cap, type(uint96).max);
+            vm.revertToState(snapshot);
+        }
+    }
+
     /// @notice With more requests in flight the chain does not know what was signed for: what a gateway and a node of its own can
     /// take twice is one cap.
     function test_AGatewayWithANodeOfItsOwnTakesACapTwiceAndNoMore() public {
@@ -451,6 +471,14 @@ contract DirectClaimTest is Served {
         vm.assertEq(ledger.balanceOf(worker), 10 * BOND + COST);
     }
 
+    function test_ABatchOfTheClaimsOwnSecondIsTooLate() public {
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        _openIt();
+        vm.expectEmit();
+        emit IInferenceLedger.ClaimVoided(assignment, worker);
+        ledger.voidByInclusion(_terms(id), assignment, inclusion);
+    }
+
     // Voiding by equivocation
 
     function test_AClaimFallsWhenTheNodeSignedAnotherReceipt() public {
@@ -550,7 +578,7 @@ contract DirectClaimTest is Served {
     function test_AHugeAcknowledgementLeavesTheBudgetAsTheLimit() public {
         _settle(_one(_claim(id, 2, BUDGET - 2e18, 2, 0)), _one(_payout(address(0x22), BUDGET - 2e18)));
         _openIt();
-        ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, type(uint128).max));
+        ledger.voidByAcknowledgement(_terms(id), assignment, _work(4, 4, 2 ** 96 + 5));
         vm.assertEq(ledger.directClaim(assignment).cap, type(uint96).max);
         vm.warp(FROM + 12 hours);
         ledger.payClaim(_terms(id), assignment);
