@@ -105,6 +105,28 @@ contract PayoutChallengeTest is Served {
         vm.assertEq(court.balanceOf(worker), BOND);
     }
 
+    function test_ABatchLongAfterTheChallengeWinsNoBondEither() public {
+        _challenge();
+        vm.warp(vm.getBlockTimestamp() + 1 hours);
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        vm.prank(gateway);
+        court.answerChallenge(digest, inclusion);
+        vm.assertEq(court.balanceOf(gateway), 0);
+        vm.assertEq(court.balanceOf(worker), BOND);
+    }
+
+    function test_ABatchWithTheWholeReceiptAnswersForTheRestOfIt() public {
+        IInferenceLedger.Inclusion memory inclusion = _settleReceipt(work, receipt);
+        IInferenceLedger.SessionTerms memory terms = _claimFor(1);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        ledger.payClaim(terms, receipt.assignment);
+        _challenge();
+        vm.assertEq(court.challenge(gateway, digest).amount, COST - 1);
+        vm.prank(gateway);
+        court.answerChallenge(digest, inclusion);
+        vm.assertEq(court.balanceOf(gateway), BOND);
+    }
+
     function test_RevertWhen_TheAnswerShowsSomethingElse() public {
         InferenceReceipt memory other = receipt;
         other.outputs = keccak256("other");
@@ -303,6 +325,32 @@ contract PayoutChallengeTest is Served {
         vm.warp(vm.getBlockTimestamp() + 12 hours);
         court.decideChallenge(gateway, digest);
         vm.assertEq(court.balanceOf(worker), BOND + COST - 1);
+    }
+
+    function _claimFor(uint96 cost) internal returns (IInferenceLedger.SessionTerms memory terms) {
+        vm.warp(1_800_003_600 + 1 hours);
+        terms = _terms(id);
+        InferenceReceipt memory other = receipt;
+        other.cost = cost;
+        vm.prank(worker);
+        ledger.openClaim(terms, work, other);
+    }
+
+    function test_RevertWhen_AClaimForLessIsUnderWay() public {
+        _claimFor(COST - 1);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtClaimedDirectly.selector, digest));
+        _challenge();
+    }
+
+    function test_RevertWhen_AClaimPaidMore() public {
+        (receipt.promptTokens, receipt.cost) = (100, COST - 1);
+        digest = ledger.hashReceipt(receipt);
+        acceptance = _signature(GATEWAY_SIGNER_KEY, ledger.hashAcceptance(digest));
+        IInferenceLedger.SessionTerms memory terms = _claimFor(COST);
+        vm.warp(vm.getBlockTimestamp() + 12 hours);
+        ledger.payClaim(terms, receipt.assignment);
+        vm.expectRevert(abi.encodeWithSelector(IDisputeCourt.DisputeCourtClaimedDirectly.selector, digest));
+        _challenge();
     }
 
     function test_NobodyBringsMostOfAStakeToSafetyByAcceptingAnInvention() public {
