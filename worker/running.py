@@ -262,7 +262,7 @@ class RunningJob:
 
 def _session_spec(job: StageJob) -> SessionSpec:
     if job.sampling is None:
-        return SessionSpec(job.num_prompt_tokens, job.max_tokens)
+        return SessionSpec(job.num_prompt_tokens, job.max_tokens, cache_salt=job.request.session)
     return SessionSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
@@ -272,4 +272,5 @@ def _session_spec(job: StageJob) -> SessionSpec:
         ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
         logprobs=job.logprobs,
+        cache_salt=job.request.session,
     )

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 from worker.engine.blocks import FreeBlocks, Run
 from worker.engine.errors import AtCapacity
-
-BLOCK_TOKENS = 16
+from worker.engine.prefix import BLOCK_TOKENS, PrefixCache
 
 
 class CacheManager:
     """Owner of the memory bound, of the blocks of keys and values, and of every session's share of both.
+
+    It also knows what was computed before and lies in blocks still (`find`). Who is admitted does not depend on that:
+    a free block is handed out whatever was left in it.
 
     A block holds `BLOCK_TOKENS` tokens of all of the stage's layers in `block_bytes`. As many blocks exist as the bound
     allows, so whoever is within the bound finds blocks.
@@ -27,6 +29,7 @@ class CacheManager:
         self._free = FreeBlocks(self.num_blocks)
         self._reserved_bytes: dict[bytes, int] = {}
         self._blocks: dict[bytes, tuple[Run, ...]] = {}
+        self._prefixes = PrefixCache()
 
     @property
     def num_sessions(self) -> int:
@@ -44,8 +47,11 @@ class CacheManager:
         needed = self._needed_bytes(num_other_bytes, num_tokens)
         return self.num_sessions < self.max_sessions and self.used_bytes + needed <= self.max_bytes
 
-    def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0) -> None:
-        """Reserve blocks for `num_tokens` and some bytes besides for a session until `free`. Raises AtCapacity."""
+    def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0, salt: bytes = b"") -> None:
+        """Reserve blocks for `num_tokens` and some bytes besides for a session until `free`.
+
+        Sessions of one `salt` share what they compute; with an empty one, nobody shares. Raises AtCapacity.
+        """
         assert session_id not in self._reserved_bytes
         if self.num_sessions >= self.max_sessions:
             raise AtCapacity(f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere")
@@ -56,16 +62,34 @@ class CacheManager:
                 "retry later, elsewhere, or with fewer tokens"
             )
         self._reserved_bytes[session_id] = needed
-        self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))
+        runs = self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))
+        self._prefixes.open(session_id, salt if self._block_bytes else b"", runs)
 
-    def free(self, session_id: bytes) -> None:
-        """Give a session's share back; does nothing when it has none."""
+    def free(self, session_id: bytes, *, keep: bool = True) -> None:
+        """Give a session's share back; does nothing when it has none. Unless `keep`, nobody finds what it computed."""
         if self._reserved_bytes.pop(session_id, None) is not None:
+            self._prefixes.close(session_id, keep=keep)
             self._free.give_back(self._blocks.pop(session_id))
 
     def slots(self, session_id: bytes) -> tuple[Run, ...]:
         """Where a session's positions lie, from 0 on: (first slot, number of slots)s; a slot is one token's place."""
-        return tuple((block * BLOCK_TOKENS, count * BLOCK_TOKENS) for block, count in self._blocks[session_id])
+        return _slots(self._blocks[session_id])
+
+    def feed(self, session_id: bytes, data: memoryview, num_tokens: int) -> None:
+        """Note a session's next input, uint8 [bytes]."""
+        self._prefixes.extend(session_id, data, num_tokens)
+
+    def computed(self, session_id: bytes, num_tokens: int) -> None:
+        """Note that all of a session's first `num_tokens` positions lie in its slots, and may be found."""
+        self._prefixes.computed(session_id, num_tokens)
+
+    def find(self, session_id: bytes, end: int) -> tuple[tuple[Run, ...], int] | None:
+        """The slots in which lies more than a session has computed of its own input, and how much of it, up to `end`.
+
+        They are valid until the next `allocate`.
+        """
+        found = self._prefixes.find(session_id, end)
+        return found and (_slots(found[0].runs), found[1])
 
     def check_integrity(self, open_session_ids: Iterable[bytes]) -> None:
         """Hold the books against who is open: a share without a session is memory lost for good."""
@@ -74,6 +98,11 @@ class CacheManager:
         )
         assert self.used_bytes <= self.max_bytes
         self._free.check_integrity([run for runs in self._blocks.values() for run in runs])
+        self._prefixes.check_integrity(self._blocks)
 
     def _needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
         return num_other_bytes + self.num_blocks_for(num_tokens) * self._block_bytes
+
+
+def _slots(blocks: tuple[Run, ...]) -> tuple[Run, ...]:
+    return tuple((block * BLOCK_TOKENS, count * BLOCK_TOKENS) for block, count in blocks)

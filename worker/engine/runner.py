@@ -22,12 +22,17 @@ TOKEN_ID_BYTES = 4
 class Runner:
     """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
 
-    def __init__(self, stage: Stage, max_chunk_tokens: int, num_slots: int) -> None:
-        """`num_slots`: tokens whose keys and values fit into the pool, where the stage packs sessions."""
+    def __init__(self, stage: Stage, max_chunk_tokens: int, num_slots: int, *, keeps_rows: bool) -> None:
+        """
+        Args:
+            num_slots: tokens whose keys and values fit into the pool, where the stage packs sessions.
+            keeps_rows: whether the hidden states that `run` returns stay in the pool, too.
+        """
         self.stage = stage
         self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
         self._max_chunk_tokens = max_chunk_tokens
         self._pool = Pool(num_slots)
+        self._keeps_rows = keeps_rows
         self._slots: dict[bytes, tuple[Run, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
@@ -61,14 +66,14 @@ class Runner:
         self._inboxes.pop(session_id, None)
 
     def parse(self, payload: Payload) -> torch.Tensor:
-        """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on its device.
+        """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on the CPU.
 
         Raw bytes are u32 little-endian ids or row-major hidden states in the stage's dtype. Raises InvalidInput.
         """
         return self._parse_token_ids(payload) if self.stage.is_first else self._parse_hidden(payload)
 
     def put(self, session_id: bytes, inputs: torch.Tensor) -> None:
-        self._inboxes[session_id].append(inputs)
+        self._inboxes[session_id].append(inputs.to(self.stage.device))
 
     def take(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """The input of chunks, laid end to end, off their sessions' inboxes."""
@@ -78,12 +83,24 @@ class Runner:
     def run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.uint8]:
         """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
         if self.stage.packs:
-            hidden = self.stage.forward_packed(inputs, self._segments(chunks), self._pool)
+            segments = self._segments(chunks)
+            hidden = self.stage.forward_packed(inputs, segments, self._pool)
+            if self._keeps_rows:
+                self._pool.write_rows(segments, hidden)
         else:
             (chunk,) = chunks
             hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
-        rows: NDArray[np.uint8] = hidden.cpu().contiguous().view(torch.uint8).numpy()
-        return rows
+        return as_bytes(hidden)
+
+    def reuse(self, chunk: Chunk, source: tuple[Run, ...]) -> None:
+        """Copy what lies in the slots `source`, from position 0 on, instead of computing a chunk."""
+        target = self._slots[chunk.session_id]
+        self._pool.copy(cut(source, chunk.first_position, chunk.end), cut(target, chunk.first_position, chunk.end))
+
+    def kept_rows(self, chunk: Chunk) -> NDArray[np.uint8]:
+        """What `run` returned for these positions, where it keeps rows."""
+        runs = cut(self._slots[chunk.session_id], chunk.first_position, chunk.end)
+        return as_bytes(self._pool.read_rows(runs))
 
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
@@ -133,7 +150,7 @@ class Runner:
         vocab_size = self.stage.architecture.vocab_size
         if len(token_ids) and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < vocab_size:
             raise InvalidInput(f"token ids from {token_ids.min()} to {token_ids.max()}, the model has {vocab_size}")
-        return torch.from_numpy(token_ids).to(self.stage.device)
+        return torch.from_numpy(token_ids)
 
     def _parse_hidden(self, payload: Payload) -> torch.Tensor:
         hidden_size, dtype = self.stage.architecture.hidden_size, self.stage.dtype
@@ -152,4 +169,10 @@ class Runner:
             raise InvalidInput(f"hidden states {rows.dtype} {tuple(rows.shape)}, expected {dtype} [n, {hidden_size}]")
         if not bool(torch.isfinite(rows).all()):
             raise InvalidInput("hidden states are not finite; the stage before is broken or hostile")
-        return rows.to(self.stage.device)
+        return rows.cpu()
+
+
+def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """uint8 [rows, bytes per row] on the CPU; of a tensor without rows, uint8 [bytes]."""
+    found: NDArray[np.uint8] = tensor.cpu().contiguous().view(torch.uint8).numpy()
+    return found

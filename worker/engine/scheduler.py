@@ -85,6 +85,21 @@ class Scheduler:
             self._waiting.append(session_id)
         progress.num_fed += num_tokens
 
+    def skippable(self) -> list[tuple[bytes, int]]:
+        """Sessions that wait, and the position up to which none needs a step of its own: all but a prompt's last token
+        and what follows it, where tokens are drawn."""
+        found = []
+        for session_id in self._waiting:
+            progress = self._sessions[session_id]
+            end = min(progress.num_fed, progress.num_prompt_tokens - 1) if self._samples else progress.num_fed
+            if end > progress.num_computed:
+                found.append((session_id, end))
+        return found
+
+    def skip(self, session_id: bytes, end: int) -> Chunk:
+        """Count the positions before `end` as computed; returns those that were not yet."""
+        return self._take(session_id, end - self._sessions[session_id].num_computed)
+
     def schedule(self) -> list[Chunk]:
         """The next step's chunks, one per session, decoding sessions first; empty when nothing waits.
 

@@ -22,6 +22,7 @@ class EngineLimits:
         max_cache_bytes: what all open sessions may take for keys, values and input not yet computed.
         prefill_chunk_tokens: the most prompt tokens in one step; few, so that stages overlap and no session waits long.
         mixed_prefill_tokens: the same for steps in which other sessions wait for their next token.
+        prefix_reuse: whether a session takes over what others computed of the same input (see SessionSpec.cache_salt).
     """
 
     max_sessions: int
@@ -29,17 +30,20 @@ class EngineLimits:
     max_cache_bytes: int
     prefill_chunk_tokens: int = 512
     mixed_prefill_tokens: int = 64
+    prefix_reuse: bool = True
 
 
 @dataclass(frozen=True)
 class SessionSpec:
-    """One request as one stage sees it. All but the first two fields matter at the last stage alone.
+    """One request as one stage sees it. From `sampling` to `logprobs`, fields matter at the last stage alone.
 
     Attributes:
         sampling: required at the last stage, absent elsewhere.
         stop: strings that end the output; need the engine's tokenizer.
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
+        cache_salt: sessions of the same salt share what they compute of the same input; with none, a session shares
+            nothing. It names who pays, so that nobody can find out by the time it takes what another one has asked.
     """
 
     num_prompt_tokens: int
@@ -50,6 +54,7 @@ class SessionSpec:
     ignore_eos: bool = False
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
+    cache_salt: bytes = b""
 
     @property
     def max_positions(self) -> int:

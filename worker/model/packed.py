@@ -43,21 +43,22 @@ class Pool:
     """Keys and values of one stage's layers, [num_slots, heads, head_dim] each; one slot is one token's place.
 
     A layer's tensors are made at its first use, when its shapes are known. Nothing is cleared: who is given a slot
-    writes it before he reads it.
+    writes it before he reads it. A slot may also have the hidden state that left the stage.
     """
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._rows: torch.Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self._layers.values())
+        return sum(tensor.nbytes for tensor in self._tensors())
 
     def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put keys and values, [1, heads, tokens, head_dim], of a batch's tokens into their slots, int64 [tokens]."""
         if layer not in self._layers:
-            self._layers[layer] = self._make(keys), self._make(values)
+            self._layers[layer] = self._make(keys[0].transpose(0, 1)), self._make(values[0].transpose(0, 1))
         for pool, new in zip(self._layers[layer], (keys, values), strict=True):
             pool.index_copy_(0, slots, new[0].transpose(0, 1))
 
@@ -66,8 +67,33 @@ class Pool:
         keys, values = (self._read(pool, runs) for pool in self._layers[layer])
         return keys, values
 
+    @torch.inference_mode()
+    def write_rows(self, segments: Sequence[Segment], rows: torch.Tensor) -> None:
+        """Put hidden states [tokens, hidden_size] of a batch's tokens into their slots."""
+        if self._rows is None:
+            self._rows = self._make(rows)
+        self._rows.index_copy_(0, torch.tensor(slots_of(segments), device=rows.device), rows)
+
+    def read_rows(self, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """A copy of the hidden states of these runs, [tokens, hidden_size]."""
+        assert self._rows is not None
+        return torch.cat([self._rows[slot : slot + length] for slot, length in runs])
+
+    @torch.inference_mode()
+    def copy(self, source: Sequence[tuple[int, int]], target: Sequence[tuple[int, int]]) -> None:
+        """Put all that lies in some slots into as many others."""
+        for tensor in self._tensors():
+            found = torch.cat([tensor[slot : slot + length] for slot, length in source])
+            pieces = torch.split(found, [length for _, length in target])
+            for (slot, length), piece in zip(target, pieces, strict=True):
+                tensor[slot : slot + length] = piece
+
+    def _tensors(self) -> list[torch.Tensor]:
+        layers = [tensor for pair in self._layers.values() for tensor in pair]
+        return layers if self._rows is None else [*layers, self._rows]
+
     def _make(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.empty(self.num_slots, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
+        return torch.empty(self.num_slots, *like.shape[1:], dtype=like.dtype, device=like.device)
 
     def _read(self, pool: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
         pieces = [pool[slot : slot + length] for slot, length in runs]
@@ -87,13 +113,10 @@ class Batch(Cache):
         self.segments = segments
         self.windows = windows
         positions: list[int] = []
-        slots: list[int] = []
         for segment in segments:
             positions += range(segment.first_position, segment.end)
-            for slot, length in cut(segment.runs, segment.first_position, segment.end):
-                slots += range(slot, slot + length)
         self.positions = torch.tensor(positions, device=device)
-        self._slots = torch.tensor(slots, device=device)
+        self._slots = torch.tensor(slots_of(segments), device=device)
         self._masks: dict[tuple[int, int | None], torch.Tensor] = {}
 
     def update(
@@ -167,6 +190,15 @@ def cut(runs: Sequence[tuple[int, int]], first: int, end: int) -> tuple[tuple[in
             found.append((slot + low - begin, high - low))
         begin += length
     return tuple(found)
+
+
+def slots_of(segments: Sequence[Segment]) -> list[int]:
+    """Where the tokens of a batch go, in order."""
+    slots: list[int] = []
+    for segment in segments:
+        for slot, length in cut(segment.runs, segment.first_position, segment.end):
+            slots += range(slot, slot + length)
+    return slots
 
 
 def _attend_eagerly(

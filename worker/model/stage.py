@@ -67,6 +67,11 @@ class Stage:
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
         return sum(layer.elements_per_token for layer in layers) * self.dtype.itemsize
 
+    @property
+    def bytes_per_row(self) -> int:
+        """The hidden state of one token, as it goes from stage to stage."""
+        return self.architecture.hidden_size * self.dtype.itemsize
+
     @classmethod
     def load(
         cls,

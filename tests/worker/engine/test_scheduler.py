@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from worker.engine.blocks import FreeBlocks, Run
-from worker.engine.cache import BLOCK_TOKENS, CacheManager
+from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity, PositionMismatch
+from worker.engine.prefix import BLOCK_TOKENS
 from worker.engine.scheduler import Chunk, Scheduler
 
 
