@@ -44,6 +44,7 @@ class SessionSpec:
         logprobs: whether each token comes with the logarithm of its probability.
         cache_salt: sessions of the same salt share what they compute of the same input; with none, a session shares
             nothing. It names who pays, so that nobody can find out by the time it takes what another one has asked.
+        weight: the session's share of a busy stage, relative to the others'.
     """
 
     num_prompt_tokens: int
@@ -55,6 +56,7 @@ class SessionSpec:
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
     cache_salt: bytes = b""
+    weight: float = 1.0
 
     @property
     def max_positions(self) -> int:

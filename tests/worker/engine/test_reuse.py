@@ -83,7 +83,7 @@ def test_a_node_may_do_without(zoo: Zoo) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral"])
 def test_a_full_pool_forgets_the_oldest_and_stays_right(zoo: Zoo, name: str) -> None:
-    """Three chats and ever longer others in memory for a few: blocks are handed out over and over, in pieces, while others are found."""
+    """Three chats, and ever longer others, in memory for a few of them."""
     pipeline = Pipeline(zoo, name, limits=replace(LIMITS, max_cache_bytes=190_000))
     chats = {bytes([number]): prompt_of(40 + 25 * number, seed=number) for number in range(3)}
     expected = {number: generated(zoo, name, prompt, 6) for number, prompt in chats.items()}
