@@ -7,7 +7,7 @@ was left in freed blocks is found for as long as can be.
 
 from bisect import insort
 
-Run = tuple[int, int]
+from worker.model.layout import Run
 
 
 class FreeBlocks:

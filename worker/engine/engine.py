@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer
 
-from worker.engine.blocks import Run
 from worker.engine.cache import CacheManager
 from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
-from worker.engine.prefix import BLOCK_TOKENS
+from worker.engine.prefix import BLOCK_TOKENS, Hit
 from worker.engine.runner import Payload, Runner, as_bytes
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.stats import EngineStats
+from worker.model.packed import Pool
 from worker.model.stage import Stage
 from worker.sampling import Logits
 
@@ -35,18 +35,17 @@ class Engine:
         self._stage = stage
         self._tokenizer = tokenizer
         self._reuses = limits.prefix_reuse and stage.packs
-        keeps_rows = self._reuses and not stage.is_last  # the next stage needs them, computed or not
-        token_bytes = stage.bytes_per_token + (stage.bytes_per_row if keeps_rows else 0)
-        block_bytes = BLOCK_TOKENS * token_bytes if stage.packs else 0
-        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes, block_bytes)
+        keeps_hidden = self._reuses and not stage.is_last  # the next stage needs them, computed or not
+        layout = stage.layout(limits.prefill_chunk_tokens, keeps_hidden=keeps_hidden) if stage.packs else None
+        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes, layout)
         self._scheduler = Scheduler(
             limits.prefill_chunk_tokens,
             limits.mixed_prefill_tokens,
             limits.max_sessions if stage.packs else 1,
             samples=stage.is_last,
         )
-        num_slots = self._cache.num_blocks * BLOCK_TOKENS
-        self._runner = Runner(stage, limits.prefill_chunk_tokens, num_slots, keeps_rows=keeps_rows)
+        pool = Pool(layout, self._cache.num_blocks * BLOCK_TOKENS) if layout else None
+        self._runner = Runner(stage, limits.prefill_chunk_tokens, pool)
         self._sessions: dict[bytes, SessionSpec] = {}
         self._generations: dict[bytes, Generation] = {}
 
@@ -87,7 +86,7 @@ class Engine:
         self._cache.allocate(session_id, bytes_besides, spec.max_positions, salt)
         self._sessions[session_id] = spec
         self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
-        self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
+        self._runner.open(session_id, spec.max_positions, self._cache.lanes(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)
 
@@ -148,20 +147,19 @@ class Engine:
         """Copy what others computed of the same input, and pass on what came of it then."""
         outputs = list[StageOutput]()
         for session_id, end in self._scheduler.skippable():
-            found = self._cache.find(session_id, end)
-            if found is not None:
-                source, num_found = found
-                chunk = self._scheduler.skip(session_id, num_found)
+            hit = self._cache.find(session_id, end)
+            if hit is not None:
+                chunk = self._scheduler.skip(session_id, hit.num_tokens)
                 try:
-                    outputs += self._take_over(chunk, source)
+                    outputs += self._take_over(chunk, hit)
                 except Exception as error:  # out of memory, say
                     outputs.append(self._fail(chunk, error))
         return outputs
 
-    def _take_over(self, chunk: Chunk, source: tuple[Run, ...]) -> list[HiddenRows]:
+    def _take_over(self, chunk: Chunk, hit: Hit) -> list[HiddenRows]:
         self._runner.take([chunk])
-        self._runner.reuse(chunk, source)
-        self._cache.computed(chunk.session_id, chunk.end)
+        self._runner.reuse(chunk, hit)
+        self._cache.copied(chunk.session_id, hit)
         self.stats.num_reused_tokens += chunk.num_prompt_tokens
         if self._stage.is_last:
             return []

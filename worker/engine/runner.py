@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.engine.blocks import Run
 from worker.engine.errors import InvalidInput
+from worker.engine.prefix import Hit
 from worker.engine.scheduler import Chunk
 from worker.model.cache import StageCache, cache_bytes
-from worker.model.packed import Pool, Segment, cut
+from worker.model.layout import Lane
+from worker.model.packed import Pool, Segment
 from worker.model.stage import Stage
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
@@ -22,18 +23,13 @@ TOKEN_ID_BYTES = 4
 class Runner:
     """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
 
-    def __init__(self, stage: Stage, max_chunk_tokens: int, num_slots: int, *, keeps_rows: bool) -> None:
-        """
-        Args:
-            num_slots: tokens whose keys and values fit into the pool, where the stage packs sessions.
-            keeps_rows: whether the hidden states that `run` returns stay in the pool, too.
-        """
+    def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None) -> None:
+        """`pool`: where the sessions' lanes lie, if the stage packs them."""
         self.stage = stage
-        self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
+        self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.bytes_per_row
         self._max_chunk_tokens = max_chunk_tokens
-        self._pool = Pool(num_slots)
-        self._keeps_rows = keeps_rows
-        self._slots: dict[bytes, tuple[Run, ...]] = {}
+        self._pool = pool
+        self._lanes: dict[bytes, tuple[Lane, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
 
@@ -41,7 +37,7 @@ class Runner:
         """The most memory a session takes beside its blocks: a whole prompt in its inbox, and a cache of its own where
         the stage does not pack."""
         stage, inbox_bytes = self.stage, num_prompt_tokens * self.row_bytes
-        if stage.packs:
+        if self._pool is not None:
             return inbox_bytes
         return inbox_bytes + cache_bytes(
             stage.architecture,
@@ -52,16 +48,16 @@ class Runner:
             stage.dtype.itemsize,
         )
 
-    def open(self, session_id: bytes, max_positions: int, slots: tuple[Run, ...]) -> None:
-        """`slots`: where in the pool the session's tokens go, in order."""
-        if self.stage.packs:
-            self._slots[session_id] = slots
+    def open(self, session_id: bytes, max_positions: int, lanes: tuple[Lane, ...]) -> None:
+        """`lanes`: where in the pool the session's rows go."""
+        if self._pool is not None:
+            self._lanes[session_id] = lanes
         else:
             self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
         self._inboxes[session_id] = deque()
 
     def close(self, session_id: bytes) -> None:
-        self._slots.pop(session_id, None)
+        self._lanes.pop(session_id, None)
         self._caches.pop(session_id, None)
         self._inboxes.pop(session_id, None)
 
@@ -82,29 +78,34 @@ class Runner:
 
     def run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.uint8]:
         """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
-        if self.stage.packs:
+        if self._pool is not None:
             segments = self._segments(chunks)
             hidden = self.stage.forward_packed(inputs, segments, self._pool)
-            if self._keeps_rows:
-                self._pool.write_rows(segments, hidden)
+            if self._pool.layout.row_lanes:
+                self._pool.write_hidden(segments, hidden)
         else:
             (chunk,) = chunks
             hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
         return as_bytes(hidden)
 
-    def reuse(self, chunk: Chunk, source: tuple[Run, ...]) -> None:
-        """Copy what lies in the slots `source`, from position 0 on, instead of computing a chunk."""
-        target = self._slots[chunk.session_id]
-        self._pool.copy(cut(source, chunk.first_position, chunk.end), cut(target, chunk.first_position, chunk.end))
+    def reuse(self, chunk: Chunk, hit: Hit) -> None:
+        """Copy what was found instead of computing a chunk."""
+        assert self._pool is not None
+        for source, target, first in zip(hit.lanes, self._lanes[chunk.session_id], hit.firsts, strict=True):
+            if first > chunk.first_position:  # a ring that goes round is read whole, and 0 times NaN is NaN
+                self._pool.clear(target.runs)
+            if first < chunk.end:
+                self._pool.copy(source.cut(first, chunk.end), target.cut(first, chunk.end))
 
     def kept_rows(self, chunk: Chunk) -> NDArray[np.uint8]:
-        """What `run` returned for these positions, where it keeps rows."""
-        runs = cut(self._slots[chunk.session_id], chunk.first_position, chunk.end)
-        return as_bytes(self._pool.read_rows(runs))
+        """What `run` returned for these positions, where the pool has a place for it."""
+        assert self._pool is not None
+        lanes = self._lanes[chunk.session_id]
+        return as_bytes(self._pool.read_hidden(lanes, chunk.first_position, chunk.end, self.stage.bytes_per_row))
 
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
-        if self.stage.packs:
+        if self._pool is not None:
             ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
             last = [end - 1 for end in ends]
             logits = self.stage.forward_packed_logits(inputs, self._segments(chunks), self._pool, last)
@@ -115,14 +116,11 @@ class Runner:
         return found
 
     def check_integrity(self, session_ids: set[bytes]) -> None:
-        held = self._slots if self.stage.packs else self._caches
+        held = self._caches if self._pool is None else self._lanes
         assert set(held) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
 
     def _segments(self, chunks: Sequence[Chunk]) -> list[Segment]:
-        return [
-            Segment(chunk.first_position, chunk.num_tokens, cut(self._slots[chunk.session_id], 0, chunk.end))
-            for chunk in chunks
-        ]
+        return [Segment(chunk.first_position, chunk.num_tokens, self._lanes[chunk.session_id]) for chunk in chunks]
 
     def _take(self, chunk: Chunk) -> torch.Tensor:
         """The chunk's inputs off the front of the inbox, whatever the pieces they came in."""
