@@ -1,15 +1,18 @@
 """What the cache finds, held against a plain model: over any order of sessions, input and memory."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.blocks import FreeBlocks, Run
+from worker.engine.blocks import FreeBlocks
 from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity
 from worker.engine.prefix import BLOCK_TOKENS, InputChain
+from worker.model.layout import Group, Lane, Layout, Run
 
-NUM_BLOCKS = 12
+NUM_BLOCKS = 20
 
 
 @given(
@@ -44,12 +47,15 @@ def test_a_name_says_all_that_came_before() -> None:
 
 
 class Cache(RuleBasedStateMachine):
-    """`memory` is what really lies in each block: the salt and the input up to its end that made it."""
+    """`memory` is what really lies in each slot: the salt, and the input up to the position that made it."""
+
+    layout = Layout(1, (Group((0,), None, None),))
+    most_tokens = 40
 
     def __init__(self) -> None:
         super().__init__()
-        self.manager = CacheManager(6, NUM_BLOCKS * 10, block_bytes=10)
-        self.memory: list[tuple[bytes, bytes] | None] = [None] * NUM_BLOCKS
+        self.manager = CacheManager(6, NUM_BLOCKS * BLOCK_TOKENS, self.layout)
+        self.memory: dict[int, tuple[bytes, bytes]] = {}
         self.salts: dict[bytes, bytes] = {}
         self.lengths: dict[bytes, int] = {}
         self.inputs: dict[bytes, bytes] = {}
@@ -59,16 +65,16 @@ class Cache(RuleBasedStateMachine):
     @rule(salt=st.sampled_from([b"", b"a", b"b"]), num_blocks=st.integers(1, 5))
     def add(self, salt: bytes, num_blocks: int) -> None:
         self.number += 1
-        name = self.number.to_bytes(4, "big")
-        free = self.manager.num_blocks - sum(len(blocks_of(self.manager, other)) for other in self.salts)
+        name, length = self.number.to_bytes(4, "big"), num_blocks * BLOCK_TOKENS
+        taken = sum(lane.num_slots for other in self.salts for lane in self.manager.lanes(other))
+        needed = self.manager.num_blocks_for(length)
         try:
-            self.manager.allocate(name, 0, num_blocks * BLOCK_TOKENS, salt)
+            self.manager.allocate(name, 0, length, salt)
         except AtCapacity:
-            assert num_blocks > free or len(self.salts) == 6
+            assert needed > NUM_BLOCKS - taken // BLOCK_TOKENS or len(self.salts) == 6
             return
-        assert num_blocks <= free  # whatever was left in blocks stands in nobody's way
-        self.salts[name], self.inputs[name], self.computed[name] = salt, b"", 0
-        self.lengths[name] = num_blocks * BLOCK_TOKENS
+        assert needed <= NUM_BLOCKS - taken // BLOCK_TOKENS  # whatever was left in blocks stands in nobody's way
+        self.salts[name], self.inputs[name], self.computed[name], self.lengths[name] = salt, b"", 0, length
 
     @precondition(lambda self: self.salts)
     @rule(data=st.data(), words=st.lists(st.sampled_from([b"x" * 16, b"y" * 16, b"z" * 5]), min_size=1, max_size=4))
@@ -79,54 +85,66 @@ class Cache(RuleBasedStateMachine):
         self.inputs[name] += tokens
 
     @precondition(lambda self: self.salts)
-    @rule(data=st.data(), num_tokens=st.integers(1, 40))
-    def compute(self, data: st.DataObject, num_tokens: int) -> None:
+    @rule(data=st.data())
+    def compute(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.salts)))
-        self._write(name, min(len(self.inputs[name]), self.computed[name] + num_tokens))
+        begin = self.computed[name]
+        end = min(len(self.inputs[name]), begin + data.draw(st.integers(1, self.most_tokens)))
+        for number, reach in enumerate(self._reaches()):
+            first = 0 if reach is None else max(0, begin - reach)
+            assert self._lies(name, number, first, begin)  # all that the new tokens attend to
+            self._write(name, number, begin, end)
+        self.computed[name] = end
+        self.manager.computed(name, end)
 
     @precondition(lambda self: self.salts)
     @rule(data=st.data())
     def find(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.salts)))
         end = data.draw(st.integers(0, len(self.inputs[name])))
-        found = self.manager.find(name, end)
-        longest = self._longest(name, end)
-        if found is None:
-            assert longest <= self.computed[name] or self.computed[name] % BLOCK_TOKENS
+        hit = self.manager.find(name, end)
+        if hit is None:
+            assert self._longest(name, end) <= self.computed[name] or self.computed[name] % BLOCK_TOKENS
             return
-        runs, num_tokens = found
-        assert self.computed[name] < num_tokens <= end
-        assert num_tokens >= longest
-        blocks = [slot // BLOCK_TOKENS for first, length in runs for slot in range(first, first + length, BLOCK_TOKENS)]
-        for number, block in enumerate(blocks[: num_tokens // BLOCK_TOKENS], start=1):
-            assert self.memory[block] == (self.salts[name], self.inputs[name][: number * BLOCK_TOKENS])
-        self._write(name, num_tokens)
+        assert self.computed[name] < hit.num_tokens <= end
+        assert hit.num_tokens >= self._longest(name, end)
+        for number, (lane, first) in enumerate(zip(hit.lanes, hit.firsts, strict=True)):
+            assert self._lies(name, number, first, hit.num_tokens, lane)
+            self._write(name, number, first, hit.num_tokens)
+        self.computed[name] = hit.num_tokens
+        self.manager.copied(name, hit)
 
     @precondition(lambda self: self.salts)
     @rule(data=st.data(), keep=st.booleans())
     def free(self, data: st.DataObject, keep: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.salts)))
         if not keep:
-            for block in blocks_of(self.manager, name):
-                self.memory[block] = None
+            for slot in slots_of(self.manager.lanes(name)):
+                self.memory.pop(slot, None)
         self.manager.free(name, keep=keep)
         for books in (self.salts, self.inputs, self.computed, self.lengths):
             del books[name]
 
     @invariant()
-    def no_block_has_two_owners(self) -> None:
+    def no_slot_has_two_owners(self) -> None:
         self.manager.check_integrity(self.salts)
-        blocks = [block for name in self.salts for block in blocks_of(self.manager, name)]
-        assert len(blocks) == len(set(blocks))
+        slots = [slot for name in self.salts for slot in slots_of(self.manager.lanes(name))]
+        assert len(slots) == len(set(slots))
 
-    def _write(self, name: bytes, end: int) -> None:
-        blocks = blocks_of(self.manager, name)
-        for number in range(self.computed[name] // BLOCK_TOKENS, -(-end // BLOCK_TOKENS)):
-            whole = (number + 1) * BLOCK_TOKENS <= end
-            text = self.inputs[name][: (number + 1) * BLOCK_TOKENS]
-            self.memory[blocks[number]] = (self.salts[name], text) if whole else None
-        self.computed[name] = end
-        self.manager.computed(name, end)
+    def _reaches(self) -> list[int | None]:
+        return [None if group.window is None else group.window - 1 for group in self.layout.groups]
+
+    def _write(self, name: bytes, number: int, first: int, end: int) -> None:
+        lane = self.manager.lanes(name)[number]
+        for position in range(first, end):
+            self.memory[slot_of(lane, position)] = self.salts[name], self.inputs[name][: position + 1]
+
+    def _lies(self, name: bytes, number: int, first: int, end: int, lane: Lane | None = None) -> bool:
+        lane = lane or self.manager.lanes(name)[number]
+        return all(
+            self.memory.get(slot_of(lane, position)) == (self.salts[name], self.inputs[name][: position + 1])
+            for position in range(first, end)
+        )
 
     def _longest(self, name: bytes, end: int) -> int:
         """The most that open sessions hold. Ended ones may hold more."""
@@ -138,12 +156,23 @@ class Cache(RuleBasedStateMachine):
         return found
 
 
-def blocks_of(manager: CacheManager, name: bytes) -> list[int]:
-    return [
-        slot // BLOCK_TOKENS
-        for first, length in manager.slots(name)
-        for slot in range(first, first + length, BLOCK_TOKENS)
-    ]
+class CacheWithRings(Cache):
+    """What a window has left behind is overwritten: nobody has to find it."""
+
+    layout = Layout(1, (Group((0,), None, None), Group((1,), 10, 25)))
+    most_tokens = 16
+
+    def _longest(self, name: bytes, end: int) -> int:
+        return 0
+
+
+def slots_of(lanes: Sequence[Lane]) -> list[int]:
+    return [slot for lane in lanes for first, length in lane.runs for slot in range(first, first + length)]
+
+
+def slot_of(lane: Lane, position: int) -> int:
+    ((slot, _),) = lane.cut(position, position + 1)
+    return slot
 
 
 def common(one: bytes, other: bytes) -> int:
@@ -151,17 +180,18 @@ def common(one: bytes, other: bytes) -> int:
 
 
 TestCache = Cache.TestCase
+TestCacheWithRings = CacheWithRings.TestCase
 
 
 def test_what_an_ended_session_left_is_found_until_its_blocks_are_handed_out() -> None:
-    manager = CacheManager(4, 60, block_bytes=10)
+    manager = CacheManager(4, 6 * BLOCK_TOKENS, Cache.layout)
 
     def session(name: bytes, tokens: bytes) -> int:
         manager.allocate(name, 0, len(tokens), b"salt")
         manager.feed(name, memoryview(tokens), len(tokens))
-        found = manager.find(name, len(tokens))
+        hit = manager.find(name, len(tokens))
         manager.computed(name, len(tokens))
-        return 0 if found is None else found[1]
+        return 0 if hit is None else hit.num_tokens
 
     assert session(b"1", bytes(48)) == 0
     manager.free(b"1")
