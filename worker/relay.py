@@ -14,6 +14,9 @@ from worker.wire import Frame, Listening, Relayed, decode, encode
 
 # Said again now and then, for the gateway may have forgotten us.
 LISTENING_AGAIN_S = 2.0
+# The gateway is told what is here when so much has come, or at the next look at the clock: not for each token.
+TAKEN_BYTES = 2**18
+FRAME_BYTES = 1024
 
 
 class WayIn:
@@ -23,21 +26,21 @@ class WayIn:
         self.gateway = gateway
         self.socket = sock
         self._seals = seals
-        self._ticket = 0
+        self._ticket = self._ticket_said = 0
+        self._num_bytes_taken = 0
         self._connection = 0
         self._next_at = 0.0
         self.num_forged = self.num_repeated = self.num_malformed = 0
 
     def announce(self, connection: int, now: float) -> None:
-        """Tell the gateway that we listen, on every new connection (`connection` counts them) and now and then."""
-        if connection and (connection != self._connection or now >= self._next_at):
+        """Tell the gateway that we listen, on every new connection (`connection` counts them), and what has come."""
+        if connection and (connection != self._connection or now >= self._next_at or self._ticket != self._ticket_said):
             self._connection = connection
             self._next_at = now + LISTENING_AGAIN_S
             self._say_listening()
 
     def receive_now(self, max_messages: int) -> Iterator[tuple[bytes, Frame]]:
-        """(link key of who sealed it, frame) of what has come; the gateway is told how far we are."""
-        ticket = self._ticket
+        """(link key of who sealed it, frame) of what has come."""
         for _ in range(max_messages):
             try:
                 parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -48,6 +51,7 @@ class WayIn:
                 if not isinstance(relayed, Relayed):
                     raise MalformedFrame(f"a {relayed.kind} frame is not sealed")
                 self._ticket = relayed.ticket
+                self._num_bytes_taken += memoryview(relayed.payload).nbytes + FRAME_BYTES
                 yield relayed.peer, self._seals.open(self.gateway.link_key, relayed)
             except ForgedFrame:
                 self.num_forged += 1
@@ -55,9 +59,10 @@ class WayIn:
                 self.num_repeated += 1
             except MalformedFrame:
                 self.num_malformed += 1
-        if self._ticket != ticket:
+        if self._num_bytes_taken >= TAKEN_BYTES:
             self._say_listening()
 
     def _say_listening(self) -> None:
         with contextlib.suppress(zmq.Again):  # it is said again
             self.socket.send_multipart(encode(Listening(self._ticket)), zmq.NOBLOCK)
+            self._ticket_said, self._num_bytes_taken = self._ticket, 0

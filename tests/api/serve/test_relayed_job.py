@@ -10,6 +10,7 @@ import openai
 import pytest
 import zmq
 
+from api.scheduling.nodes import NodeDirectory
 from declai.devnet.processes import ChainKind, start_chain, start_redis
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, running_network, wait_until
 from tests.api.serve.test_lifecycle import check_acceptance, check_receipts, reserved
@@ -117,3 +118,14 @@ def test_a_reachable_node_is_preferred(client: openai.OpenAI, relayed_network: N
     finally:
         spare.stop()
         network.gateway.directory.lost(spare.address)
+
+
+def test_a_gateway_that_relays_for_nobody_does_not_know_such_nodes(relayed_network: Network) -> None:
+    gateway = relayed_network.gateway
+    for through in (None, relayed_network.operator.address):
+        directory = NodeDirectory(gateway.index, gateway.chain, relay_through=through)
+        directory.refresh()
+        for node in relayed_network.nodes:
+            knows = directory.worker(node.address) is not None
+            assert knows == (through is not None or node not in relayed_of(relayed_network))
+            assert directory.admits(node.keys.public) == knows
