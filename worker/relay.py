@@ -48,6 +48,8 @@ class WayIn:
                 break
             try:
                 relayed = decode([part.buffer for part in parts])
+                if isinstance(relayed, Listening):
+                    continue  # the gateway looks whether this connection still lives
                 if not isinstance(relayed, Relayed):
                     raise MalformedFrame(f"a {relayed.kind} frame is not sealed")
                 self._ticket = relayed.ticket

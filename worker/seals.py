@@ -7,7 +7,8 @@ A link key is a Curve25519 key. For every sender, receiver and gateway between t
     payload = stream | counter (u64) | AES-256-GCM(key, nonce=counter, data=header size (u16) | header | payload, job)
 
 A key lives no longer than the process that made its stream, and a counter only rises, so no nonce comes twice. A
-receiver takes what is later than all it took from that sender: a later counter, or a later stream after its restart.
+receiver takes what is later than all it took from that sender: a later counter, or a later stream after its restart
+(a clock set back in between leaves it unheard). Who gets hold of a link key can open what a gateway kept of its frames.
 """
 
 from __future__ import annotations

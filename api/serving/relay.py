@@ -26,6 +26,8 @@ MIB = 2**20
 FRAME_BYTES = 1024
 # A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day.
 CHOSEN_BY_US = b"\0"
+# Earlier connections of one node that may still live: one that is cut off is noticed within seconds.
+MAX_STALE = 2
 
 
 class Connections(Protocol):
@@ -169,15 +171,20 @@ class Relay:
 
     def listening(self, key: bytes, connection: bytes, frame: Listening) -> None:
         """A relayed node, which CURVE proved to hold this key on this connection, says how far it is."""
-        if not connection.startswith(CHOSEN_BY_US):
+        node = self._nodes.setdefault(key, _Node())
+        if node.connection != connection and not self._may_move(node, connection):
             self.counts.num_refused += 1
             return
-        node = self._nodes.setdefault(key, _Node())
         node.taken(frame.ticket)
         if node.connection != connection:
             node.connected(connection)
-            self._probe(node)
         self._send_on(node)
+
+    def _may_move(self, node: _Node, connection: bytes) -> bool:
+        """Whether a node may listen on this connection from now on: not on one that it left, nor on ever more."""
+        self._probe(node)
+        known = connection in node.stale or len(node.stale) >= MAX_STALE
+        return connection.startswith(CHOSEN_BY_US) and not known
 
     def forward(self, sender: bytes, frame: Relayed) -> None:
         """Pass on what a node of a running job sealed for another node of that job; drop it otherwise."""
@@ -219,8 +226,10 @@ class Relay:
         self._on_overflow(job, key)
 
     def _probe(self, node: _Node) -> None:
-        """Find out which earlier connections are gone: nobody tells us, but sending fails."""
-        for connection in list(node.stale):
+        """Find out which connections are gone: nobody tells us, but sending fails."""
+        for connection in [*node.stale, node.connection]:
+            if connection is None:
+                continue
             try:
                 self._connections.answer(connection, Listening())
             except LinkGone:

@@ -20,6 +20,7 @@ from api.serving.hub import LinkHub
 from api.serving.relay import FRAME_BYTES, MIB, Connections, RelayLimits
 from tests.worker.net.kit import curve_pair
 from worker import wire
+from worker.errors import LinkGone
 from worker.jobs import Peer
 from worker.links import Inbound, LinkKeyPair, LinkOptions, Links
 from worker.seals import Seals
@@ -356,7 +357,7 @@ async def test_a_connection_whose_name_the_peer_chose_is_no_way_back(world: Worl
     raw.connect(world.bind)
     raw.send_multipart(wire.encode(wire.Listening()))
     await world.until(lambda: world.hub.relay.counts.num_refused == 1)
-    assert world.hub.relay._nodes == {}
+    assert world.hub.relay._nodes[b.keys.public].connection is None
     context.destroy()
 
 
@@ -377,8 +378,6 @@ async def test_old_connections_that_are_not_read_count_until_they_are_gone(world
         seals = Seals(*curve_pair())
 
         def answer(self, connection: bytes, frame: wire.Frame) -> None:
-            from worker.errors import LinkGone
-
             if connection not in alive:
                 raise LinkGone("gone")
 
@@ -393,7 +392,15 @@ async def test_old_connections_that_are_not_read_count_until_they_are_gone(world
     assert relay.num_bytes_waiting == 2 * (100_000 + FRAME_BYTES)
     relay.close(JOB)
     assert relay.num_bytes_waiting == 2 * (100_000 + FRAME_BYTES)
-    alive.clear()
+    relay.listening(key, b"\0one", wire.Listening())  # back on the one that it left
     alive.add(b"\0three")
     relay.listening(key, b"\0three", wire.Listening())
+    alive.add(b"\0four")
+    relay.listening(key, b"\0four", wire.Listening())  # one too many at a time
+    assert relay._nodes[key].connection == b"\0three"
+    assert relay.counts.num_refused == 2
+    assert relay.num_bytes_waiting == 2 * (100_000 + FRAME_BYTES)
+    alive -= {b"\0one", b"\0two"}
+    relay.listening(key, b"\0four", wire.Listening())
+    assert relay._nodes[key].connection == b"\0four"
     assert relay.num_bytes_waiting == 0
