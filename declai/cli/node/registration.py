@@ -34,7 +34,7 @@ def _endpoint(ctx: click.Context, parameter: click.Parameter, value: str) -> str
         return _text(ctx, parameter, TypeAdapter(Endpoint).validate_python(value))
     except ValidationError:
         raise click.BadParameter(
-            f"{value!r} is neither tcp://HOST:PORT, such as tcp://node.example:8082, nor {RELAY}"
+            f"{value!r} is not tcp://HOST:PORT, such as tcp://node.example:8082, nor {RELAY}"
         ) from None
 
 
