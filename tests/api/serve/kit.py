@@ -295,11 +295,15 @@ class Network:
 
 @contextlib.contextmanager
 def running_network(
-    directory: Path, rpc_url: str, broker: RedisAddress, relayed: Container[int] = (), **changes: Any
+    directory: Path,
+    rpc_url: str,
+    broker: RedisAddress,
+    relayed: Container[int] = (),
+    way_to: Callable[[str], str] = lambda endpoint: endpoint,
 ) -> Iterator[Network]:
     """Deploy, register, publish and start everything; stop it again.
 
-    Nobody can connect to the nodes in `relayed`; `changes` are settings of the gateway.
+    Nobody can connect to the nodes in `relayed`; all connect to the gateway's link at `way_to(where it listens)`.
     """
     treasury, operator, signer, session_key, payer = (new_account() for _ in range(5))
     blocks = BlockStore(directory / "gateway" / "blocks")
@@ -320,7 +324,7 @@ def running_network(
     chain = chain_setup.deploy_contracts(rpc_url, treasury, [operator.address, payer.address])
     chain.deployment.save(directory / "deployment.json")
     chain_setup.register(
-        chain, chain_setup.Member(operator, signer, link_keys.public, link_bind, url), int(Role.GATEWAY)
+        chain, chain_setup.Member(operator, signer, link_keys.public, way_to(link_bind), url), int(Role.GATEWAY)
     )  # type: ignore[arg-type]
     chain_setup.publish_model(chain, treasury, manifest, cid)
     settings = GatewaySettings(
@@ -338,7 +342,6 @@ def running_network(
         ready_timeout_s=5.0,
         stall_timeout_s=3.0,
         receipt_timeout_s=5.0,
-        **changes,
     )
     nodes = []
     for number, layers in enumerate(LAYERS):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -18,6 +16,7 @@ import zmq.utils.z85 as z85
 
 from api.serving.hub import LinkHub
 from api.serving.relay import FRAME_BYTES, MIB, Connections, RelayLimits
+from tests.api.serve.cable import Cable
 from tests.worker.net.kit import curve_pair
 from worker import wire
 from worker.errors import LinkGone
@@ -273,48 +272,8 @@ async def test_nodes_that_never_come_share_a_bound(world: World) -> None:
     world.nodes = [a]
 
 
-class Wire:
-    """A TCP proxy in a thread: a way to the gateway that can be cut."""
-
-    def __init__(self, target: str) -> None:
-        host, port = target.removeprefix("tcp://").rsplit(":", 1)
-        self._target = host, int(port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._ends: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
-                self._ends += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _carry(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        for end in self._ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._ends.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-
 async def test_frames_outlive_a_lost_connection_and_come_once_and_in_order(world: World) -> None:
-    cable = Wire(world.bind)
+    cable = Cable(world.bind)
     a = world.node()
     way = Peer(address=world.gateway.address, link_key=world.keys.public, endpoint=cable.endpoint)
     b = world.node(relayed=True, through=way)
