@@ -159,8 +159,8 @@ class Relay:
 
     def close(self, job: bytes) -> None:
         """The job is over: nothing of it waits any longer."""
-        if self._jobs.pop(job, None) is not None:
-            for node in self._nodes.values():
+        for key in self._jobs.pop(job, {}):
+            if (node := self._nodes.get(key)) is not None:
                 node.forget(job)
 
     def keep_only(self, peers: Iterable[Peer]) -> None:
