@@ -246,6 +246,14 @@ def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> No
         assert [node.engine.sessions[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
 
 
+def test_each_stage_shares_what_it_computes_within_a_payers_session_alone(slow_net: Network) -> None:
+    jobs = slow_net.jobs(max_tokens=500)
+    slow_net.dispatch(jobs)
+    wait_for(lambda: all(node.engine.sessions for node in slow_net.nodes))
+    for node, job in zip(slow_net.nodes, jobs, strict=True):
+        assert node.engine.sessions[job.job_id].spec.cache_salt == job.request.session != b""
+
+
 def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     expected = expected_tokens(PROMPT, net.num_layers, 12)
     jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), sampling=Sampling(temperature=1, seed=2**64 - 1))
