@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from chain.pricing import Tier
-from worker.wire import MAX_TOKENS
+from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
@@ -95,6 +95,7 @@ class StageJob(_Message):
     eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS)] = ()
 
     @model_validator(mode="after")
@@ -107,6 +108,8 @@ class StageJob(_Message):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
         if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
             raise ValueError("only the last stage decides when to stop")
+        if self.top_logprobs and not (self.is_last and self.logprobs):
+            raise ValueError("top_logprobs are the last stage's, beside logprobs")
         if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
             raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
         if self.request.tier not in list(Tier):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from worker import wire
@@ -216,12 +216,11 @@ class RunningJob:
         self._commitment.sent(output.first_position, rows, output.num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
-        logprob = min(output.logprob, 0.0) if output.logprob is not None else None
         ids = (output.index, output.position, output.token_id)
-        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason, logprob=logprob)
+        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason)
         if self.job.downstream is not None:
             self._send(self.job.downstream, frame)
-        self._send(self.job.gateway, frame)
+        self._send(self.job.gateway, replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
         first = self.job.num_prompt_tokens - 1
         if output.index == 0 and first:
             self._commitment.sent(0, b"", first)
@@ -272,4 +271,5 @@ def _session_spec(job: StageJob) -> SessionSpec:
         ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
         logprobs=job.logprobs,
+        top_logprobs=job.top_logprobs,
     )

@@ -11,6 +11,7 @@ from api.serving.desk import Begun
 from api.serving.running import End, Piece
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import format_credits
+from worker.wire import Token
 
 DONE = b"data: [DONE]\n\n"
 
@@ -51,8 +52,8 @@ class Style(Protocol):
     def whole(self, text: str) -> dict[str, Any]:
         """The same for a whole answer."""
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        """The log probabilities of a piece's tokens."""
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        """The log probabilities of tokens."""
 
 
 class ChatStyle:
@@ -67,11 +68,14 @@ class ChatStyle:
     def whole(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        tokens = [(tokenizer.token_text(token_id), value) for token_id, value in _scored(piece)]
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        def shown(token_id: int, value: float | None) -> dict[str, Any]:
+            text = tokenizer.token_text(token_id)
+            return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
         content = [
-            {"token": text, "logprob": value, "bytes": list(text.encode()), "top_logprobs": []}
-            for text, value in tokens
+            shown(token.token_id, token.logprob) | {"top_logprobs": [shown(*item) for item in token.top_logprobs]}
+            for token in tokens
         ]
         return {"content": content, "refusal": None}
 
@@ -88,17 +92,25 @@ class CompletionStyle:
     def whole(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        scored = _scored(piece)
-        tokens = [tokenizer.token_text(token_id) for token_id, _ in scored]
-        offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        values = [value for _, value in scored]
-        return {"tokens": tokens, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        texts = [tokenizer.token_text(token.token_id) for token in tokens]
+        return {
+            "tokens": texts,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [_likely(token, tokenizer) for token in tokens]
+            if any(token.top_logprobs for token in tokens)
+            else None,
+            "text_offset": [sum(map(len, texts[:i])) for i in range(len(texts))],
+        }
 
 
-def _scored(piece: Piece) -> list[tuple[int, float]]:
-    pairs = zip(piece.token_ids, piece.logprobs, strict=True)
-    return [(token_id, value) for token_id, value in pairs if value is not None]
+def _likely(token: Token, tokenizer: ModelTokenizer) -> dict[str, float]:
+    """The most likely tokens by their text, and the chosen one. Of tokens with the same text the likelier is shown."""
+    shown: dict[str, float] = {}
+    for token_id, value in (*token.top_logprobs, (token.token_id, token.logprob)):
+        if value is not None:
+            shown.setdefault(tokenizer.token_text(token_id), value)
+    return shown
 
 
 class Answer:
@@ -152,11 +164,12 @@ class Answer:
         return body
 
     def _choice(self, members: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
-        token_ids = tuple(token_id for piece in pieces for token_id in piece.token_ids)
-        merged = Piece("", token_ids, tuple(value for piece in pieces for value in piece.logprobs))
-        logprobs = self._style.logprobs(merged, self._tokenizer) if self._wants_logprobs else None
+        tokens = [token for piece in pieces for token in piece.tokens]
+        scored = [token for token in tokens if token.logprob is not None]
+        logprobs = self._style.logprobs(scored, self._tokenizer) if self._wants_logprobs else None
         choice = {"index": 0} | members | {"finish_reason": finish_reason, "logprobs": logprobs}
-        return choice | ({"token_ids": list(token_ids)} if self._prompt_token_ids is not None else {})
+        token_ids = {"token_ids": [token.token_id for token in tokens]}
+        return choice | (token_ids if self._prompt_token_ids is not None else {})
 
     def _prompt(self) -> dict[str, Any]:
         return {} if self._prompt_token_ids is None else {"prompt_token_ids": self._prompt_token_ids}

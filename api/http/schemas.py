@@ -17,7 +17,7 @@ from api.serving.desk import Ask
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
 from worker.jobs import Sampling
-from worker.wire import MAX_TOKENS
+from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
@@ -37,7 +37,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "prediction": (None,),
     "web_search_options": (None,),
-    "top_logprobs": (None, 0),
 }
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -125,6 +124,11 @@ class GenerationRequest(Schema):
         raise NotImplementedError
 
     @property
+    def num_top_logprobs(self) -> int:
+        """How many of the most likely tokens are shown at each place."""
+        raise NotImplementedError
+
+    @property
     def wanted_tokens(self) -> int | None:
         """The caller's limit on output tokens."""
         return self.max_tokens
@@ -146,6 +150,7 @@ class GenerationRequest(Schema):
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             ignore_eos=self.ignore_eos,
             logprobs=self.wants_logprobs,
+            top_logprobs=self.num_top_logprobs,
             numeric_profile=self.numeric_profile,
         )
 
@@ -195,10 +200,15 @@ class ChatRequest(GenerationRequest):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
     @property
     def wants_logprobs(self) -> bool:
         return bool(self.logprobs)
+
+    @property
+    def num_top_logprobs(self) -> int:
+        return self.top_logprobs or 0
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -208,6 +218,8 @@ class ChatRequest(GenerationRequest):
     def _check_limits(self) -> ChatRequest:
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise InvalidRequest("max_tokens and max_completion_tokens differ: send one", param="max_completion_tokens")
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs goes with logprobs: true alone", param="top_logprobs")
         return self
 
     def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
@@ -229,10 +241,12 @@ class CompletionRequest(GenerationRequest):
     def wants_logprobs(self) -> bool:
         return self.logprobs is not None
 
+    @property
+    def num_top_logprobs(self) -> int:
+        return self.logprobs or 0
+
     @model_validator(mode="after")
     def _check_one(self) -> CompletionRequest:
-        if self.logprobs:
-            raise UnsupportedParameter("only the chosen token's logprob can be had: logprobs 0", param="logprobs")
         if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) and len(self.prompt) > 1:
             raise UnsupportedParameter("one prompt a request: send several requests", param="prompt")
         return self

@@ -38,6 +38,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
     numeric_profile: int | None = None
 
 
@@ -121,6 +122,7 @@ class Desk:
             stop=ask.stop,
             ignore_eos=ask.ignore_eos,
             logprobs=ask.logprobs,
+            top_logprobs=ask.top_logprobs,
             numeric_profile=ask.numeric_profile,
         )
 

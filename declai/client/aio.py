@@ -131,6 +131,7 @@ class AsyncClient:
             usage=evidence.usage,
             request=evidence.request,
             model=evidence.model or "",
+            logprobs=tuple(evidence.logprobs),
         )
 
     async def stream(
@@ -150,13 +151,20 @@ class AsyncClient:
         """
         body = await self._body(messages, model, options | {"tier": tier})
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        seen = evidence or Evidence()
+        seen, num_shown = evidence or Evidence(), 0
         async with self.exchange("/v1/chat/completions", body, seen) as events:
             async for payload in events:
                 text = seen.see(payload)
                 if text:
-                    yield Delta(text=text)
-        yield Delta(text="", finish_reason=seen.finish_reason, usage=seen.usage, request=seen.request)
+                    yield Delta(text=text, logprobs=tuple(seen.logprobs[num_shown:]))
+                    num_shown = len(seen.logprobs)
+        yield Delta(
+            text="",
+            finish_reason=seen.finish_reason,
+            usage=seen.usage,
+            request=seen.request,
+            logprobs=tuple(seen.logprobs[num_shown:]),
+        )
 
     @asynccontextmanager
     async def exchange(

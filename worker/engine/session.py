@@ -40,6 +40,7 @@ class SessionSpec:
         stop: strings that end the output; need the engine's tokenizer.
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
+        top_logprobs: how many of the most likely tokens come with theirs, too.
     """
 
     num_prompt_tokens: int
@@ -50,6 +51,7 @@ class SessionSpec:
     ignore_eos: bool = False
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
 
     @property
     def max_positions(self) -> int:
@@ -69,7 +71,10 @@ class HiddenRows:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """Output token number `index` (from 0), which takes `position` in the sequence. With a finish reason, the last."""
+    """Output token number `index` (from 0), which takes `position` in the sequence. With a finish reason, the last.
+
+    `top_logprobs`: (token id, log probability) of the most likely tokens at its place, falling.
+    """
 
     session_id: bytes
     index: int
@@ -77,6 +82,7 @@ class SampledToken:
     token_id: int
     finish_reason: FinishReason | None
     logprob: float | None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

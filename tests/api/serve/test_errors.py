@@ -83,7 +83,8 @@ def test_values_out_of_bounds_are_named(http: httpx.Client, change: dict[str, An
         ({"functions": [{}]}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"modalities": ["audio"]}, "modalities"),
-        ({"logprobs": True, "top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"max_token": 5}, "max_token"),
     ],
 )
@@ -103,7 +104,8 @@ def test_unsupported_and_unknown_parameters_are_named(http: httpx.Client, change
         ({"echo": True}, "echo"),
         ({"best_of": 3}, "best_of"),
         ({"suffix": "end"}, "suffix"),
-        ({"logprobs": 2}, "logprobs"),
+        ({"logprobs": 6}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
     ],
 )
 def test_completion_parameters(http: httpx.Client, change: dict[str, Any], param: str) -> None:
