@@ -15,6 +15,7 @@ from worker.commitments import Commitment, StageCommitment, output_record
 from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
+from worker.grammar import Constraint
 from worker.jobs import Peer, StageJob
 from worker.sampling import SamplingParameters
 
@@ -67,8 +68,18 @@ class JobFailed(Exception):
 class RunningJob:
     """State of one job. `end` is set once, by whatever ends it; after that nothing may be called."""
 
-    def __init__(self, job: StageJob, engine: StageEngine, identity: StageIdentity, send: Send) -> None:
-        """Open the engine's session. Raises EngineError when the engine will not have it."""
+    def __init__(
+        self,
+        job: StageJob,
+        engine: StageEngine,
+        identity: StageIdentity,
+        send: Send,
+        constraint: Constraint | None = None,
+    ) -> None:
+        """Open the engine's session. Raises EngineError when the engine will not have it.
+
+        `constraint`: the compiled grammar of the job's sampling, when it has one.
+        """
         self.job = job
         self.engine = engine
         self.end: JobEnd | None = None
@@ -80,7 +91,7 @@ class RunningJob:
         self._num_tokens_back = 0
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root)
-        engine.add(job.job_id, _session_spec(job))
+        engine.add(job.job_id, _session_spec(job, constraint))
 
     @property
     def peers(self) -> list[Peer]:
@@ -259,17 +270,18 @@ class RunningJob:
             raise JobFailed("link_full", str(error)) from error
 
 
-def _session_spec(job: StageJob) -> SessionSpec:
+def _session_spec(job: StageJob, constraint: Constraint | None) -> SessionSpec:
     if job.sampling is None:
         return SessionSpec(job.num_prompt_tokens, job.max_tokens)
     return SessionSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
-        sampling=SamplingParameters(**job.sampling.model_dump()),
+        sampling=SamplingParameters(**job.sampling.model_dump(exclude={"grammar"})),
         stop=job.stop,
         eos_token_ids=job.eos_token_ids,
         ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
         logprobs=job.logprobs,
         top_logprobs=job.top_logprobs,
+        constraint=constraint,
     )

@@ -77,9 +77,13 @@ def sample(
         weights = np.exp((logits - highest) / np.float32(parameters.temperature))
     waiting_times = _standard_exponentials(parameters.seed, position, len(logits))
     candidates = _candidates(logits, weights, parameters)
-    if candidates is None:
-        return int((weights / waiting_times).argmax())
-    return int(candidates[(weights[candidates] / waiting_times[candidates]).argmax()])
+    if candidates is not None:
+        weights, waiting_times = weights[candidates], waiting_times[candidates]
+    rates = weights / waiting_times
+    drawn = int(rates.argmax())
+    if rates[drawn] == 0:  # every token that may come has an endless wait
+        return int(logits.argmax())
+    return drawn if candidates is None else int(candidates[drawn])
 
 
 def log_probabilities(logits: Logits, token_ids: TokenIds) -> list[float]:

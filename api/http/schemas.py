@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from api.errors import InvalidRequest, UnsupportedParameter
+from api.http.grammars import ResponseFormat, StructuredOutputs
 from api.serving.desk import Ask
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
-from worker.jobs import Sampling
+from worker.jobs import Grammar, Sampling
 from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
@@ -28,7 +29,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
     "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
@@ -74,11 +74,13 @@ class GenerationRequest(Schema):
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
 
     tier: Literal["research", "production", "realtime"] = "research"
     numeric_profile: Annotated[int, Field(ge=0, le=255, description="as in the nodes' offers")] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
+    structured_outputs: StructuredOutputs | None = None
 
     user: Annotated[str, Field(max_length=512)] | None = None
     metadata: Annotated[dict[str, Any], Field(max_length=16)] | None = None
@@ -112,6 +114,14 @@ class GenerationRequest(Schema):
     def _check_stream_options(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("stream_options goes with stream: true alone", param="stream_options")
+        return self
+
+    @model_validator(mode="after")
+    def _check_one_grammar(self) -> GenerationRequest:
+        if self.response_format is not None and self.structured_outputs is not None:
+            raise InvalidRequest("response_format and structured_outputs: send one", param="structured_outputs")
+        if self.ignore_eos and self._grammar() is not None:
+            raise InvalidRequest("an output by a grammar ends where the grammar may", param="ignore_eos")
         return self
 
     @property
@@ -152,6 +162,7 @@ class GenerationRequest(Schema):
             logprobs=self.wants_logprobs,
             top_logprobs=self.num_top_logprobs,
             numeric_profile=self.numeric_profile,
+            grammar_param="response_format" if self.structured_outputs is None else "structured_outputs",
         )
 
     def _sampling(self) -> Sampling:
@@ -170,7 +181,13 @@ class GenerationRequest(Schema):
             temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
             seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64,
             **{name: value for name, value in given.items() if value is not None},
+            grammar=self._grammar(),
         )
+
+    def _grammar(self) -> Grammar | None:
+        if self.structured_outputs is not None:
+            return self.structured_outputs.grammar()
+        return self.response_format.grammar() if self.response_format is not None else None
 
 
 class ContentPart(Schema):

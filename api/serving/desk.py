@@ -18,6 +18,7 @@ from api.serving.quotes import Question, Quote, quote
 from api.serving.running import Running
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
+from worker.errors import InvalidGrammar
 from worker.jobs import Sampling
 
 # When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
@@ -27,7 +28,7 @@ MAX_TOKENISING = 8
 
 @dataclass(frozen=True)
 class Ask:
-    """What somebody wants generated. `encode` makes the prompt's token ids; `prompt_param` names it in errors."""
+    """What somebody wants generated. `encode` makes the prompt's token ids; `..._param` name fields in errors."""
 
     model: str
     encode: Callable[[ModelTokenizer], list[int]]
@@ -39,6 +40,7 @@ class Ask:
     ignore_eos: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
+    grammar_param: str = "response_format"
     numeric_profile: int | None = None
 
 
@@ -114,6 +116,7 @@ class Desk:
         if not prompt:
             raise InvalidRequest("the prompt has no tokens: say something", param=ask.prompt_param)
         _check_vocabulary(model, prompt, ask)
+        _check_grammar(model, ask)
         return Generation(
             model=model,
             prompt_token_ids=prompt,
@@ -134,6 +137,16 @@ def _check_vocabulary(model: ServedModel, prompt: list[int], ask: Ask) -> None:
     foreign = [token_id for token_id in ask.sampling.logit_bias if token_id >= size]
     if foreign:
         raise InvalidRequest(f"token ids of {model.name} are below {size}, not {foreign[0]}", param="logit_bias")
+
+
+def _check_grammar(model: ServedModel, ask: Ask) -> None:
+    """Compile what the last stage will compile: a grammar that fails there would cost the caller its time."""
+    if ask.sampling.grammar is None:
+        return
+    try:
+        model.grammars.constraint(ask.sampling.grammar)
+    except InvalidGrammar as error:
+        raise InvalidRequest(f"no output can be held to this format: {error}", param=ask.grammar_param) from None
 
 
 def _room(model: ServedModel, num_prompt_tokens: int, ask: Ask) -> int:

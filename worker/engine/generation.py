@@ -25,8 +25,12 @@ class Generation:
         """The next output token from the logits, float32 [vocab_size], after the last one. Raises NonFiniteLogits."""
         index = len(self._output_token_ids)
         position = self._spec.num_prompt_tokens + index
-        token_id = sample(logits, self._sampling, position, self._spec.prompt_token_ids, self._output_token_ids)
+        constraint = self._spec.constraint
+        drawn_from = logits if constraint is None else constraint.masked(logits)
+        token_id = sample(drawn_from, self._sampling, position, self._spec.prompt_token_ids, self._output_token_ids)
         self._output_token_ids.append(token_id)
+        if constraint is not None:
+            constraint.accept(token_id)
         logprob, top_logprobs = self._scores(logits, token_id)
         return SampledToken(
             session_id=self._session_id,
@@ -51,6 +55,8 @@ class Generation:
             return "stop"
         if self._detokenizer is not None and self._matcher.push(self._detokenizer.push(token_id)).stop is not None:
             return "stop"
+        if self._spec.constraint is not None and self._spec.constraint.ended is not None:
+            return self._spec.constraint.ended
         if len(self._output_token_ids) >= self._spec.max_tokens:
             return "length"
         return None

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine.errors import EngineError
+from worker.grammar import Constraint
 from worker.sampling import SamplingParameters
 
 FinishReason = Literal["stop", "length"]
@@ -37,6 +38,7 @@ class SessionSpec:
 
     Attributes:
         sampling: required at the last stage, absent elsewhere.
+        constraint: what the output is held to; it belongs to the session from now on.
         stop: strings that end the output; need the engine's tokenizer.
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
@@ -52,6 +54,7 @@ class SessionSpec:
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
+    constraint: Constraint | None = None
 
     @property
     def max_positions(self) -> int:

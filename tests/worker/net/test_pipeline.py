@@ -15,8 +15,9 @@ from eth_utils.crypto import keccak
 from chain.messages import new_account, sign
 from worker import wire
 from worker.admission import Terms
-from worker.errors import WorkerError
-from worker.jobs import Envelope, Sampling, StageJob, seal
+from worker.errors import InvalidGrammar, WorkerError
+from worker.grammar import Constraint
+from worker.jobs import Envelope, Grammar, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
@@ -79,6 +80,9 @@ class ToyNode:
         if (first_layer, end_layer) != (self.engine.first, self.engine.end):
             raise WorkerError("not these layers")
         return self.engine, StageIdentity("fp32", "float32", bytes(32))
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        raise InvalidGrammar("toys follow no grammar")
 
     def dispatch(self, envelope: Envelope) -> None:
         task = threading.Thread(target=self.service.run_stage, args=(envelope,), daemon=True)
