@@ -34,7 +34,7 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class SessionSpec:
-    """One request as one stage sees it. All but the first two fields matter at the last stage alone.
+    """One request as one stage sees it. From `sampling` to `logprobs`, fields matter at the last stage alone.
 
     Attributes:
         sampling: required at the last stage, absent elsewhere.
@@ -43,6 +43,7 @@ class SessionSpec:
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
         top_logprobs: how many of the most likely tokens come with theirs, too.
+        weight: the session's share of a busy stage, relative to the others'.
     """
 
     num_prompt_tokens: int
@@ -55,6 +56,7 @@ class SessionSpec:
     logprobs: bool = False
     top_logprobs: int = 0
     constraint: Constraint | None = None
+    weight: float = 1.0
 
     @property
     def max_positions(self) -> int:
