@@ -21,6 +21,7 @@ from worker.jobs import Grammar, Sampling
 from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
+MAX_CHOICES = 8
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
 MIN_TEMPERATURE = 1e-4
 # Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.
@@ -29,7 +30,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
@@ -61,6 +61,7 @@ class GenerationRequest(Schema):
     """What chat and plain completions share."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: TokenCount | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -162,6 +163,7 @@ class GenerationRequest(Schema):
             logprobs=self.wants_logprobs,
             top_logprobs=self.num_top_logprobs,
             numeric_profile=self.numeric_profile,
+            num_choices=self.n or 1,
             grammar_param="response_format" if self.structured_outputs is None else "structured_outputs",
         )
 

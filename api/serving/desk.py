@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.auth.signed import SignedHeader
 from api.credits.admission import Admission, Admitted, Asked
 from api.errors import ContextLengthExceeded, InvalidRequest
 from api.scheduling.nodes import NodeDirectory
+from api.scheduling.placement import Plan
 from api.serving.catalog import ModelCatalog, ServedModel
 from api.serving.generator import Generator
 from api.serving.jobs import Generation
@@ -41,6 +42,7 @@ class Ask:
     logprobs: bool = False
     top_logprobs: int = 0
     grammar_param: str = "response_format"
+    num_choices: int = 1
     numeric_profile: int | None = None
 
 
@@ -92,23 +94,31 @@ class Desk:
         offers = self._directory.offers(model.id, model.manifest_cid)
         return generation, await asyncio.to_thread(quote, offers, question, self._fee_bps)
 
-    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> Begun:
+    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
+
+        A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
 
         Raises:
             GatewayError: it is refused, and nothing is charged.
         """
-        self._generator.check_room()
+        if ask.num_choices > 1 and isinstance(payer, SignedHeader):
+            raise InvalidRequest("a signed request pays one output: sign one for each choice, with n 1", param="n")
+        self._generator.check_room(ask.num_choices)
         signed = payer if isinstance(payer, SignedHeader) else None
         max_cost = signed.request.max_cost if signed else None
         generation, quoted = await self.estimate(ask, max_cost)
         asked = Asked(generation.model.name, body, generation.max_tokens, ask.tier, quoted.max_cost)
         if isinstance(payer, SignedHeader):
-            admitting = asyncio.to_thread(self._admission.admit_signed, payer, asked)
+            admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, asked)]
         else:
-            admitting = asyncio.to_thread(self._admission.admit_keyed, payer, asked)
-        admitted = await admitting
-        return Begun(admitted, generation, self._generator.start(admitted, generation, quoted.plan))
+            admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, asked, ask.num_choices)
+        return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
+
+    def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
+        seed = (generation.sampling.seed + choice) % 2**64
+        chosen = replace(generation, sampling=generation.sampling.model_copy(update={"seed": seed}))
+        return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
 
     def _generation(self, ask: Ask) -> Generation:
         model = self._catalog.get(ask.model)

@@ -37,10 +37,11 @@ class Generator:
         self._max_running = max_running
         self._tasks: dict[asyncio.Task[None], Running] = {}
 
-    def check_room(self) -> None:
-        """Raises Overloaded when as many requests run as this gateway takes."""
-        if len(self._tasks) >= self._max_running:
-            raise Overloaded(f"{len(self._tasks)} requests run on this gateway, which is all it takes: try again soon")
+    def check_room(self, count: int = 1) -> None:
+        """Raises Overloaded when so many requests run that this gateway does not take `count` more."""
+        running, most = len(self._tasks), self._max_running
+        if running + count > most:
+            raise Overloaded(f"{running} requests run on this gateway, it takes {most} at once: try again soon")
 
     def start(self, admitted: Admitted, generation: Generation, plan: Plan) -> Running:
         """Begin to serve an admitted request."""

@@ -73,6 +73,7 @@ class AsyncClient:
         self._api_key = api_key
         self._session_id = session
         self._session_wallet: SessionWallet | None = None
+        self._signing = asyncio.Lock()
         self._book = SessionBook(home() / "sessions.db")
         self._tokenizers = TokenizerCache(self.chain, self.network.gateway.url)
         self._http = httpx.AsyncClient(base_url=self.network.gateway.url, timeout=timeout_s)
@@ -149,6 +150,8 @@ class AsyncClient:
             ApiError: the gateway refused or failed.
             ReceiptError: the receipts do not check; nothing was acknowledged.
         """
+        if options.get("n") not in (None, 1):
+            raise ApiError("an answer has one choice here: ask several times at once", status=400, param="n")
         body = await self._body(messages, model, options | {"tier": tier})
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         seen, num_shown = evidence or Evidence(), 0
@@ -240,13 +243,15 @@ class AsyncClient:
         return Estimate.model_validate_json(response.content)
 
     async def _sign(self, body: dict[str, Any]) -> SignedRequest:
-        wallet = await asyncio.to_thread(self._open_wallet)
-        await self._reconcile(wallet)
-        estimate = await self._estimate(body)
-        tier = ServiceTier[str(body.get("tier", "research")).upper()]
-        return await asyncio.to_thread(
-            lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
-        )
+        # One at a time: a nonce that is taken and not yet signed for looks like one that an earlier run left open.
+        async with self._signing:
+            wallet = await asyncio.to_thread(self._open_wallet)
+            await self._reconcile(wallet)
+            estimate = await self._estimate(body)
+            tier = ServiceTier[str(body.get("tier", "research")).upper()]
+            return await asyncio.to_thread(
+                lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
+            )
 
     def _open_wallet(self) -> SessionWallet:
         if self._session_wallet is None:
