@@ -328,6 +328,16 @@ def test_a_task_refused_is_told_to_its_gateway(net: Network) -> None:
     assert net.of(wire.Failed, jobs[0])[0][1].code == "price_too_low"  # type: ignore[union-attr]
 
 
+def test_a_grammar_that_does_not_compile_is_told_to_the_gateway(net: Network) -> None:
+    jobs = net.jobs(sampling=Sampling(grammar=Grammar(kind="regex", text="a")))
+    net.dispatch(jobs)
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    (address, frame), *_ = net.of(wire.Failed, jobs[0])
+    assert isinstance(frame, wire.Failed)
+    assert (address, frame.code) == (jobs[-1].assignment.node, "invalid_session")
+    assert "toys" in frame.message
+
+
 def test_a_silent_gateway_ends_its_jobs(slow_net: Network) -> None:
     net = slow_net
     jobs = net.jobs(max_tokens=50_00)
