@@ -26,6 +26,7 @@ WORKER_MODULES_OF_THE_GATEWAY = {
     "worker.jobs",
     "worker.links",
     "worker.receipts",
+    "worker.seals",
     "worker.text",
     "worker.wire",
 }
