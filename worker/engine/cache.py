@@ -36,6 +36,14 @@ class CacheManager:
     def used_bytes(self) -> int:
         return sum(self._reserved_bytes.values())
 
+    @property
+    def num_free_blocks(self) -> int:
+        return self._free.num_free
+
+    @property
+    def num_used_blocks(self) -> int:
+        return self.num_blocks - self._free.num_free
+
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks of a session of this length."""
         return -(-num_tokens // BLOCK_TOKENS) if self._block_bytes else 0
@@ -48,12 +56,15 @@ class CacheManager:
         """Reserve blocks for `num_tokens` and some bytes besides for a session until `free`. Raises AtCapacity."""
         assert session_id not in self._reserved_bytes
         if self.num_sessions >= self.max_sessions:
-            raise AtCapacity(f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere")
+            raise AtCapacity(
+                "sessions", f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere"
+            )
         needed = self._needed_bytes(num_other_bytes, num_tokens)
         if not self.can_allocate(num_other_bytes, num_tokens):
             raise AtCapacity(
+                "cache",
                 f"the session may need {needed} bytes of cache, {self.max_bytes - self.used_bytes} are free; "
-                "retry later, elsewhere, or with fewer tokens"
+                "retry later, elsewhere, or with fewer tokens",
             )
         self._reserved_bytes[session_id] = needed
         self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))

@@ -7,12 +7,12 @@ import torch
 from tokenizers import Tokenizer
 
 from worker.engine.cache import BLOCK_TOKENS, CacheManager
-from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
+from worker.engine.errors import AtCapacity, EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
 from worker.engine.runner import Payload, Runner
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
-from worker.engine.stats import EngineStats
+from worker.engine.stats import EngineStats, SessionClock
 from worker.model.stage import Stage
 from worker.sampling import Logits
 
@@ -27,6 +27,7 @@ class Engine:
         """`tokenizer` is needed at the last stage for sessions with stop strings."""
         self.limits = limits
         self.stats = EngineStats()
+        self._clock = SessionClock(self.stats)
         self._stage = stage
         self._tokenizer = tokenizer
         block_bytes = BLOCK_TOKENS * stage.bytes_per_token if stage.packs else 0
@@ -46,8 +47,18 @@ class Engine:
         return len(self._sessions)
 
     @property
+    def num_waiting(self) -> int:
+        """Sessions that wait for their first step."""
+        return self._clock.num_waiting
+
+    @property
     def used_cache_bytes(self) -> int:
         return self._cache.used_bytes
+
+    @property
+    def num_cache_blocks(self) -> tuple[int, int]:
+        """(used, free) blocks of keys and values; none where sessions have caches of their own."""
+        return self._cache.num_used_blocks, self._cache.num_free_blocks
 
     @property
     def has_work(self) -> bool:
@@ -70,12 +81,13 @@ class Engine:
             InvalidSession: this stage can never run it.
             AtCapacity: there is no room now.
         """
-        if session_id in self._sessions:
-            raise InvalidSession(f"session {session_id.hex()} is already open")
-        self._check_spec(spec)
-        bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
-        self._cache.allocate(session_id, bytes_besides, spec.max_positions)
+        try:
+            self._admit(session_id, spec)
+        except (AtCapacity, InvalidSession) as error:
+            self.stats.refused[error.reason] += 1
+            raise
         self._sessions[session_id] = spec
+        self._clock.open(session_id, spec.num_prompt_tokens)
         self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions)
         self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
         if spec.sampling is not None:
@@ -93,11 +105,13 @@ class Engine:
         try:
             inputs = self._runner.parse(payload)
             self._scheduler.check_feed(session_id, first_position, len(inputs))
-        except EngineError:
+        except EngineError as error:
+            self.stats.failed[error.code] += 1
             self.remove(session_id)
             raise
         self._runner.put(session_id, inputs)
         self._scheduler.feed(session_id, len(inputs))
+        self._clock.feed(session_id, first_position + len(inputs), time.perf_counter())
 
     def step(self) -> list[StageOutput]:
         """Run the next forward over all that waits, and return what it made (a prompt's early chunks make no token)."""
@@ -107,7 +121,9 @@ class Engine:
             return []
         began = time.perf_counter()
         outputs = self._run(chunks, self._runner.take(chunks))
-        self._count(chunks, time.perf_counter() - began)
+        ended = time.perf_counter()
+        self.stats.count_step(chunks, ended - began)
+        self._clock.step(chunks, began, ended)
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
                 self.remove(output.session_id)
@@ -117,6 +133,7 @@ class Engine:
         """Close a session and free all it held; does nothing when it is not open."""
         self._sessions.pop(session_id, None)
         self._generations.pop(session_id, None)
+        self._clock.close(session_id)
         self._scheduler.remove(session_id)
         self._runner.close(session_id)
         self._cache.free(session_id)
@@ -139,13 +156,10 @@ class Engine:
                 return [output for chunk, piece in pairs for output in self._run([chunk], piece)]
             return [self._fail(chunks[0], error)]
 
-    def _count(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        num_tokens = sum(chunk.num_tokens for chunk in chunks)
-        self.stats.count_step(num_prompt_tokens, num_tokens - num_prompt_tokens, len(chunks), seconds)
-
     def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
-        rows, outputs, begin = self._runner.run(chunks, inputs), list[StageOutput](), 0
+        with self.stats.timed("forward"):
+            rows = self._runner.run(chunks, inputs)
+        outputs, begin = list[StageOutput](), 0
         for chunk in chunks:
             own = rows[begin : begin + chunk.num_tokens]
             outputs.append(HiddenRows(chunk.session_id, chunk.first_position, chunk.num_tokens, own))
@@ -153,10 +167,13 @@ class Engine:
         return outputs
 
     def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
+        with self.stats.timed("forward"):
+            rows = self._runner.run_logits(chunks, inputs)
         outputs = list[StageOutput]()
-        for chunk, logits in zip(chunks, self._runner.run_logits(chunks, inputs), strict=True):
-            if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
-                outputs.append(self._draw(chunk, logits))
+        with self.stats.timed("sample"):
+            for chunk, logits in zip(chunks, rows, strict=True):
+                if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
+                    outputs.append(self._draw(chunk, logits))
         return outputs
 
     def _draw(self, chunk: Chunk, logits: Logits) -> StageOutput:
@@ -166,9 +183,17 @@ class Engine:
             return self._fail(chunk, error)
 
     def _fail(self, chunk: Chunk, error: Exception) -> SessionFailed:
+        self.stats.failed[ForwardFailed.code] += 1
         self.remove(chunk.session_id)
         failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
         return SessionFailed(chunk.session_id, failure)
+
+    def _admit(self, session_id: bytes, spec: SessionSpec) -> None:
+        if session_id in self._sessions:
+            raise InvalidSession(f"session {session_id.hex()} is already open")
+        self._check_spec(spec)
+        bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
+        self._cache.allocate(session_id, bytes_besides, spec.max_positions)
 
     def _check_spec(self, spec: SessionSpec) -> None:
         if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:
