@@ -1,0 +1,139 @@
+"""Where this node's link listens, and whether others can get there: by the handshake that they would make."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from urllib.parse import urlsplit
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from declai.contributor.doctor.case import Case
+from declai.contributor.doctor.finding import Check, Finding, ok, problem, warning
+from worker.errors import LinkError
+from worker.links import LinkKeyPair, Links
+
+HANDSHAKE_S = 5.0
+
+
+class Answer(Enum):
+    """What came of a handshake. `OTHER`: somebody is there who does not hold the key."""
+
+    HOLDER = 1
+    OTHER = 2
+    NOBODY = 3
+
+
+def shake_hands(endpoint: str, keys: LinkKeyPair, timeout_s: float = HANDSHAKE_S) -> Answer:
+    """Connect as this node to whoever holds its own key there. No frame is sent."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.linger = 0
+    try:
+        with context.socket(zmq.DEALER) as sock:
+            sock.ipv6 = endpoint.startswith("tcp://[")
+            sock.curve_serverkey, sock.curve_publickey, sock.curve_secretkey = keys.public, keys.public, keys.secret
+            monitor = sock.get_monitor_socket()
+            sock.connect(_connectable(endpoint))
+            answer = _watch(monitor, timeout_s)
+            sock.disable_monitor()
+            monitor.close()
+            return answer
+    except zmq.ZMQError:  # a name that nobody knows
+        return Answer.NOBODY
+    finally:
+        context.term()
+
+
+def _watch(monitor: zmq.Socket[bytes], timeout_s: float) -> Answer:
+    has_connected = False
+    while monitor.poll(int(timeout_s * 1000)):
+        event = recv_monitor_message(monitor)["event"]
+        # Who refuses a key after the handshake's first half has proved his own.
+        if event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
+            return Answer.HOLDER
+        if event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
+            return Answer.OTHER
+        if event == zmq.EVENT_DISCONNECTED and has_connected:
+            return Answer.OTHER
+        has_connected = has_connected or event == zmq.EVENT_CONNECTED
+        if event == zmq.EVENT_CONNECT_RETRIED:
+            return Answer.NOBODY
+    return Answer.OTHER if has_connected else Answer.NOBODY
+
+
+def _connectable(bind: str) -> str:
+    """An endpoint on this machine for a bind to all of its addresses."""
+    for any_address, own in (("tcp://*:", "tcp://127.0.0.1:"), ("tcp://0.0.0.0:", "tcp://127.0.0.1:")):
+        bind = bind.replace(any_address, own)
+    return bind.replace("tcp://[::]:", "tcp://[::1]:")
+
+
+def port(case: Case) -> Finding:
+    """Free, or in use by this very node: who listens there can prove to hold its key."""
+    bind, keys = case.settings.link_bind, case.link_keys
+    try:
+        Links(keys, bind, lambda key: False).close()
+    except LinkError as error:
+        if shake_hands(bind, keys) is Answer.HOLDER:
+            return ok(f"this node listens at {bind}")
+        return problem(f"{error}", "end the program that has the port, or choose another link_bind")
+    if case.running is not None:
+        return warning(f"{bind} is free, though a node runs here", "wait until it serves, or read its log")
+    return ok(f"{bind} is free")
+
+
+def endpoint(case: Case) -> Finding:
+    """The registered one, from here: a router may keep its own network from what it lets in from outside."""
+    registered, keys = case.node.endpoint, case.link_keys
+    host = urlsplit(registered).hostname or ""
+    scope = _scope(host)
+    if scope == "unknown":
+        return problem(f"{registered}: no such host", "register anew with an endpoint whose name others can look up")
+    if scope != "public" and _scope(urlsplit(case.gateway_url).hostname or "") == "public":
+        return problem(f"{registered} is a {scope} address", "register anew with an endpoint that others can reach")
+    with _listening(case, keys):
+        answer = shake_hands(registered, keys)
+    if answer is Answer.HOLDER:
+        return ok(
+            f"{registered} leads here" + ("" if scope == "public" else f" (a {scope} address, as the gateway's)")
+        )
+    if answer is Answer.OTHER:
+        return problem(
+            f"somebody else answers at {registered}",
+            f"let its port lead to {case.settings.link_bind} on this machine, or register anew with the right endpoint",
+        )
+    advice = f"open its port in firewalls and routers towards {case.settings.link_bind}; "
+    advice += "if that is done, try from outside: some routers do not let their own network in"
+    return (problem if scope != "public" else warning)(f"nobody answers at {registered}", advice)
+
+
+@contextmanager
+def _listening(case: Case, keys: LinkKeyPair) -> Iterator[None]:
+    """Listen as the node would, where it does not."""
+    try:
+        own = Links(keys, case.settings.link_bind, lambda key: key == keys.public)
+    except LinkError:
+        own = None  # the node listens itself, or `port` says who does
+    try:
+        yield
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _scope(host: str) -> str:
+    """`loopback`, `private`, `public` or `unknown`, by the first address of a name."""
+    try:
+        address = ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0])
+    except (OSError, ValueError):
+        return "unknown"
+    if address.is_loopback:
+        return "loopback"
+    return "private" if address.is_private else "public"
+
+
+CHECKS: dict[str, Check] = {"port": port, "endpoint": endpoint}
