@@ -88,7 +88,7 @@ class Engine:
             raise
         self._sessions[session_id] = spec
         self._clock.open(session_id, spec.num_prompt_tokens)
-        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions)
+        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
         self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)
