@@ -12,16 +12,22 @@ from urllib.parse import urlsplit
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from chain.contracts.nodes import Role
 from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, ok, problem, warning
+from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
 from worker.errors import LinkError
 from worker.links import LinkKeyPair, Links
 
 HANDSHAKE_S = 5.0
+FAILURES = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+)
 
 
 class Answer(Enum):
-    """What came of a handshake. `OTHER`: somebody is there who does not hold the key."""
+    """What came of a handshake. `OTHER`: somebody is there who does not hold the key, or turns this node away."""
 
     HOLDER = 1
     OTHER = 2
@@ -52,12 +58,9 @@ def _watch(monitor: zmq.Socket[bytes], timeout_s: float) -> Answer:
     has_connected = False
     while monitor.poll(int(timeout_s * 1000)):
         event = recv_monitor_message(monitor)["event"]
-        # Who refuses a key after the handshake's first half has proved his own.
-        if event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return Answer.HOLDER
-        if event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
-            return Answer.OTHER
-        if event == zmq.EVENT_DISCONNECTED and has_connected:
+        if event in FAILURES or (event == zmq.EVENT_DISCONNECTED and has_connected):
             return Answer.OTHER
         has_connected = has_connected or event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_CONNECT_RETRIED:
@@ -78,7 +81,7 @@ def port(case: Case) -> Finding:
     try:
         Links(keys, bind, lambda key: False).close()
     except LinkError as error:
-        if shake_hands(bind, keys) is Answer.HOLDER:
+        if case.running is not None or shake_hands(bind, keys) is Answer.HOLDER:
             return ok(f"this node listens at {bind}")
         return problem(f"{error}", "end the program that has the port, or choose another link_bind")
     if case.running is not None:
@@ -98,10 +101,10 @@ def endpoint(case: Case) -> Finding:
     with _listening(case, keys):
         answer = shake_hands(registered, keys)
     if answer is Answer.HOLDER:
-        return ok(
-            f"{registered} leads here" + ("" if scope == "public" else f" (a {scope} address, as the gateway's)")
-        )
+        return ok(f"{registered} leads here" + ("" if scope == "public" else f" (a {scope} address, as the gateway's)"))
     if answer is Answer.OTHER:
+        if case.running is not None and not case.chain.nodes.is_active(case.operator, Role.WORKER):
+            raise Unknown("the running node turns all inactive nodes away, itself too")
         return problem(
             f"somebody else answers at {registered}",
             f"let its port lead to {case.settings.link_bind} on this machine, or register anew with the right endpoint",
