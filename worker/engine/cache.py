@@ -49,7 +49,7 @@ class CacheManager:
         return -(-num_tokens // BLOCK_TOKENS) if self._block_bytes else 0
 
     def can_allocate(self, num_other_bytes: int, num_tokens: int = 0) -> bool:
-        needed = self._needed_bytes(num_other_bytes, num_tokens)
+        needed = self.needed_bytes(num_other_bytes, num_tokens)
         return self.num_sessions < self.max_sessions and self.used_bytes + needed <= self.max_bytes
 
     def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0) -> None:
@@ -59,7 +59,7 @@ class CacheManager:
             raise AtCapacity(
                 "sessions", f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere"
             )
-        needed = self._needed_bytes(num_other_bytes, num_tokens)
+        needed = self.needed_bytes(num_other_bytes, num_tokens)
         if not self.can_allocate(num_other_bytes, num_tokens):
             raise AtCapacity(
                 "cache",
@@ -86,5 +86,6 @@ class CacheManager:
         assert self.used_bytes <= self.max_bytes
         self._free.check_integrity([run for runs in self._blocks.values() for run in runs])
 
-    def _needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
+    def needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
+        """What `allocate` would reserve."""
         return num_other_bytes + self.num_blocks_for(num_tokens) * self._block_bytes

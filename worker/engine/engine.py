@@ -71,6 +71,10 @@ class Engine:
         bounds = (self.limits.max_context_tokens, self._stage.architecture.max_positions)
         return min(bound for bound in bounds if bound is not None)
 
+    def session_bytes(self, num_prompt_tokens: int, max_positions: int) -> int:
+        """The cache that such a session would reserve."""
+        return self._cache.needed_bytes(self._runner.bytes_besides(num_prompt_tokens, max_positions), max_positions)
+
     def __contains__(self, session_id: bytes) -> bool:
         return session_id in self._sessions
 

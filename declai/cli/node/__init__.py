@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from declai.cli.node.bench import bench
 from declai.cli.node.claim import claim
 from declai.cli.node.doctor import doctor
 from declai.cli.node.offer import offer
@@ -31,6 +32,7 @@ def command() -> None:
 
 for _command in (
     doctor,
+    bench,
     register,
     stake,
     unstake,
