@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.devnet import ROOT
 from tests.worker.engine.pipeline import LIMITS, spec
 from tests.worker.engine.pipeline import Pipeline as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
@@ -110,6 +113,19 @@ def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline
         assert found["declai_sessions_refused_total", why] == 1
     for why, number in (("position_mismatch", 1), ("invalid_input", 1), ("forward_failed", 0)):
         assert found["declai_sessions_failed_total", why] == number
+
+
+def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, pipeline: Pipeline) -> None:
+    text = (ROOT / "docs" / "contributors.md").read_text().partition("## Watching a node")[2].partition("\n## ")[0]
+    engine = Chain(zoo, "llama").engines[0]
+    families = NodeMetrics(lambda: {(0, 1): engine}, pipeline).collect()
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert set(re.findall(r"`((?:vllm:|declai_)[a-z_]+)`", text)) == exposed
+    (config,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    (job,) = yaml.safe_load(config)["scrape_configs"]
+    ((target,),) = (one["targets"] for one in job["static_configs"])
+    assert f"`metrics_port = {target.rpartition(':')[2]}`" in text
+    assert f"http://{target}/metrics" in text  # where Prometheus looks unless told otherwise
 
 
 def test_time_in_the_queue_is_that_from_input_to_step() -> None:
