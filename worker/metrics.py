@@ -103,7 +103,7 @@ class NodeMetrics(Collector):
 
     def _pipeline_metrics(self) -> Iterable[Metric]:
         seen = self._pipeline.status()
-        jobs = CounterMetricFamily("declai_jobs", "Jobs that have ended.", labels=("how",))
+        jobs = CounterMetricFamily("declai_jobs", "Jobs that have ended, or were refused.", labels=("how",))
         for how, number in seen.ended.items():
             jobs.add_metric((how,), number)
         dropped = CounterMetricFamily("declai_frames_dropped", "Frames that were not for us.", labels=("why",))

@@ -24,7 +24,6 @@ from ipfs.errors import IpfsError
 from ipfs.exchange import Exchange
 from ipfs.manifest import Manifest
 from ipfs.store import BlockStore
-from worker.errors import WorkerError
 from worker.identity import pick_offer
 from worker.links import LinkKeyPair
 from worker.settings import NodeSettings
@@ -180,8 +179,7 @@ class Case:
     @fact
     def live(self) -> dict[str, Any] | None:
         """What the gateway says of this node, if it hears it."""
-        url = self.gateway_url
-        rows = from_json(httpx.get(f"{url}/v1/nodes", timeout=TIMEOUT_S).raise_for_status().content)["data"]
+        rows = _get(f"{self.gateway_url}/v1/nodes")["data"]
         return next((row for row in rows if row["address"].lower() == self.operator.lower()), None)
 
     @property
@@ -199,10 +197,17 @@ class Case:
 
     def _address_at(self, url: str) -> str:
         try:
-            answer = httpx.get(f"{url}/v1/network", timeout=TIMEOUT_S).raise_for_status()
-            address = from_json(answer.content)["gateway"]["address"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise WorkerError(f"{url} does not say which gateway it is: {type(error).__name__}") from error
+            address = _get(f"{url}/v1/network")["gateway"]["address"]
+        except (KeyError, TypeError):
+            address = None
         if not is_address(address):
-            raise WorkerError(f"{url} says no address of its own")
+            raise Unknown(f"{url} does not say which gateway it is")
         return str(to_checksum_address(address))
+
+
+def _get(url: str) -> Any:
+    """JSON from a gateway. Raises Unknown."""
+    try:
+        return from_json(httpx.get(url, timeout=TIMEOUT_S).raise_for_status().content)
+    except (httpx.HTTPError, ValueError) as error:
+        raise Unknown(f"{url} does not answer: {type(error).__name__}") from error

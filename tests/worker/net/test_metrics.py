@@ -15,12 +15,14 @@ from tests.devnet import ROOT
 from tests.worker.engine.pipeline import LIMITS, spec
 from tests.worker.engine.pipeline import Pipeline as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
+from tests.worker.net.kit import Party, make_jobs
 from worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSession, SessionSpec
 from worker.engine.scheduler import Chunk
 from worker.engine.stats import EngineStats, SessionClock
 from worker.links import LinkKeyPair, Links
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline, Served
+from worker.running import StageIdentity
 
 Samples = dict[tuple[str, ...], float]
 
@@ -113,6 +115,17 @@ def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline
         assert found["declai_sessions_refused_total", why] == 1
     for why, number in (("position_mismatch", 1), ("invalid_input", 1), ("forward_failed", 0)):
         assert found["declai_sessions_failed_total", why] == number
+
+
+def test_jobs_that_are_refused_are_counted(pipeline: Pipeline, zoo: Zoo) -> None:
+    (job,) = make_jobs(Party(), [Party()])
+    pipeline.start()
+    pipeline.refuse(job, "price_mismatch", "too cheap")
+    pipeline.drain()
+    busy = pipeline.submit(job, Chain(zoo, "llama").engines[0], StageIdentity("fp32", "float32", bytes(32)))
+    assert busy.result(10).code == "busy"
+    assert pipeline.status().ended == {"price_mismatch": 1, "busy": 1}
+    pipeline.stop()
 
 
 def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, pipeline: Pipeline) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +79,25 @@ def test_what_a_node_serves_without_chain_and_gateway(devnet: Running) -> None:
     out = devnet.cli.ok("node", "bench", "--config", str(config), *QUICK)
     for said in ("decode\nsessions  tokens/s", "prefill\nchunk tokens", "limited by", "4,000 tokens fit in 4.0 GiB"):
         assert said in out, out
+
+
+def test_a_terminal_gets_a_progress_bar(cli: Cli) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "declai", "node", "bench", str(DEMO), *QUICK]
+    process = subprocess.Popen(
+        command, env=cli.env | {"TERM": "xterm"}, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"loading" in shown
+    assert b"measuring" in shown
+    assert b"measuring" not in out
 
 
 def test_what_cannot_be_measured_is_said(cli: Cli, tmp_path: Path) -> None:

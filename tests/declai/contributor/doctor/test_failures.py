@@ -25,6 +25,7 @@ from declai.contributor.doctor.finding import Finding, Level
 from declai.contributor.doctor.machine import cpu_flags
 from declai.contributor.doctor.resources import disk, memory
 from tests.declai.contributor.doctor.conftest import Patient
+from tests.declai.contributor.test_record import equivocate
 from worker.links import LinkKeyPair, Links
 from worker.settings import NodeSettings
 
@@ -99,6 +100,11 @@ def test_registration_stake_and_offer(patient: Patient) -> None:
     is_problem(patient.find("offer"), "has no offer", "declai node offer")
 
 
+def test_jail(patient: Patient) -> None:
+    equivocate(patient.desk, str(patient.member.operator.address), patient.member.signer)
+    is_problem(patient.find("jail"), "in jail until 20", "declai node faults")
+
+
 def test_a_port_that_another_program_has(patient: Patient, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -132,7 +138,7 @@ def test_a_gateway_that_is_down(patient: Patient) -> None:
     found = patient.find("ipfs", ipfs_peers=(NOBODY,))
     assert (found.level, found.advice) == (Level.WARNING, "the others suffice while they are up")
     for name in ("join", "standing"):
-        cannot_be_told(patient.find(name, gateway_url=NOBODY), "")
+        cannot_be_told(patient.find(name, gateway_url=NOBODY), f"{NOBODY}/v1/n")
     is_problem(patient.find("standing", gateway=str(new_account().address)), "no active gateway", "another gateway")
 
 
