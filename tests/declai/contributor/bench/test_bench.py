@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
-import subprocess
-import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
 
+from declai.cli import main
 from declai.contributor.bench.machine import Limits
 from declai.contributor.bench.measure import SESSIONS, Timing
 from declai.contributor.bench.report import run
 from declai.contributor.bench.roofline import Shares, Work, bottleneck, shares
 from declai.contributor.bench.subject import from_folder, made
 from declai.devnet.layout import Layout
-from tests.devnet import ROOT, Cli, Running
+from tests.declai.contributor.kit import Done
+from tests.devnet import ROOT, Running
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
 from worker.engine import AtCapacity, Engine, EngineLimits, SessionSpec
 from worker.sampling import SamplingParameters
@@ -43,6 +45,21 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def here(*arguments: str, err: TextIO | None = None) -> Done:
+    """A command in this process, whose environment stays as it was. `err` stands for a terminal."""
+    out, silent, before = io.StringIO(), io.StringIO(), dict(os.environ)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err or silent):
+            main(arguments)
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return Done(code, out.getvalue(), silent.getvalue())
+
+
 def is_whole(found: dict[str, Any]) -> None:
     assert set(found) == {"model", "machine", "decode", "prefill", "cache", "bottleneck"}
     assert set(found["model"]) == {"name", "layers", "profile", "num_weights", "weight_bytes", "packs_sessions"}
@@ -56,11 +73,10 @@ def is_whole(found: dict[str, Any]) -> None:
     assert found["bottleneck"].count(".") == 1
 
 
-def test_layers_of_a_folder(cli: Cli) -> None:
-    done = cli.run("node", "bench", str(DEMO), "--layers", "1-3", "--profile", "bf16", *QUICK, "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar in a pipe
-    found = json.loads(done.stdout)
+def test_layers_of_a_folder() -> None:
+    done = here("node", "bench", str(DEMO), "--layers", "1-3", "--profile", "bf16", *QUICK, "--json")
+    assert (done.code, done.err) == (0, "")  # no progress bar in a pipe
+    found = json.loads(done.out)
     is_whole(found)
     assert (found["model"]["layers"], found["model"]["profile"]) == ([1, 4], "bf16")
     assert [row["sessions"] for row in found["decode"]] == list(SESSIONS)
@@ -76,37 +92,42 @@ def test_what_a_node_serves_without_chain_and_gateway(devnet: Running) -> None:
     is_whole(found)
     node = devnet.network.nodes[1]
     assert found["model"]["layers"] == [node.layers[0], node.layers[1]]
-    out = devnet.cli.ok("node", "bench", "--config", str(config), *QUICK)
-    for said in ("decode\nsessions  tokens/s", "prefill\nchunk tokens", "limited by", "4,000 tokens fit in 4.0 GiB"):
-        assert said in out, out
 
 
-def test_a_terminal_gets_a_progress_bar(cli: Cli) -> None:
+def test_a_terminal_gets_a_progress_bar() -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "declai", "node", "bench", str(DEMO), *QUICK]
-    process = subprocess.Popen(
-        command, env=cli.env | {"TERM": "xterm"}, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # how a terminal ends
-        while piece := os.read(ours, 4096):
-            shown += piece
+    shown: list[bytes] = []
+    reader = threading.Thread(target=lambda: shown.extend(iter(lambda: _read(ours), b"")))
+    reader.start()
+    with os.fdopen(theirs, "w") as terminal:
+        done = here("node", "bench", str(DEMO), *QUICK, err=terminal)
+    reader.join(10)
     os.close(ours)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert b"loading" in shown
-    assert b"measuring" in shown
-    assert b"measuring" not in out
+    assert done.code == 0
+    assert b"loading" in b"".join(shown)
+    assert "loading" not in done.out
+    for said in ("decode\nsessions  tokens/s", "prefill\nchunk tokens", "limited by", "4,000 tokens fit in 4.0 GiB"):
+        assert said in done.out
 
 
-def test_what_cannot_be_measured_is_said(cli: Cli, tmp_path: Path) -> None:
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how a terminal ends
+        return b""
+
+
+def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text(f'model = "m"\ngateway_url = "http://127.0.0.1:9"\ndata_dir = "{tmp_path / "nothing"}"\n')
-    assert "start it once, or name a model's folder" in cli.fails("node", "bench", "--config", str(config))
-    assert "--layers needs a model" in cli.fails("node", "bench", "--layers", "0-2", code=2)
-    assert "config.json" in cli.fails("node", "bench", str(tmp_path))
-    assert "declai node bench" in cli.ok("node", "bench", "--help")
+    for arguments, code, said in (
+        (["--config", str(config)], 1, "start it once, or name a model's folder"),
+        (["--layers", "0-2"], 2, "--layers needs a model"),
+        ([str(tmp_path)], 1, "config.json"),
+    ):
+        done = here("node", "bench", *arguments)
+        assert (done.code, said in done.err) == (code, True), done
+    assert "declai node bench --config node.toml" in here("node", "bench", "--help").out
 
 
 def test_a_made_model_is_whole_and_said_so(tmp_path: Path) -> None:
