@@ -35,7 +35,10 @@ STATUS_AGE_S = 10.0
 
 
 class fact(Generic[T]):
-    """A property that is found once; what goes wrong is remembered and raised as Unknown each time."""
+    """A property that is found once; what goes wrong is remembered and raised as Unknown each time.
+
+    So is that it is still being looked for: by a check that was given up, whose time the next ones need not lose, too.
+    """
 
     def __init__(self, find: Callable[[Case], T]) -> None:
         self._find = find
@@ -48,9 +51,11 @@ class fact(Generic[T]):
     def __get__(self, case: Case | None, owner: type[Case]) -> T | fact[T]:
         if case is None:
             return self
-        found = case.facts.get(self._find.__name__)
+        name = self._find.__name__
+        found = case.facts.get(name)
         if found is None:
-            found = case.facts[self._find.__name__] = self._look(case)
+            case.facts[name] = Unknown(f"{name.replace('_', ' ')}: no answer yet")
+            found = case.facts[name] = self._look(case)
         if isinstance(found, Unknown):
             raise found
         value: T = found[0]

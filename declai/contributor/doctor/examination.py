@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from declai.contributor.doctor import broker, keys, ledger, links, machine, peers, resources
 from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, warning
+from declai.contributor.doctor.finding import Check, Finding, Unknown, problem, warning
 from worker.settings import NodeSettings
 
 CHECK_TIMEOUT_S = 30.0
@@ -47,7 +47,7 @@ def examine(settings: NodeSettings | None, trouble: str = "", timeout_s: float =
 
 def bounded(check: Check, case: Case, timeout_s: float) -> Finding:
     """A check's finding; another one when it fails or takes too long (its thread is then left to itself)."""
-    found = [warning(f"no answer within {timeout_s:g} s", "look at what else this machine and its network do")]
+    found = [problem(f"no answer within {timeout_s:g} s", "is the other side overloaded, or a firewall on the way?")]
 
     def run() -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -87,6 +88,23 @@ def test_wrong_settings_are_a_problem_of_their_own(cli: Cli, tmp_path: Path) -> 
     assert [check["name"] for check in others] == NAMES["machine"][1:]
 
 
+def test_who_is_silent_is_waited_for_once(patient: Patient) -> None:
+    """A connection that is taken and never answered: what needs the same answer does not wait for it again."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        rpc_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        found = {
+            one.name: one.finding for one in examine(NodeSettings(**patient.settings | {"rpc_url": rpc_url}), "", 3)
+        }
+    assert [*found] == [name for names in NAMES.values() for name in names]
+    assert found["rpc"].value == "no answer within 3 s"
+    assert found["stake"].value.startswith("cannot be told: ")
+    assert [name for name, one in found.items() if one.value == "no answer within 3 s"] == ["rpc", "contracts"]
+    assert time.monotonic() - began < 45
+
+
 def test_no_check_stops_the_others(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(case: Case) -> Finding:
         raise RuntimeError("a check of a new kind")
@@ -104,6 +122,6 @@ def test_no_check_stops_the_others(patient: Patient, monkeypatch: pytest.MonkeyP
         Level.WARNING,
         "the check failed: RuntimeError: a check of a new kind",
     )
-    assert (hung.level, hung.value) == (Level.WARNING, "no answer within 0.2 s")
+    assert (hung.level, hung.value) == (Level.PROBLEM, "no answer within 0.2 s")
     assert fine == ok("")
     assert bounded(lambda case: ok(case.settings.model), Case(None), 1).value == "cannot be told: there are no settings"
