@@ -6,10 +6,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 import httpx
 from eth_utils.address import is_address, to_checksum_address
@@ -19,6 +18,7 @@ from chain.client import Chain, Deployment
 from chain.contracts.models import ModelVersion, model_id
 from chain.contracts.nodes import Node, Offer
 from chain.keystore import address_of
+from declai.contributor.doctor.facts import Facts, fact
 from declai.contributor.doctor.finding import Unknown
 from ipfs.errors import IpfsError
 from ipfs.exchange import Exchange
@@ -28,48 +28,8 @@ from worker.identity import pick_offer
 from worker.links import LinkKeyPair
 from worker.settings import NodeSettings
 
-T = TypeVar("T")
-
 TIMEOUT_S = 5.0
 STATUS_AGE_S = 10.0
-
-
-class fact(Generic[T]):
-    """A property that is found once; what goes wrong is remembered and raised as Unknown each time.
-
-    So is that it is still being looked for: by a check that was given up, whose time the next ones need not lose, too.
-    """
-
-    def __init__(self, find: Callable[[Case], T]) -> None:
-        self._find = find
-        self.__doc__ = find.__doc__
-
-    @overload
-    def __get__(self, case: None, owner: type[Case]) -> fact[T]: ...
-    @overload
-    def __get__(self, case: Case, owner: type[Case]) -> T: ...
-    def __get__(self, case: Case | None, owner: type[Case]) -> T | fact[T]:
-        if case is None:
-            return self
-        name = self._find.__name__
-        found = case.facts.get(name)
-        if found is None:
-            case.facts[name] = Unknown(f"{name.replace('_', ' ')}: no answer yet")
-            found = case.facts[name] = self._look(case)
-        if isinstance(found, Unknown):
-            raise found
-        value: T = found[0]
-        return value
-
-    def _look(self, case: Case) -> tuple[T] | Unknown:
-        try:
-            return (self._find(case),)
-        except Unknown as error:
-            return error
-        except Exception as error:
-            unknown = Unknown(str(error) or type(error).__name__)
-            unknown.__cause__ = error
-            return unknown
 
 
 @dataclass(frozen=True)
@@ -78,14 +38,14 @@ class Gateway:
     url: str
 
 
-class Case:
+class Case(Facts):
     """A node, by its settings. Reads only: nothing that a running node uses is written, bound or taken away."""
 
     def __init__(self, given: NodeSettings | None, trouble: str = "") -> None:
         """`given`: None to look at the machine alone, because none were named or for the `trouble` with them."""
+        super().__init__()
         self.given = given
         self.trouble = trouble
-        self.facts: dict[str, tuple[Any] | Unknown] = {}
 
     @property
     def settings(self) -> NodeSettings:
