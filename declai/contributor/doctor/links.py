@@ -16,6 +16,7 @@ from chain.contracts.nodes import Role
 from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
 from worker.errors import LinkError
+from worker.jobs import RELAY
 from worker.links import LinkKeyPair, Links
 
 HANDSHAKE_S = 5.0
@@ -34,17 +35,18 @@ class Answer(Enum):
     NOBODY = 3
 
 
-def shake_hands(endpoint: str, keys: LinkKeyPair, timeout_s: float = HANDSHAKE_S) -> Answer:
-    """Connect as this node to whoever holds its own key there. No frame is sent."""
+def shake_hands(endpoint: str, keys: LinkKeyPair, holder: bytes | None = None) -> Answer:
+    """Connect as this node to whoever holds a link key there, by default its own. No frame is sent."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.linger = 0
     try:
         with context.socket(zmq.DEALER) as sock:
             sock.ipv6 = endpoint.startswith("tcp://[")
-            sock.curve_serverkey, sock.curve_publickey, sock.curve_secretkey = keys.public, keys.public, keys.secret
+            sock.curve_serverkey = holder or keys.public
+            sock.curve_publickey, sock.curve_secretkey = keys.public, keys.secret
             monitor = sock.get_monitor_socket()
             sock.connect(_connectable(endpoint))
-            answer = _watch(monitor, timeout_s)
+            answer = _watch(monitor, HANDSHAKE_S)
             sock.disable_monitor()
             monitor.close()
             return answer
@@ -77,6 +79,8 @@ def _connectable(bind: str) -> str:
 
 def port(case: Case) -> Finding:
     """Free, or in use by this very node: who listens there can prove to hold its key."""
+    if _is_relayed(case):
+        return ok("none is needed: this node is reached through its gateway")
     bind, keys = case.settings.link_bind, case.link_keys
     try:
         Links(keys, bind, lambda key: False).close()
@@ -91,6 +95,8 @@ def port(case: Case) -> Finding:
 
 def endpoint(case: Case) -> Finding:
     """The registered one, from here: a router may keep its own network from what it lets in from outside."""
+    if _is_relayed(case):
+        return ok("relay: others reach this node through its gateway (an open port would bring more work)")
     registered, keys = case.node.endpoint, case.link_keys
     host = urlsplit(registered).hostname or ""
     scope = _scope(host)
@@ -112,6 +118,24 @@ def endpoint(case: Case) -> Finding:
     advice = f"open its port in firewalls and routers towards {case.settings.link_bind}; "
     advice += "if that is done, try from outside: some routers do not let their own network in"
     return (problem if scope != "public" else warning)(f"nobody answers at {registered}", advice)
+
+
+def _is_relayed(case: Case) -> bool:
+    try:
+        return case.node.endpoint == RELAY
+    except Unknown:  # not registered yet
+        return False
+
+
+def gateway_link(case: Case) -> Finding:
+    """The gateway's own link, over which every node sends what it computed, and a relayed one receives."""
+    gateway = case.chain.nodes.node(case.gateway.address)
+    answer = shake_hands(gateway.endpoint, case.link_keys, gateway.link_key)
+    if answer is Answer.HOLDER:
+        return ok(f"{gateway.endpoint} answers")
+    if answer is Answer.NOBODY:
+        return problem(f"nobody answers at {gateway.endpoint}", "let connections to it out of your network")
+    return problem(f"{gateway.endpoint} turns this node away", "is the node registered and active, with this link key?")
 
 
 @contextmanager
@@ -139,4 +163,4 @@ def _scope(host: str) -> str:
     return "private" if address.is_private else "public"
 
 
-CHECKS: dict[str, Check] = {"port": port, "endpoint": endpoint}
+CHECKS: dict[str, Check] = {"port": port, "endpoint": endpoint, "gateway_link": gateway_link}

@@ -22,7 +22,7 @@ NAMES = {
     "keys": ["keystore", "password", "link_key"],
     "chain": ["rpc", "contracts", "registration", "stake", "jail", "registered_link_key", "model", "offer"],
     "resources": ["memory", "disk", "files"],
-    "links": ["port", "endpoint"],
+    "links": ["port", "endpoint", "gateway_link"],
     "gateway": ["health", "clock", "standing", "ipfs", "join"],
 }
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from chain.contracts.models import model_id
+from chain.contracts.nodes import Role
 from chain.messages import new_account
 from chain.pricing import UNITS_PER_CREDIT
 from declai.contributor.doctor.case import Case
@@ -130,6 +131,23 @@ def test_an_endpoint_that_leads_nowhere(patient: Patient) -> None:
     is_problem(found, "nobody answers at", "open its port in firewalls")
     found = patient.find("endpoint", gateway_url="http://8.8.8.8")
     is_problem(found, "is a loopback address", "that others can reach")
+
+
+def test_a_node_behind_a_relay_needs_no_port(patient: Patient) -> None:
+    operator, keys = patient.member.operator, patient.member.link_key
+    patient.world.send(operator, patient.network.chain.nodes.set_endpoint("relay", "", keys))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(patient.member.endpoint.rpartition(":")[2])))
+        taken.listen()
+        assert patient.find("port").value.startswith("none is needed")
+        assert patient.find("endpoint").value.startswith("relay: ")
+    assert patient.find("gateway_link").level is Level.OK
+
+
+def test_a_gateway_whose_link_does_not_answer(patient: Patient) -> None:
+    other = str(patient.desk.world.register(Role.GATEWAY).address)  # at a port where nobody listens
+    url = patient.network.url
+    is_problem(patient.find("gateway_link", gateway=other, gateway_url=url), "nobody answers at", "out of your network")
 
 
 def test_a_gateway_that_is_down(patient: Patient) -> None:
