@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -18,8 +19,10 @@ from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, probl
 from worker.errors import LinkError
 from worker.jobs import RELAY
 from worker.links import LinkKeyPair, Links
+from worker.registry import UNKNOWN_FOR_S
 
 HANDSHAKE_S = 5.0
+TRIES = 4
 FAILURES = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
@@ -130,7 +133,11 @@ def _is_relayed(case: Case) -> bool:
 def gateway_link(case: Case) -> Finding:
     """The gateway's own link, over which every node sends what it computed, and a relayed one receives."""
     gateway = case.chain.nodes.node(case.gateway.address)
-    answer = shake_hands(gateway.endpoint, case.link_keys, gateway.link_key)
+    for _ in range(TRIES):
+        answer = shake_hands(gateway.endpoint, case.link_keys, gateway.link_key)
+        if answer is not Answer.OTHER:
+            break
+        time.sleep(UNKNOWN_FOR_S)  # a gateway may not have seen the block of a new registration
     if answer is Answer.HOLDER:
         return ok(f"{gateway.endpoint} answers")
     if answer is Answer.NOBODY:
