@@ -59,7 +59,7 @@ def open_identity(settings: NodeSettings) -> Identity:
         node = chain.nodes.node(operator)
         _check_keys(settings, operator, node, account, link_keys)
         gateway, url = _gateway(settings, chain)
-        offer, profile = _offer(settings, operator, chain.nodes.offers(operator, model_id(settings.model)))
+        offer, profile = pick_offer(settings, operator, chain.nodes.offers(operator, model_id(settings.model)))
         _, version = chain.models.current(model_id(settings.model))
     except ChainUnreachable as error:
         raise WorkerError(str(error)) from error
@@ -87,8 +87,8 @@ def _check_keys(
         raise NodeStartError(f"{settings.link_key} is not the link key in the registry: set the endpoint anew")
 
 
-def _offer(settings: NodeSettings, operator: str, offers: list[Offer]) -> tuple[Offer, str]:
-    """The offer to serve, and the name of its numeric profile."""
+def pick_offer(settings: NodeSettings, operator: str, offers: list[Offer]) -> tuple[Offer, str]:
+    """The offer to serve, and the name of its numeric profile. Raises NodeStartError when it is not clear which."""
     names = {number: name for name, number in NUMERIC_PROFILES.items()}
     known = {names[offer.numeric_profile]: offer for offer in offers if offer.numeric_profile in names}
     wanted = settings.numeric_profile or (next(iter(known)) if len(known) == 1 else None)

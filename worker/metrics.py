@@ -14,6 +14,20 @@ from worker.engine.stats import Distribution
 from worker.pipeline import Pipeline
 
 LABELS = ("layers",)
+WAITS = (
+    ("vllm:request_queue_time_seconds", "From a session's first input to its first step.", "queue_seconds"),
+    (
+        "vllm:time_to_first_token_seconds",
+        "From a session's first input to what follows its prompt here: a token, or the prompt's last hidden states.",
+        "first_output_seconds",
+    ),
+    (
+        "vllm:inter_token_latency_seconds",
+        "Between two outputs of a session after that, the other stages' time included.",
+        "between_outputs_seconds",
+    ),
+    ("declai_input_wait_seconds", "From input that is ready to its step.", "input_wait_seconds"),
+)
 
 
 class NodeMetrics(Collector):
@@ -26,6 +40,8 @@ class NodeMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield from self._engine_metrics()
+        yield from self._wait_metrics()
+        yield from self._share_metrics()
         yield from self._pipeline_metrics()
 
     def _engine_metrics(self) -> Iterable[Metric]:
@@ -38,8 +54,8 @@ class NodeMetrics(Collector):
         tokens = HistogramMetricFamily("vllm:iteration_tokens_total", "Tokens in one forward.", labels=LABELS)
         sessions = HistogramMetricFamily("declai_step_sessions", "Sessions in one forward.", labels=LABELS)
         seconds = HistogramMetricFamily("declai_step_seconds", "Time of one forward.", labels=LABELS)
-        for (first, end), engine in self._engines().items():
-            labels, stats = (f"{first}-{end - 1}",), engine.stats
+        for layers, engine in self._engines().items():
+            labels, stats = _named(layers), engine.stats
             running.add_metric(labels, engine.num_sessions)
             usage.add_metric(labels, engine.used_cache_bytes / engine.limits.max_cache_bytes)
             prompt.add_metric(labels, stats.num_prompt_tokens)
@@ -51,9 +67,47 @@ class NodeMetrics(Collector):
             _add(seconds, labels, stats.step_seconds)
         return running, usage, prompt, output, queries, hits, tokens, sessions, seconds
 
+    def _wait_metrics(self) -> Iterable[Metric]:
+        """How long sessions wait at this stage."""
+        engines = list(self._engines().items())
+        waiting = GaugeMetricFamily(
+            "vllm:num_requests_waiting", "Sessions that wait for their first step.", labels=LABELS
+        )
+        for layers, engine in engines:
+            waiting.add_metric(_named(layers), engine.num_waiting)
+        yield waiting
+        for name, text, attribute in WAITS:
+            family = HistogramMetricFamily(name, text, labels=LABELS)
+            for layers, engine in engines:
+                _add(family, _named(layers), getattr(engine.stats, attribute))
+            yield family
+
+    def _share_metrics(self) -> Iterable[Metric]:
+        """What steps and cache are used for, and who was turned away."""
+        parts = CounterMetricFamily("declai_step_part_seconds", "Time of all steps, by part.", labels=(*LABELS, "part"))
+        used = GaugeMetricFamily("declai_cache_bytes", "Bytes of cache that sessions have reserved.", labels=LABELS)
+        limit = GaugeMetricFamily("declai_cache_limit_bytes", "Bytes of cache that they may reserve.", labels=LABELS)
+        blocks = GaugeMetricFamily("declai_cache_blocks", "Blocks of 16 tokens.", labels=(*LABELS, "state"))
+        refused = CounterMetricFamily("declai_sessions_refused", "Sessions not opened.", labels=(*LABELS, "why"))
+        failed = CounterMetricFamily("declai_sessions_failed", "Sessions that failed here.", labels=(*LABELS, "why"))
+        for layers, engine in self._engines().items():
+            labels, stats = _named(layers), engine.stats
+            used.add_metric(labels, engine.used_cache_bytes)
+            limit.add_metric(labels, engine.limits.max_cache_bytes)
+            shares = (
+                (parts, stats.part_seconds),
+                (blocks, dict(zip(("used", "free"), engine.num_cache_blocks, strict=True))),
+                (refused, stats.refused),
+                (failed, stats.failed),
+            )
+            for family, values in shares:
+                for name, value in values.items():
+                    family.add_metric((*labels, name), value)
+        return parts, used, limit, blocks, refused, failed
+
     def _pipeline_metrics(self) -> Iterable[Metric]:
         seen = self._pipeline.status()
-        jobs = CounterMetricFamily("declai_jobs", "Jobs that have ended.", labels=("how",))
+        jobs = CounterMetricFamily("declai_jobs", "Jobs that have ended, or were refused.", labels=("how",))
         for how, number in seen.ended.items():
             jobs.add_metric((how,), number)
         dropped = CounterMetricFamily("declai_frames_dropped", "Frames that were not for us.", labels=("why",))
@@ -62,6 +116,10 @@ class NodeMetrics(Collector):
         waiting = GaugeMetricFamily("declai_receipts_waiting", "Receipts that no gateway has accepted yet.")
         waiting.add_metric((), seen.num_receipts_waiting)
         return jobs, dropped, waiting
+
+
+def _named(layers: tuple[int, int]) -> tuple[str]:
+    return (f"{layers[0]}-{layers[1] - 1}",)
 
 
 def _add(family: HistogramMetricFamily, labels: tuple[str], values: Distribution) -> None:

@@ -124,7 +124,7 @@ class Pipeline(threading.Thread):
 
     def refuse(self, job: StageJob, code: str, message: str) -> None:
         """Tell the gateway that a job of its will not run here."""
-        self._call(lambda: self._tell(job.gateway, wire.Failed(job.job_id, code, message[:400])))
+        self._call(lambda: self._turn_away(job, code, message))
 
     def beat_to(self, gateways: Iterable[Peer]) -> None:
         """From now on send heartbeats to these gateways."""
@@ -232,9 +232,12 @@ class Pipeline(threading.Thread):
             self._announce(entry, now)
 
     def _end_before_start(self, job: StageJob, future: Future[JobEnd], code: str, message: str) -> None:
+        self._turn_away(job, code, message)
+        future.set_result(JobEnd(code=code, message=message))
+
+    def _turn_away(self, job: StageJob, code: str, message: str) -> None:
         self._ended[code] += 1
         self._tell(job.gateway, wire.Failed(job.job_id, code, message[:400]))
-        future.set_result(JobEnd(code=code, message=message))
 
     def _receive(self, inbound: Inbound) -> None:
         frame, sender = inbound.frame, inbound.sender

@@ -20,7 +20,7 @@ GROUPS = {
     "ipfs": "Content-addressed files: add, cat, get, stat, verify.",
     "market": "The offers: model, layers, price, speed.",
     "receipt": "Show a request's receipts; verify them from the chain and IPFS alone.",
-    "node": "A contributor's node: register, stake, offer, start, earnings, claim, faults.",
+    "node": "A contributor's node: doctor, bench, register, stake, offer, start, earnings, claim, faults.",
     "gateway": "Run a region's gateway: start, status, settle.",
 }
 

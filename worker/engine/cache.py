@@ -42,12 +42,20 @@ class CacheManager:
     def used_bytes(self) -> int:
         return sum(self._reserved_bytes.values())
 
+    @property
+    def num_free_blocks(self) -> int:
+        return self._free.num_free
+
+    @property
+    def num_used_blocks(self) -> int:
+        return self.num_blocks - self._free.num_free
+
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks of a session of this length."""
         return sum(group.num_lanes * _lane_blocks(group, num_tokens) for group in self._groups)
 
     def can_allocate(self, num_other_bytes: int, num_tokens: int = 0) -> bool:
-        needed = self._needed_bytes(num_other_bytes, num_tokens)
+        needed = self.needed_bytes(num_other_bytes, num_tokens)
         return self.num_sessions < self.max_sessions and self.used_bytes + needed <= self.max_bytes
 
     def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0, salt: bytes = b"") -> None:
@@ -57,12 +65,15 @@ class CacheManager:
         """
         assert session_id not in self._reserved_bytes
         if self.num_sessions >= self.max_sessions:
-            raise AtCapacity(f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere")
-        needed = self._needed_bytes(num_other_bytes, num_tokens)
+            raise AtCapacity(
+                "sessions", f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere"
+            )
+        needed = self.needed_bytes(num_other_bytes, num_tokens)
         if not self.can_allocate(num_other_bytes, num_tokens):
             raise AtCapacity(
+                "cache",
                 f"the session may need {needed} bytes of cache, {self.max_bytes - self.used_bytes} are free; "
-                "retry later, elsewhere, or with fewer tokens"
+                "retry later, elsewhere, or with fewer tokens",
             )
         self._reserved_bytes[session_id] = needed
         runs = self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))
@@ -108,7 +119,8 @@ class CacheManager:
         self._free.check_integrity([run for runs in self._blocks.values() for run in runs])
         self._prefixes.check_integrity(self._blocks)
 
-    def _needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
+    def needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
+        """What `allocate` would reserve."""
         return num_other_bytes + self.num_blocks_for(num_tokens) * self._block_bytes
 
     def _divide(self, runs: tuple[Run, ...], num_tokens: int) -> tuple[Lane, ...]:

@@ -7,13 +7,13 @@ import torch
 from tokenizers import Tokenizer
 
 from worker.engine.cache import CacheManager
-from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
+from worker.engine.errors import AtCapacity, EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
 from worker.engine.prefix import BLOCK_TOKENS, Hit
 from worker.engine.runner import Payload, Runner, as_bytes
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
-from worker.engine.stats import EngineStats
+from worker.engine.stats import EngineStats, SessionClock
 from worker.model.packed import Pool
 from worker.model.stage import Stage
 from worker.sampling import Logits
@@ -32,6 +32,7 @@ class Engine:
         """`tokenizer` is needed at the last stage for sessions with stop strings."""
         self.limits = limits
         self.stats = EngineStats()
+        self._clock = SessionClock(self.stats)
         self._stage = stage
         self._tokenizer = tokenizer
         self._reuses = limits.prefix_reuse and stage.packs
@@ -54,8 +55,18 @@ class Engine:
         return len(self._sessions)
 
     @property
+    def num_waiting(self) -> int:
+        """Sessions that wait for their first step."""
+        return self._clock.num_waiting
+
+    @property
     def used_cache_bytes(self) -> int:
         return self._cache.used_bytes
+
+    @property
+    def num_cache_blocks(self) -> tuple[int, int]:
+        """(used, free) blocks of keys and values; none where sessions have caches of their own."""
+        return self._cache.num_used_blocks, self._cache.num_free_blocks
 
     @property
     def has_work(self) -> bool:
@@ -68,6 +79,10 @@ class Engine:
         bounds = (self.limits.max_context_tokens, self._stage.architecture.max_positions)
         return min(bound for bound in bounds if bound is not None)
 
+    def session_bytes(self, num_prompt_tokens: int, max_positions: int) -> int:
+        """The cache that such a session would reserve."""
+        return self._cache.needed_bytes(self._runner.bytes_besides(num_prompt_tokens, max_positions), max_positions)
+
     def __contains__(self, session_id: bytes) -> bool:
         return session_id in self._sessions
 
@@ -78,13 +93,13 @@ class Engine:
             InvalidSession: this stage can never run it.
             AtCapacity: there is no room now.
         """
-        if session_id in self._sessions:
-            raise InvalidSession(f"session {session_id.hex()} is already open")
-        self._check_spec(spec)
-        bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
-        salt = spec.cache_salt if self._reuses else b""
-        self._cache.allocate(session_id, bytes_besides, spec.max_positions, salt)
+        try:
+            self._admit(session_id, spec)
+        except (AtCapacity, InvalidSession) as error:
+            self.stats.refused[error.reason] += 1
+            raise
         self._sessions[session_id] = spec
+        self._clock.open(session_id, spec.num_prompt_tokens)
         self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
         self._runner.open(session_id, spec.max_positions, self._cache.lanes(session_id))
         if spec.sampling is not None:
@@ -102,7 +117,8 @@ class Engine:
         try:
             inputs = self._runner.parse(payload)
             self._scheduler.check_feed(session_id, first_position, len(inputs))
-        except EngineError:
+        except EngineError as error:
+            self.stats.failed[error.code] += 1
             self.remove(session_id)
             raise
         if self._reuses and self._sessions[session_id].cache_salt:
@@ -111,6 +127,7 @@ class Engine:
             self.stats.num_reusable_tokens += max(0, min(len(inputs), num_prompt_tokens - first_position))
         self._runner.put(session_id, inputs)
         self._scheduler.feed(session_id, len(inputs))
+        self._clock.feed(session_id, first_position + len(inputs), time.perf_counter())
 
     def step(self) -> list[StageOutput]:
         """Take over what was computed before, run the next forward over all else that waits, and return what came of
@@ -122,7 +139,9 @@ class Engine:
             return outputs
         began = time.perf_counter()
         outputs += self._run(chunks, self._runner.take(chunks))
-        self._count(chunks, time.perf_counter() - began)
+        ended = time.perf_counter()
+        self.stats.count_step(chunks, ended - began)
+        self._clock.step(chunks, began, ended)
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
                 self.remove(output.session_id)
@@ -132,6 +151,7 @@ class Engine:
         """Close a session and free all it held; does nothing when it is not open."""
         self._sessions.pop(session_id, None)
         self._generations.pop(session_id, None)
+        self._clock.close(session_id)
         self._scheduler.remove(session_id)
         self._runner.close(session_id)
         self._cache.free(session_id)
@@ -157,10 +177,12 @@ class Engine:
         return outputs
 
     def _take_over(self, chunk: Chunk, hit: Hit) -> list[HiddenRows]:
+        began = time.perf_counter()
         self._runner.take([chunk])
         self._runner.reuse(chunk, hit)
         self._cache.copied(chunk.session_id, hit)
         self.stats.num_reused_tokens += chunk.num_prompt_tokens
+        self._clock.step([chunk], began, time.perf_counter())
         if self._stage.is_last:
             return []
         rows, most = self._runner.kept_rows(chunk), max(1, MAX_PIECE_BYTES // self._stage.bytes_per_row)
@@ -181,13 +203,10 @@ class Engine:
                 return [output for chunk, piece in pairs for output in self._run([chunk], piece)]
             return [self._fail(chunks[0], error)]
 
-    def _count(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        num_tokens = sum(chunk.num_tokens for chunk in chunks)
-        self.stats.count_step(num_prompt_tokens, num_tokens - num_prompt_tokens, len(chunks), seconds)
-
     def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
-        rows, outputs, begin = self._runner.run(chunks, inputs), list[StageOutput](), 0
+        with self.stats.timed("forward"):
+            rows = self._runner.run(chunks, inputs)
+        outputs, begin = list[StageOutput](), 0
         for chunk in chunks:
             self._cache.computed(chunk.session_id, chunk.end)
             own = rows[begin : begin + chunk.num_tokens]
@@ -196,11 +215,14 @@ class Engine:
         return outputs
 
     def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
+        with self.stats.timed("forward"):
+            rows = self._runner.run_logits(chunks, inputs)
         outputs = list[StageOutput]()
-        for chunk, logits in zip(chunks, self._runner.run_logits(chunks, inputs), strict=True):
-            self._cache.computed(chunk.session_id, chunk.end)
-            if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
-                outputs.append(self._draw(chunk, logits))
+        with self.stats.timed("sample"):
+            for chunk, logits in zip(chunks, rows, strict=True):
+                self._cache.computed(chunk.session_id, chunk.end)
+                if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
+                    outputs.append(self._draw(chunk, logits))
         return outputs
 
     def _draw(self, chunk: Chunk, logits: Logits) -> StageOutput:
@@ -210,10 +232,19 @@ class Engine:
             return self._fail(chunk, error)
 
     def _fail(self, chunk: Chunk, error: Exception) -> SessionFailed:
+        self.stats.failed[ForwardFailed.code] += 1
         self._cache.free(chunk.session_id, keep=False)
         self.remove(chunk.session_id)
         failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
         return SessionFailed(chunk.session_id, failure)
+
+    def _admit(self, session_id: bytes, spec: SessionSpec) -> None:
+        if session_id in self._sessions:
+            raise InvalidSession(f"session {session_id.hex()} is already open")
+        self._check_spec(spec)
+        bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
+        salt = spec.cache_salt if self._reuses else b""
+        self._cache.allocate(session_id, bytes_besides, spec.max_positions, salt)
 
     def _check_spec(self, spec: SessionSpec) -> None:
         if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:

@@ -10,15 +10,19 @@ class EngineError(WorkerError):
 
 
 class AtCapacity(EngineError):
-    """No room for one more session now; another node or a later time may do."""
+    """No room for one more session now; another node or a later time may do. `reason`: of what there is too little."""
 
     code = "at_capacity"
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class InvalidSession(EngineError):
     """A session that this stage can never run, whatever its load."""
 
-    code = "invalid_session"
+    code = reason = "invalid_session"
 
 
 class UnknownSession(EngineError):

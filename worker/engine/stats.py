@@ -1,10 +1,26 @@
-"""What an engine has done since it was made: counts for metrics, kept by the engine's thread, read by any."""
+"""What an engine has done since it was made: counts for metrics, kept by the engine's thread, read by any.
 
+Times are seconds of `time.perf_counter`, as this stage sees them: waits for other stages are no part of its queue, but
+lie between its outputs.
+"""
+
+import time
 from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
+
+from worker.engine.scheduler import Chunk
 
 STEP_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+WAIT_SECONDS = (*STEP_SECONDS, 5.0, 10.0, 25.0, 60.0)
+
+REFUSALS = ("sessions", "cache", "invalid_session")
+FAILURES = ("invalid_input", "position_mismatch", "forward_failed")
+StepPart = Literal["forward", "sample", "rest"]
 
 
 class Distribution:
@@ -28,12 +44,29 @@ class Distribution:
         return found
 
 
+def _waits() -> Distribution:
+    return Distribution(WAIT_SECONDS)
+
+
+def _none_of(names: Sequence[str]) -> Counter[str]:
+    """Zero of each: a rate needs a value before the first event."""
+    return Counter(dict.fromkeys(names, 0))
+
+
 @dataclass
 class EngineStats:
-    """`step_tokens`: of prompts and outputs together, in one forward.
-
-    Of the prompt tokens of sessions that may share, `num_reusable_tokens`, the cache had `num_reused_tokens`; the rest
-    is computed.
+    """
+    Attributes:
+        num_reused_tokens: the cache had these of `num_reusable_tokens`, the prompt tokens of sessions that may share.
+        step_tokens: of prompts and outputs together, in one forward.
+        input_wait_seconds: from input that nothing held up but the steps before it, to its step.
+        queue_seconds: from a session's first input to its first step.
+        first_output_seconds: from a session's first input to what follows its prompt: the first token at the last
+            stage, the prompt's last hidden states elsewhere.
+        between_outputs_seconds: between two outputs of a session after that.
+        part_seconds: of all steps together, by what took them.
+        refused: sessions that were not opened, by why; `cache` is a lack of bytes.
+        failed: sessions that an error of their own ended.
     """
 
     num_prompt_tokens: int = 0
@@ -43,10 +76,88 @@ class EngineStats:
     step_tokens: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
     step_sessions: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
     step_seconds: Distribution = field(default_factory=lambda: Distribution(STEP_SECONDS))
+    input_wait_seconds: Distribution = field(default_factory=_waits)
+    queue_seconds: Distribution = field(default_factory=_waits)
+    first_output_seconds: Distribution = field(default_factory=_waits)
+    between_outputs_seconds: Distribution = field(default_factory=_waits)
+    part_seconds: dict[StepPart, float] = field(default_factory=lambda: {"forward": 0.0, "sample": 0.0, "rest": 0.0})
+    refused: Counter[str] = field(default_factory=lambda: _none_of(REFUSALS))
+    failed: Counter[str] = field(default_factory=lambda: _none_of(FAILURES))
 
-    def count_step(self, num_prompt_tokens: int, num_output_tokens: int, num_sessions: int, seconds: float) -> None:
+    @contextmanager
+    def timed(self, part: Literal["forward", "sample"]) -> Iterator[None]:
+        """Count the block's time as this part of a step."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.part_seconds[part] += time.perf_counter() - began
+
+    def count_step(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        """A step over these chunks; what of its time is in no other part is the rest."""
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
         self.num_prompt_tokens += num_prompt_tokens
-        self.num_output_tokens += num_output_tokens
-        self.step_tokens.observe(num_prompt_tokens + num_output_tokens)
-        self.step_sessions.observe(num_sessions)
+        self.num_output_tokens += num_tokens - num_prompt_tokens
+        self.step_tokens.observe(num_tokens)
+        self.step_sessions.observe(len(chunks))
         self.step_seconds.observe(seconds)
+        rest = self.step_seconds.sum - self.part_seconds["forward"] - self.part_seconds["sample"]
+        self.part_seconds["rest"] = max(self.part_seconds["rest"], rest)  # counters never fall, not even by rounding
+
+
+@dataclass
+class _Times:
+    num_prompt_tokens: int
+    end_fed: int = 0
+    first_input_at: float | None = None
+    waiting_since: float | None = None
+    has_started: bool = False
+    last_output_at: float | None = None
+
+
+class SessionClock:
+    """When the open sessions' input came and their outputs left; what it measures goes into an engine's stats."""
+
+    def __init__(self, stats: EngineStats) -> None:
+        self._stats = stats
+        self._sessions: dict[bytes, _Times] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """Sessions that have had input and no step yet."""
+        times = list(self._sessions.values())
+        return sum(one.first_input_at is not None and not one.has_started for one in times)
+
+    def open(self, session_id: bytes, num_prompt_tokens: int) -> None:
+        self._sessions[session_id] = _Times(num_prompt_tokens)
+
+    def close(self, session_id: bytes) -> None:
+        self._sessions.pop(session_id, None)
+
+    def feed(self, session_id: bytes, end: int, now: float) -> None:
+        """Input has come for the positions up to `end`."""
+        times = self._sessions[session_id]
+        times.end_fed = end
+        if times.first_input_at is None:
+            times.first_input_at = now
+        if times.waiting_since is None:
+            times.waiting_since = now
+
+    def step(self, chunks: Sequence[Chunk], began: float, ended: float) -> None:
+        """These chunks were computed; of sessions that are closed by now nothing is said."""
+        for chunk in chunks:
+            times = self._sessions.get(chunk.session_id)
+            if times is None or times.first_input_at is None or times.waiting_since is None:
+                continue
+            self._stats.input_wait_seconds.observe(began - times.waiting_since)
+            if not times.has_started:
+                times.has_started = True
+                self._stats.queue_seconds.observe(began - times.first_input_at)
+            times.waiting_since = ended if chunk.end < times.end_fed else None
+            if chunk.end >= times.num_prompt_tokens:
+                if times.last_output_at is None:
+                    self._stats.first_output_seconds.observe(ended - times.first_input_at)
+                else:
+                    self._stats.between_outputs_seconds.observe(ended - times.last_output_at)
+                times.last_output_at = ended

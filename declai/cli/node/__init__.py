@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from declai.cli.node.bench import bench
 from declai.cli.node.claim import claim
+from declai.cli.node.doctor import doctor
 from declai.cli.node.offer import offer
 from declai.cli.node.record import earnings, faults
 from declai.cli.node.registration import deregister, register
@@ -22,12 +24,15 @@ def command() -> None:
     declai node register --signer signer --link-key link.key \\
         --endpoint tcp://node.example:8082
     declai node offer my-model --layers 0-5 --prompt-price 1 --output-price 3
+    declai node doctor --config node.toml
     declai node start --config node.toml
     declai node claim --config node.toml
     """
 
 
 for _command in (
+    doctor,
+    bench,
     register,
     stake,
     unstake,

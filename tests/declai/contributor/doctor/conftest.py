@@ -1,0 +1,87 @@
+"""A node that is set up and does not run, at a real gateway: what the checks are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain import keystore
+from chain.contracts.nodes import Role
+from chain.messages import new_account
+from declai.contributor.doctor import Finding
+from declai.contributor.doctor.case import Case
+from declai.contributor.doctor.examination import GROUPS, bounded
+from declai.devnet import chain_setup
+from declai.devnet.processes import ChainKind, RedisAddress, free_port, start_chain
+from declai.devnet.programs import write_settings
+from tests.api.serve.kit import MODEL, PASSWORD, Network, running_network
+from tests.conftest import World
+from tests.declai.contributor.kit import Desk
+from worker.links import LinkKeyPair
+from worker.settings import NodeSettings
+
+
+@dataclass
+class Patient:
+    """A node's files and settings. `find` runs one check on it, `settings` being changed as the test likes."""
+
+    network: Network
+    desk: Desk
+    settings: dict[str, Any]
+    member: chain_setup.Member
+
+    @property
+    def world(self) -> World:
+        return self.desk.world
+
+    @property
+    def config(self) -> Path:
+        """Its settings file, of these settings."""
+        path = self.desk.home / "node.toml"
+        write_settings(path, self.settings)
+        return path
+
+    def find(self, name: str, **changes: Any) -> Finding:
+        check = next(checks[name] for checks in GROUPS.values() if name in checks)
+        return bounded(check, Case(NodeSettings(**(self.settings | changes))), 30)
+
+
+@pytest.fixture(scope="module")
+def network(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisAddress, chain_kind: ChainKind
+) -> Iterator[Network]:
+    folder = tmp_path_factory.mktemp("network")
+    with start_chain(folder / "logs", chain_kind) as rpc_url, running_network(folder, rpc_url, redis_server) as network:
+        yield network
+
+
+@pytest.fixture
+def patient(network: Network, tmp_path: Path) -> Patient:
+    desk = Desk(World(network.chain, network.treasury), tmp_path / "home")
+    keys, signer = LinkKeyPair.create(tmp_path / "link.key"), new_account()
+    operator = desk.keep("operator", desk.world.rich())
+    keystore.save(signer, tmp_path / "signer.json", PASSWORD, keystore.SCRYPT_LIGHT)
+    desk.secrets += [bytes(signer.key).hex(), keys.secret.hex(), *(tmp_path / "link.key").read_text().split()[1:]]
+    password_file = tmp_path / "password"
+    password_file.touch(mode=0o600)
+    password_file.write_text(PASSWORD)
+    member = chain_setup.Member(operator, signer, keys.public, f"tcp://127.0.0.1:{free_port()}")
+    chain_setup.register(network.chain, member, Role.WORKER)
+    chain_setup.offer(network.chain, member, MODEL, 2, 5)
+    settings = {
+        "rpc_url": network.chain.rpc_url,
+        "deployment": str(network.settings.deployment),
+        "gateway_url": network.url,
+        "model": MODEL,
+        "data_dir": str(tmp_path / "data"),
+        "signer_keystore": str(tmp_path / "signer.json"),
+        "password_file": str(password_file),
+        "link_key": str(tmp_path / "link.key"),
+        "link_bind": member.endpoint,
+        "max_cache_bytes": 2**24,
+    }
+    return Patient(network, desk, settings, member)
