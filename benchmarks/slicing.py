@@ -46,7 +46,7 @@ def main() -> None:
         "rounds": rounds,
     }
     record(
-        "engine",
+        "slicing",
         figures | sampling_costs(),
         [
             "One process: no serialisation over a network, no two stages at once.",
