@@ -1,6 +1,5 @@
 """What the ring is measured against: transformers' own `generate` and `generate_batch` in one process."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,14 +65,9 @@ class Whole:
             generation_config=GenerationConfig(
                 max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
             ),
-            continuous_batching_config=None if self._device != "cpu" else options,
+            continuous_batching_config=options,
             record_timestamps=True,
         )
         began = min(answer.created_time for answer in answers.values())
         self.token_ids = [answer.generated_tokens for answer in answers.values()]
         return [Timing([at - began for at in answer.timestamps], num_tokens) for answer in answers.values()]
-
-
-def quiet() -> None:
-    """No warnings of libraries between the figures."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -4,6 +4,7 @@ Everything else is a network's own: signed jobs that each node checks, CURVE lin
 are signed, kept and acknowledged.
 """
 
+import itertools
 import multiprocessing
 import os
 import struct
@@ -67,7 +68,7 @@ class Served:
 
 
 class Ring:
-    """The gateway's side. `serve` is all there is to it."""
+    """The gateway's side."""
 
     def __init__(
         self,
@@ -85,9 +86,12 @@ class Ring:
         self._numeric_profile = numeric_profile
         self._stage_of = {node.link[0]: stage for stage, node in enumerate(nodes)}
 
-    @property
-    def process_ids(self) -> list[int]:
-        return [process.pid for process, _ in self._stages if process.pid]
+    def processor_s(self) -> float:
+        """Processor time that the stages have taken so far."""
+        stats = [
+            Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() for process, _ in self._stages
+        ]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
     def serve(self, requests: Sequence[Request]) -> list[Served]:
         """Serve requests as they come, at most `MAX_SESSIONS` at once; their signatures are made beforehand.
@@ -181,7 +185,7 @@ def ring(
     from chain.fields import NUMERIC_PROFILES
 
     bounds = [stage * num_layers // num_stages for stage in range(num_stages + 1)]
-    cuts = list(zip(bounds, bounds[1:], strict=False))
+    cuts = list(itertools.pairwise(bounds))
     gateway, nodes = Party(), [Party() for _ in cuts]
     registry = FakeRegistry([gateway], nodes)
     with ExitStack() as opened:
