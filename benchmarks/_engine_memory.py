@@ -43,10 +43,11 @@ def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
     stage = Stage.load(architecture, 4, 8, [folder / "model.safetensors"])
     spec = SessionSpec(PROMPT_TOKENS, OUTPUT_TOKENS)
     cached_tokens = -(-spec.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS
+    token_bytes = sum(layer.elements_per_token for layer in architecture.layer_caches[4:8]) * stage.dtype.itemsize
     row_bytes = architecture.hidden_size * stage.dtype.itemsize
-    session_bytes = cached_tokens * stage.bytes_per_token + PROMPT_TOKENS * row_bytes
+    session_bytes = cached_tokens * token_bytes + PROMPT_TOKENS * row_bytes
     bound = num_sessions * session_bytes
-    engine = Engine(stage, EngineLimits(1000, 2048, bound, 256))
+    engine = Engine(stage, EngineLimits(1000, 2048, bound, 256, prefix_reuse=False))
     stage.measure_s_per_token()
     before = _resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
@@ -71,7 +72,7 @@ def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
     num_tokens = len(opened) * spec.max_positions
     parent.send(
         {
-            "bytes of a token's keys and values (layers x heads x size x dtype)": {"": stage.bytes_per_token},
+            "bytes of a token's keys and values (layers x heads x size x dtype)": {"": token_bytes},
             "bytes reserved per token (whole blocks, prompt that waits)": {"": engine.used_cache_bytes // num_tokens},
             "bytes resident per token, all sessions full": {"": grown // num_tokens},
             f"sessions of {PROMPT_TOKENS + OUTPUT_TOKENS} tokens that the bound holds": {"": num_sessions},

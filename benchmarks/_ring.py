@@ -210,10 +210,10 @@ def ring(
 
 
 def _limits() -> dict[str, int]:
-    """A node's own defaults where it has some."""
+    """A node's own defaults where it has some. Without reuse: rounds repeat prompts, and the references have none."""
     names = ("max_cache_bytes", "prefill_chunk_tokens", "mixed_prefill_tokens")
     defaults = {name: NodeSettings.model_fields[name].default for name in names}
-    return defaults | {"max_sessions": MAX_SESSIONS, "max_context_tokens": MAX_CONTEXT_TOKENS}
+    return defaults | {"max_sessions": MAX_SESSIONS, "max_context_tokens": MAX_CONTEXT_TOKENS, "prefix_reuse": False}
 
 
 def _start(plan: StagePlan, opened: ExitStack) -> tuple[BaseProcess, Connection]:
