@@ -14,12 +14,12 @@ OUTPUT = ROOT / "build" / "benchmarks"
 VOCAB_SIZE = 32_000
 
 
-def reference_model(num_layers: int = 12, hidden_size: int = 768) -> Path:
-    """A random Llama of 134 million parameters in fp32, as a Hugging Face folder; made once.
+def reference_model(num_layers: int = 12, hidden_size: int = 768, dtype: str = "float32") -> Path:
+    """A random Llama (by default of 134 million parameters in fp32) as a Hugging Face folder; made once.
 
     Its tokenizer has one word per token id ("w17"), so that a prompt's length in tokens is its length in words.
     """
-    folder = OUTPUT / f"reference-{num_layers}x{hidden_size}"
+    folder = OUTPUT / f"reference-{num_layers}x{hidden_size}{'' if dtype == 'float32' else '-' + dtype}"
     if (folder / "model.safetensors").exists():
         return folder
     import torch
@@ -42,7 +42,7 @@ def reference_model(num_layers: int = 12, hidden_size: int = 768) -> Path:
         bos_token_id=None,
         eos_token_id=None,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer = Tokenizer(WordLevel({f"w{index}": index for index in range(VOCAB_SIZE)}, unk_token="w0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -51,7 +51,14 @@ def reference_model(num_layers: int = 12, hidden_size: int = 768) -> Path:
 
 
 def record(name: str, figures: dict[str, Any], honesty: list[str]) -> None:
-    """Print the figures and keep them, with what was run, where, and what they do not show."""
+    """Print the figures and keep them."""
+    keep(name, figures, honesty)
+    for key, value in figures.items():
+        print(f"{key:46} {value}")
+
+
+def keep(name: str, figures: dict[str, Any], honesty: list[str]) -> None:
+    """Write the figures down, with what was run, where, and what they do not show."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     result = {
         "name": name,
@@ -69,8 +76,6 @@ def record(name: str, figures: dict[str, Any], honesty: list[str]) -> None:
         "honesty": honesty,
     }
     (OUTPUT / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    for key, value in figures.items():
-        print(f"{key:46} {value}")
 
 
 def _processor() -> str:

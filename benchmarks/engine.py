@@ -1,146 +1,49 @@
-"""What cutting a model into three stages costs, without any network: three engines chained by hand against `generate`.
+"""Three stage processes in a ring against transformers in one process: speed, load, memory, distance between stages.
 
-One thread, one process, the same weights, greedy; rounds of both alternate. Time is processor time, so that what else
-the machine does counts little. Also the cost of drawing one token.
+All that a part compares runs in the same minutes, in rounds that alternate; ratios are of each round's pair. Between a
+part's lowest and highest figure lies what else the machine did. `load of others` is the processor time that other
+programs took meanwhile, as a share of the whole machine.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from _kit import VOCAB_SIZE, record, reference_model
+import _engine_distance
+import _engine_load
+import _engine_memory
+import _engine_speed
+from _figures import OtherLoad, Row, print_table
+from _kit import keep
 
 from worker.model.threads import use_passive_waiting
 
-NUM_PROMPT_TOKENS = 64
-NUM_OUTPUT_TOKENS = 64
+PARTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Row]], list[str]]] = {
+    "speed": (_engine_speed.measure, _engine_speed.HONESTY),
+    "load": (_engine_load.measure, _engine_load.HONESTY),
+    "memory": (_engine_memory.measure, _engine_memory.HONESTY),
+    "distance": (_engine_distance.measure, _engine_distance.HONESTY),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds: int = parser.parse_args().rounds
-    use_passive_waiting()
-    import torch
-
-    torch.set_num_threads(1)
-    folder = reference_model()
-    prompt = torch.randint(VOCAB_SIZE, (NUM_PROMPT_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
-    whole, chained = whole_model(folder), chained_engines(folder)
-    same = whole(prompt) == chained(prompt)
-    seconds: dict[str, list[float]] = {"whole": [], "chained": []}
-    for _ in range(rounds):
-        seconds["whole"].append(timed(whole, prompt))
-        seconds["chained"].append(timed(chained, prompt))
-    speeds = {name: NUM_OUTPUT_TOKENS / min(times) for name, times in seconds.items()}
-    ratios = [one / three for one, three in zip(seconds["whole"], seconds["chained"], strict=True)]
-    figures: dict[str, Any] = {
-        "token_identical": same,
-        "generate_tokens_per_s": round(speeds["whole"], 2),
-        "three_engines_tokens_per_s": round(speeds["chained"], 2),
-        "ratio_of_best_rounds": round(speeds["chained"] / speeds["whole"], 3),
-        "ratio_median_of_rounds": round(statistics.median(ratios), 3),
-        "rounds": rounds,
-    }
-    record(
-        "engine",
-        figures | sampling_costs(),
-        [
-            "One process: no serialisation over a network, no two stages at once.",
-            "Random weights; 64 prompt and 64 output tokens; the time includes the prompt.",
-        ],
-    )
-
-
-def whole_model(folder: Path) -> Callable[[list[int]], list[int]]:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-    def run(prompt: list[int]) -> list[int]:
-        output = model.generate(
-            torch.tensor([prompt]), max_new_tokens=NUM_OUTPUT_TOKENS, do_sample=False, pad_token_id=0
-        )
-        token_ids: list[int] = output[0, len(prompt) :].tolist()
-        return token_ids
-
-    return run
-
-
-def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
-    from worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SessionSpec
-    from worker.model.architecture import inspect_architecture
-    from worker.model.stage import Stage
-    from worker.sampling import SamplingParameters
-
-    architecture = inspect_architecture(folder)
-    limits = EngineLimits(max_sessions=1, max_context_tokens=2048, max_cache_bytes=1 << 30)
-    engines = [
-        Engine(Stage.load(architecture, first, end, [folder / "model.safetensors"]), limits)
-        for first, end in ((0, 4), (4, 8), (8, 12))
-    ]
-
-    def run(prompt: list[int]) -> list[int]:
-        for engine in engines:
-            last = engine is engines[-1]
-            sampling = SamplingParameters(temperature=0) if last else None
-            engine.add(b"session", SessionSpec(len(prompt), NUM_OUTPUT_TOKENS, sampling=sampling))
-        engines[0].feed(b"session", 0, prompt)
-        token_ids: list[int] = []
-        while len(token_ids) < NUM_OUTPUT_TOKENS:
-            for index, engine in enumerate(engines):
-                for output in engine.step():
-                    if isinstance(output, HiddenRows):
-                        rows = memoryview(output.rows).cast("B")
-                        engines[index + 1].feed(output.session_id, output.first_position, rows)
-                    elif isinstance(output, SampledToken):
-                        token_ids.append(output.token_id)
-                        if output.finish_reason is None:
-                            engines[0].feed(b"session", output.position, [output.token_id])
-                    else:
-                        raise output.error
-        for engine in engines:
-            engine.remove(b"session")
-        return token_ids
-
-    return run
-
-
-def timed(run: Callable[[list[int]], list[int]], prompt: list[int]) -> float:
-    began = time.process_time()
-    run(prompt)
-    return time.process_time() - began
-
-
-def sampling_costs() -> dict[str, float]:
-    """Milliseconds to draw one token, the median of 50."""
-    import numpy as np
-
-    from worker.sampling import SamplingParameters, sample
-
-    kinds = {
-        "greedy": SamplingParameters(temperature=0),
-        "temperature": SamplingParameters(),
-        "top_k_50": SamplingParameters(top_k=50),
-        "top_p_0.95": SamplingParameters(top_p=0.95),
-    }
-    costs: dict[str, float] = {}
-    for vocab_size in (32_000, 128_256):
-        logits = (np.random.default_rng(0).standard_normal(vocab_size) * 3).astype(np.float32)
-        for name, parameters in kinds.items():
-            times = []
-            for position in range(50):
-                began = time.perf_counter()
-                sample(logits, parameters, position)
-                times.append(time.perf_counter() - began)
-            costs[f"sample_{name}_{vocab_size}_ms"] = round(statistics.median(times) * 1000, 3)
-    return costs
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS, action="append", help="these parts; may be given several times")
+    parser.add_argument("--quick", action="store_true", help="one round of small runs: does it work at all?")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: speed alone, 1B model in bf16")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = 1
+    use_passive_waiting()  # inherited by the stage processes, too: both sides wait in the same way
+    for name in options.only or (PARTS if options.device == "cpu" else ["speed"]):
+        measure, honesty = PARTS[name]
+        others = OtherLoad()
+        rows = measure(options)
+        figures: dict[str, Any] = {**rows, "load of others": others.share()}
+        keep(f"engine_{name}" + ("" if options.device == "cpu" else f"_{options.device}"), figures, honesty)
+        print(f"\n{name} (load of others: {figures['load of others']:.0%}, rounds: {options.rounds})")
+        print_table(rows)
 
 
 if __name__ == "__main__":

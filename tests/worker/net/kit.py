@@ -60,6 +60,7 @@ def make_jobs(
     salt: bytes = b"",
     session: LocalAccount | None = None,
     layers: Sequence[tuple[int, int]] | None = None,
+    numeric_profile: int = 0,
     **extra: object,
 ) -> list[StageJob]:
     """One job per stage, every signature in place."""
@@ -86,7 +87,7 @@ def make_jobs(
             stage=stage,
             first_layer=cuts[stage][0],
             end_layer=cuts[stage][1],
-            numeric_profile=0,
+            numeric_profile=numeric_profile,
             shard=bytes(32),
             node=node.address,
             prompt_price=PROMPT_PRICE,

@@ -1,0 +1,110 @@
+"""One stage as a process of its own: a real engine, links, pipeline and service; envelopes come through a pipe.
+
+What a node does, without chain, Redis and Celery: the parent is its gateway and its registry's only source.
+"""
+
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from eth_account import Account
+from eth_utils.crypto import keccak
+
+from tests.worker.net.kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party
+from worker.jobs import Envelope
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage process is told at its start. `limits` are the engine's, by name."""
+
+    folder: Path
+    first_layer: int
+    end_layer: int
+    num_layers: int
+    profile: str
+    device: str
+    num_threads: int
+    limits: dict[str, int]
+    operator_key: bytes
+    signer_key: bytes
+    link: tuple[bytes, bytes]
+    registry: FakeRegistry
+
+    @property
+    def party(self) -> Party:
+        return Party(Account.from_key(self.operator_key), Account.from_key(self.signer_key), self.link)
+
+
+def run_stage(plan: StagePlan, parent: Connection) -> None:
+    """Tell the parent where the link listens, then run every envelope that it sends, until it is gone."""
+    try:
+        _run(plan, parent)
+    except (EOFError, KeyboardInterrupt):
+        pass  # the parent is gone, or wants no more
+    except Exception:
+        logging.exception("a stage process failed")
+    finally:
+        os._exit(0)  # tasks that still wait for their jobs would keep the process
+
+
+def _run(plan: StagePlan, parent: Connection) -> None:
+    import torch
+
+    from worker.admission import Terms
+    from worker.engine import Engine, EngineLimits
+    from worker.links import LinkKeyPair, Links
+    from worker.model.architecture import inspect_architecture
+    from worker.model.numeric import dtype_of
+    from worker.model.stage import Stage
+    from worker.pipeline import Pipeline, Served
+    from worker.running import StageEngine, StageIdentity
+    from worker.service import StageService
+    from worker.stages import LINK_DTYPES
+    from worker.store import NodeStore
+
+    torch.set_num_threads(plan.num_threads)
+    files = [plan.folder / "model.safetensors"]
+    layers = plan.first_layer, plan.end_layer
+    architecture = inspect_architecture(plan.folder)
+    stage = Stage.load(architecture, *layers, files, dtype_of(plan.profile), plan.device)
+    stage.measure_s_per_token()
+    engine = Engine(stage, EngineLimits(**plan.limits))
+
+    class Engines:
+        def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
+            return engine, StageIdentity(plan.profile, LINK_DTYPES[plan.profile], bytes(32))
+
+    party, model, capacity = plan.party, keccak(text=MODEL_NAME), plan.limits["max_sessions"]
+    links = Links(LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None)
+    pipeline = Pipeline(
+        links,
+        Served(model, MANIFEST, *layers, capacity),
+        on_acknowledged=lambda job, acceptance: writer.submit(service.keep_acceptance, job, acceptance) and None,
+    )
+    terms = Terms(
+        node=party.address,
+        link_key=plan.link[0],
+        domain=DOMAIN,
+        model=model,
+        model_name=MODEL_NAME,
+        manifest_cid=MANIFEST,
+        num_layers=plan.num_layers,
+        first_layer=plan.first_layer,
+        end_layer=plan.end_layer,
+        prompt_price=PROMPT_PRICE,
+        output_price=OUTPUT_PRICE,
+        max_positions=plan.limits["max_context_tokens"],
+    )
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as writer:
+        store = NodeStore(Path(scratch) / "node.db")
+        service = StageService(terms, plan.registry, store, pipeline, Engines(), party.signer)
+        pipeline.start()
+        tasks = ThreadPoolExecutor(capacity + 4)
+        parent.send(links.endpoint)
+        while True:
+            tasks.submit(service.run_stage, Envelope.model_validate_json(parent.recv()))
