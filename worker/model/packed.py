@@ -79,13 +79,19 @@ class Batch(Cache):
     """What a packed forward is about. Handed to the model as its cache; valid for that forward alone."""
 
     def __init__(
-        self, pool: Pool, segments: Sequence[Segment], windows: Sequence[int | None], device: torch.device
+        self,
+        pool: Pool,
+        segments: Sequence[Segment],
+        windows: Sequence[int | None],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`windows`: of every layer of the model."""
+        """`windows`: of every layer of the model. `dtype`: in which keys and values are kept."""
         super().__init__(layers=[])
         self.pool = pool
         self.segments = segments
         self.windows = windows
+        self.dtype = dtype
         positions: list[int] = []
         slots: list[int] = []
         for segment in segments:
@@ -99,7 +105,7 @@ class Batch(Cache):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.pool.write(layer_idx, self._slots, key_states, value_states)
+        self.pool.write(layer_idx, self._slots, key_states.to(self.dtype), value_states.to(self.dtype))
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -143,6 +149,7 @@ def attend(
         end = begin + segment.num_tokens
         first_key = 0 if window is None else max(0, segment.first_position - window + 1)
         keys, values = batch.pool.read(layer, cut(segment.runs, first_key, segment.end))
+        keys, values = keys.to(query.dtype), values.to(query.dtype)
         if expand is not None:
             keys, values = expand(keys, values)
         mask = batch.mask(index, first_key, window)

@@ -81,10 +81,11 @@ def test_most_architectures_share_forwards(zoo: Zoo, name: str) -> None:
         assert Stage.load(zoo.architecture(name), first, end, files).packs == (name not in ONE_BY_ONE)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_shares_forwards_too(zoo: Zoo, dtype: torch.dtype) -> None:
-    files = [zoo.folder("qwen3") / "model.safetensors"]
-    assert Stage.load(zoo.architecture("qwen3"), 0, 2, files, dtype).packs
+@pytest.mark.parametrize("profile", ["bf16", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_numeric_profiles_share_forwards_too(zoo: Zoo, name: str, profile: str) -> None:
+    stage = Stage.load(zoo.architecture(name), 0, 2, [zoo.folder(name) / "model.safetensors"], profile)
+    assert stage.packs == (name not in ONE_BY_ONE)
 
 
 def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
