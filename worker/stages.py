@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+import torch
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -46,7 +47,7 @@ class ModelStages:
         blocks: BlockStore,
         fetch: Fetch | None,
         folder: Path,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         """Pull the shards of all these layers. Raises what `ipfs` and `worker.model` raise when that fails."""
         self.manifest = manifest
