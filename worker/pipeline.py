@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.errors import LinkError
-from worker.jobs import Peer, StageJob
+from worker.jobs import RELAY, Peer, StageJob
 from worker.links import Inbound, Links
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
@@ -126,6 +126,9 @@ class Pipeline(threading.Thread):
 
         def change() -> None:
             self._gateways, self._next_beat = peers, 0.0
+            if self._links.endpoint == RELAY:
+                for gateway in peers.values():
+                    self._links.listen_through(gateway)
 
         self._call(change)
 
@@ -153,7 +156,9 @@ class Pipeline(threading.Thread):
             num_receipts_waiting=len(self._outbox),
             seconds_per_token_layer=self._speed,
             draining=self._draining,
-            dropped=dict(self._dropped) | {"malformed": self._links.num_malformed, "refused": self._links.num_refused},
+            dropped=dict(self._dropped)
+            | {"malformed": self._links.num_malformed, "refused": self._links.num_refused}
+            | self._links.num_unsealed,
             ended=dict(self._ended),
         )
 
@@ -220,7 +225,7 @@ class Pipeline(threading.Thread):
 
     def _receive(self, inbound: Inbound) -> None:
         frame, sender = inbound.frame, inbound.sender
-        if isinstance(frame, wire.Heartbeat | wire.Receipt):
+        if isinstance(frame, wire.Heartbeat | wire.Receipt | wire.Relayed | wire.Listening):
             self._dropped["foreign"] += 1
         elif isinstance(frame, wire.ReceiptAck):
             if not self._outbox.acknowledge(sender, frame):

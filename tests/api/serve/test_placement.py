@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.scheduling.placement import DEFAULT_RTT_S, Demand, NodeOffer, NoPlan, Plan, Stage, place
+from api.scheduling.placement import DEFAULT_RTT_S, RELAYED_HOP_S, Demand, NodeOffer, NoPlan, Plan, Stage, place
 
 
 def address(index: int) -> str:
@@ -36,7 +36,8 @@ def score(stages: tuple[Stage, ...], demand: Demand, rtt_s: dict[tuple[str, str]
         for here, there in zip(stages, stages[1:] + stages[:1], strict=True):
             pair = (here.offer.address, there.offer.address)
             rtt = rtt_s.get(pair, rtt_s.get(pair[::-1], DEFAULT_RTT_S))
-            total += rtt / 2 * demand.num_output_tokens * demand.credits_per_second
+            seconds = rtt / 2 + RELAYED_HOP_S * there.offer.relayed
+            total += seconds * demand.num_output_tokens * demand.credits_per_second
     return total
 
 
@@ -57,7 +58,8 @@ def markets(draw: st.DrawFn) -> tuple[list[NodeOffer], Demand, dict[tuple[str, s
         first = draw(st.integers(0, num_layers - 1))
         end = draw(st.integers(first + 1, num_layers))
         price = draw(st.integers(0, 5)) * 10**15
-        offers.append(offer(index, first, end, price, draw(st.sampled_from([1e-5, 1e-4, 1e-3]))))
+        made = offer(index, first, end, price, draw(st.sampled_from([1e-5, 1e-4, 1e-3])))
+        offers.append(replace(made, relayed=draw(st.booleans())))
     weight = draw(st.sampled_from([0.0, 1e-6, 1e-4, 1e-2]))
     demand = Demand(num_layers, draw(st.integers(1, 50)), draw(st.integers(1, 50)), 10_000, weight)
     pairs = list(itertools.combinations([o.address for o in offers], 2))
@@ -140,3 +142,14 @@ def test_equal_inputs_give_equal_plans_in_any_order() -> None:
     assert (
         len({place(list(order), demand).stages for order in itertools.islice(itertools.permutations(offers), 50)}) == 1
     )
+
+
+@pytest.mark.parametrize("relayed", [0, 1])
+def test_of_equal_nodes_the_reachable_one_is_taken(relayed: int) -> None:
+    equal = [offer(0, 2, 4), offer(1, 2, 4)]
+    equal[relayed] = replace(equal[relayed], relayed=True)
+    plan = place([*equal, offer(2, 0, 2), offer(3, 4, 6)], Demand(6, 10, 10, 10_000, 1e-3))
+    assert plan.stages[1].offer == equal[1 - relayed]
+    alone = place([equal[relayed], offer(2, 0, 2), offer(3, 4, 6)], Demand(6, 10, 10, 10_000, 1e-3))
+    assert alone.stages[1].offer == equal[relayed]
+    assert alone.seconds == pytest.approx(plan.seconds + 10 * RELAYED_HOP_S)

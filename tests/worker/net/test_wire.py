@@ -54,7 +54,9 @@ receipts = st.builds(
 signatures = st.binary(min_size=65, max_size=65)
 acks = st.builds(wire.ReceiptAck, job_ids, signatures)
 bare = st.builds(wire.Ready, job_ids) | st.builds(wire.Cancel, job_ids) | acks
-frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | bare
+relayed = st.builds(wire.Relayed, job_ids, job_ids, st.binary(max_size=99), st.integers(0, 2**64 - 1))
+listening = st.builds(wire.Listening, st.integers(0, 2**64 - 1))
+frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | bare | relayed | listening
 
 
 @given(frames)
