@@ -43,7 +43,7 @@ class Pool:
     """Keys and values of one stage's layers, [num_slots, heads, head_dim] each; one slot is one token's place.
 
     A layer's tensors are made at its first use, when its shapes are known. Nothing is cleared: who is given a slot
-    writes it before he reads it.
+    writes it before he reads it. There is one more slot than `num_slots`, for rows that belong to nobody.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -72,7 +72,7 @@ class Pool:
         return keys, values
 
     def _make(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.empty(self.num_slots, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
+        return torch.empty(self.num_slots + 1, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
 
     def _read(self, pool: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
         pieces = [pool[slot : slot + length] for slot, length in runs]

@@ -53,19 +53,18 @@ class StaticBatch(Cache):
         self._slots = torch.zeros(num_sessions, dtype=torch.long, device=device)
 
     def fill(self, segments: Sequence[Segment]) -> None:
-        """Make it about these; what pads it repeats the last of them, and writes the same to the same slot."""
-        positions = torch.empty(len(self.positions), dtype=torch.long)
-        slots = torch.empty(len(positions), dtype=torch.long)
-        key_slots = torch.empty(self._key_slots.shape, dtype=torch.long)
-        for row in range(len(positions)):
-            segment = segments[min(row, len(segments) - 1)]
+        """Make it about these. What pads it writes to the pool's spare slot, and has no key but what is there."""
+        positions = torch.zeros(len(self.positions), dtype=torch.long)
+        slots = torch.full((len(positions), 1), self.pool.num_slots)
+        key_slots = slots.repeat(1, len(self._key_positions))
+        for row, segment in enumerate(segments):
             found = torch.cat([torch.arange(slot, slot + length) for slot, length in segment.runs])
             positions[row], slots[row] = segment.first_position, found[-1]
             # Places without a key are masked, but 0 times NaN is NaN: they show what is surely written.
             key_slots[row] = found[-1]
             key_slots[row, : len(found)] = found
         self.positions.copy_(positions)
-        self._slots.copy_(slots)
+        self._slots.copy_(slots[:, 0])
         self._key_slots.copy_(key_slots)
 
     def update(
@@ -125,7 +124,6 @@ class _Step:
 
     def fill(self, inputs: torch.Tensor, segments: Sequence[Segment]) -> None:
         self._inputs[: len(inputs)].copy_(inputs)
-        self._inputs[len(inputs) :] = inputs[-1]
         self._batch.fill(segments)
 
     def run(self) -> torch.Tensor:
