@@ -140,7 +140,6 @@ def _load_stages(settings: NodeSettings, identity: Identity, device: torch.devic
             fetch=exchange.fetch,
             folder=settings.data_dir / "models" / cid,
             device=device,
-            cuda_graphs=settings.cuda_graphs,
         )
     except IpfsError as error:
         raise WorkerError(f"the model's shards: {error}") from error

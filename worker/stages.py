@@ -48,7 +48,6 @@ class ModelStages:
         fetch: Fetch | None,
         folder: Path,
         device: torch.device | str = "cpu",
-        cuda_graphs: bool = False,
     ) -> None:
         """Pull the shards of all these layers. Raises what `ipfs` and `worker.model` raise when that fails."""
         self.manifest = manifest
@@ -56,8 +55,7 @@ class ModelStages:
         self._limits = limits
         self._blocks = blocks
         self._folder = folder
-        self._device = torch.device(device)
-        self._records_steps = cuda_graphs and self._device.type == "cuda"
+        self._device = device
         self._linears: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._loaded: dict[tuple[int, int], tuple[Stage, Engine]] = {}
@@ -93,7 +91,6 @@ class ModelStages:
                 stage = Stage.load(
                     self._architecture, first_layer, end_layer, files, self.profile, self._device, self._linears
                 )
-                stage.records_steps = self._records_steps
                 found = stage, Engine(stage, self._limits, self._tokenizer(end_layer))
                 self._loaded[first_layer, end_layer] = found
             return found

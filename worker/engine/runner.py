@@ -14,7 +14,6 @@ from worker.engine.scheduler import Chunk
 from worker.model.cache import StageCache, cache_bytes
 from worker.model.packed import Pool, Segment, cut
 from worker.model.stage import Stage
-from worker.model.static_decode import StaticDecode
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
 TOKEN_ID_BYTES = 4
@@ -29,7 +28,6 @@ class Runner:
         self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
         self._max_chunk_tokens = max_chunk_tokens
         self._pool = Pool(num_slots)
-        self._static = StaticDecode(stage, self._pool, records=True) if stage.records_steps and stage.packs else None
         self._slots: dict[bytes, tuple[Run, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
@@ -80,11 +78,7 @@ class Runner:
     def run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.uint8]:
         """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
         if self.stage.packs:
-            segments = self._segments(chunks)
-            if self._static is not None and not self.stage.is_last and self._static.takes(segments):
-                hidden = self._static.run(inputs, segments)
-            else:
-                hidden = self.stage.forward_packed(inputs, segments, self._pool)
+            hidden = self.stage.forward_packed(inputs, self._segments(chunks), self._pool)
         else:
             (chunk,) = chunks
             hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
@@ -94,13 +88,9 @@ class Runner:
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
         if self.stage.packs:
-            segments = self._segments(chunks)
-            if self._static is not None and self._static.takes(segments):
-                logits = self._static.run(inputs, segments)
-            else:
-                ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
-                last = [end - 1 for end in ends]
-                logits = self.stage.forward_packed_logits(inputs, segments, self._pool, last)
+            ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
+            last = [end - 1 for end in ends]
+            logits = self.stage.forward_packed_logits(inputs, self._segments(chunks), self._pool, last)
         else:
             (chunk,) = chunks
             logits = self.stage.forward_logits(inputs, self._caches[chunk.session_id]).unsqueeze(0)

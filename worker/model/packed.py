@@ -43,7 +43,7 @@ class Pool:
     """Keys and values of one stage's layers, [num_slots, heads, head_dim] each; one slot is one token's place.
 
     A layer's tensors are made at its first use, when its shapes are known. Nothing is cleared: who is given a slot
-    writes it before he reads it. There is one more slot than `num_slots`, for rows that belong to nobody.
+    writes it before he reads it.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -66,13 +66,8 @@ class Pool:
         keys, values = (self._read(pool, runs) for pool in self._layers[layer])
         return keys, values
 
-    def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of the keys and values in slots [sessions, tokens]: [sessions, heads, tokens, head_dim] each."""
-        keys, values = (pool[slots].transpose(1, 2) for pool in self._layers[layer])
-        return keys, values
-
     def _make(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.empty(self.num_slots + 1, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
+        return torch.empty(self.num_slots, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
 
     def _read(self, pool: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
         pieces = [pool[slot : slot + length] for slot, length in runs]
@@ -82,8 +77,6 @@ class Pool:
 
 class Batch(Cache):
     """What a packed forward is about. Handed to the model as its cache; valid for that forward alone."""
-
-    attention = ATTENTION
 
     def __init__(
         self,
@@ -148,52 +141,30 @@ def attend(
     """transformers' attention function: query [1, heads, tokens, head_dim] -> [1, tokens, heads, value_dim]."""
     batch: Batch = module.__dict__["declai_seam"].batch
     layer: int = module.layer_idx  # type: ignore[assignment]
-    window = window_of(batch, layer, sliding_window)
+    window = min((size for size in (sliding_window, batch.windows[layer]) if size), default=None)
+    # Latent attention (DeepSeek) keeps compressed keys and values: the model's own method makes whole ones of them.
+    expand = getattr(module, "expand_kv", None)
+    # On the CPU attention in 16 bits takes ten times as long as in float32, widening included; elsewhere it is faster.
+    narrow = query if query.device.type == "cpu" else query.to(batch.dtype)
     outputs, begin = [], 0
     for index, segment in enumerate(batch.segments):
         end = begin + segment.num_tokens
         first_key = 0 if window is None else max(0, segment.first_position - window + 1)
         keys, values = batch.pool.read(layer, cut(segment.runs, first_key, segment.end))
+        if expand is not None:
+            keys, values = expand(keys, values)
+        keys, values = keys.to(narrow.dtype), values.to(narrow.dtype)
         mask = batch.mask(index, first_key, window)
-        rows = query[:, :, begin:end]
-        output = attention_of(module, batch.dtype, rows, keys, values, mask, scaling, softcap, s_aux)
+        if softcap is None and s_aux is None:
+            output = functional.scaled_dot_product_attention(
+                narrow[:, :, begin:end], keys, values, mask, scale=scaling, enable_gqa=keys.shape[1] != query.shape[1]
+            )
+        else:
+            output = _attend_eagerly(narrow[:, :, begin:end], keys, values, mask, scaling, softcap, s_aux)
         outputs.append(output)
         begin = end
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-    return joined.transpose(1, 2).contiguous(), None
-
-
-def window_of(batch: Any, layer: int, sliding_window: int | None) -> int | None:
-    """In tokens: what the layer says itself, and what the model's cache was found to have."""
-    return min((size for size in (sliding_window, batch.windows[layer]) if size), default=None)
-
-
-def attention_of(
-    module: nn.Module,
-    dtype: torch.dtype,
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    """Attention of queries [batch, heads, tokens, head_dim] to keys and values as they are stored, in `dtype`."""
-    # Latent attention (DeepSeek) keeps compressed keys and values: the model's own method makes whole ones of them.
-    expand = getattr(module, "expand_kv", None)
-    if expand is not None:
-        keys, values = expand(keys, values)
-    # On the CPU attention in 16 bits takes ten times as long as in float32, widening included; elsewhere it is faster.
-    narrow = query if query.device.type == "cpu" else query.to(dtype)
-    keys, values = keys.to(narrow.dtype), values.to(narrow.dtype)
-    if softcap is not None or sinks is not None:
-        output = _attend_eagerly(narrow, keys, values, mask, scaling, softcap, sinks)
-    else:
-        output = functional.scaled_dot_product_attention(
-            narrow, keys, values, mask, scale=scaling, enable_gqa=keys.shape[1] != query.shape[1]
-        )
-    return output.to(query.dtype)
+    return joined.transpose(1, 2).to(query.dtype).contiguous(), None
 
 
 def cut(runs: Sequence[tuple[int, int]], first: int, end: int) -> tuple[tuple[int, int], ...]:
@@ -225,7 +196,7 @@ def _attend_eagerly(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     if sinks is not None:
-        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)], dim=3)
+        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)], dim=3)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return weights[..., : keys.shape[2]] @ values
 

@@ -15,9 +15,8 @@ from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
 from worker.model.formats import fit
 from worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
-from worker.model.packed import Batch, Pool, Segment, attach
+from worker.model.packed import ATTENTION, Batch, Pool, Segment, attach
 from worker.model.slicing import Seam, load_slice, stage_shards
-from worker.model.static_decode import StaticBatch
 from worker.model.trial import packs_as_alone
 
 _NUM_TIMED_RUNS = 3
@@ -32,7 +31,6 @@ class Stage:
     Attributes:
         dtype: of hidden states between layers and between stages: float32 in every profile.
         cache_dtype: of stored keys and values.
-        records_steps: whether decode steps may be recorded as CUDA graphs; set by whoever loads it.
         packs: whether `forward_packed` computes the same as `forward`; a few architectures only run one by one.
     """
 
@@ -52,13 +50,12 @@ class Stage:
         self.dtype = RESIDUAL_DTYPE
         self.cache_dtype = numerics.dtype
         self.device = device
-        self.records_steps = False
         self._model = model
         self._base_model = model.get_submodule(architecture.base_model_path)
         self._seam = seam
         self._takes_position_ids = _accepts(self._base_model.forward, "position_ids")
         self._own_attention = model.config._attn_implementation
-        self.windows = [layer.window for layer in architecture.layer_caches]
+        self._windows = [layer.window for layer in architecture.layer_caches]
         attach(model, seam)
         self.packs = packs_as_alone(self)
 
@@ -179,25 +176,11 @@ class Stage:
         cache.advance(len(inputs))
         return output
 
-    @torch.inference_mode()
-    def forward_static(self, inputs: torch.Tensor, batch: StaticBatch) -> torch.Tensor:
-        """As `forward_packed`, or at the last stage `forward_packed_logits` of all rows, of a batch of one shape."""
-        if not self.is_last:
-            self._run_batch(self._base_model, inputs, batch)
-            return self._seam.take_output()[0]
-        output = self._run_batch(self._model, inputs, batch)
-        self._seam.take_output()
-        logits: torch.Tensor = output.logits[0]
-        return logits.float()
-
     def _run_packed(
         self, module: nn.Module, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, **kwargs: Any
     ) -> Any:
-        batch = Batch(pool, segments, self.windows, self.device, self.cache_dtype)
-        return self._run_batch(module, inputs, batch, **kwargs)
-
-    def _run_batch(self, module: nn.Module, inputs: torch.Tensor, batch: Batch | StaticBatch, **kwargs: Any) -> Any:
-        self._attend_with(batch.attention)
+        self._attend_with(ATTENTION)
+        batch = Batch(pool, segments, self._windows, self.device, self.cache_dtype)
         self._seam.batch = batch
         try:
             return self._run(module, inputs, batch.positions, past_key_values=batch, **kwargs)

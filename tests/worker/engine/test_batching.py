@@ -9,10 +9,8 @@ import torch
 
 from chain.fields import NUMERIC_PROFILES
 from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
-from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec, runner
-from worker.model.packed import Pool, Segment
+from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec
 from worker.model.stage import Stage
-from worker.model.static_decode import StaticDecode
 from worker.sampling import SamplingParameters
 
 from .pipeline import GREEDY, Pipeline, ids, spec
@@ -99,29 +97,6 @@ def test_a_cut_changes_nothing_in_any_profile(zoo: Zoo, profile: str) -> None:
         pipeline = Pipeline(zoo, "llama", boundaries, profile=profile)
         answers.append(run(pipeline, {b"one": Request(0, prompt_of(20, seed=1), 20)}))
     assert answers[0] == answers[1]
-
-
-def test_decode_steps_of_one_shape_change_no_token(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on CUDA, but for the recording."""
-    ordinary = run(Pipeline(zoo, "qwen3", limits=LIMITS), crowd())
-    shapes: set[tuple[int, int]] = set()
-
-    class OnCpu(StaticDecode):
-        def __init__(self, stage: Stage, pool: Pool, *, records: bool) -> None:
-            super().__init__(stage, pool, records=False)
-
-        def run(self, inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-            found = super().run(inputs, segments)
-            shapes.update(self._steps)
-            return found
-
-    monkeypatch.setattr(runner, "StaticDecode", OnCpu)
-    monkeypatch.setattr(Stage, "records_steps", property(lambda stage: True, lambda stage, value: None), raising=False)
-    static = run(Pipeline(zoo, "qwen3", limits=LIMITS), crowd())
-    assert {session: ids(tokens) for session, tokens in static.items()} == {
-        session: ids(tokens) for session, tokens in ordinary.items()
-    }
-    assert {(1, 256), (2, 512)} <= shapes
 
 
 def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
