@@ -9,6 +9,7 @@ from torch import nn
 from worker.errors import NodeStartError
 from worker.model import linears
 from worker.model.devices import available_devices, open_device
+from worker.model.layout import Lane
 from worker.model.packed import Pool, Segment
 from worker.model.quantised import quantise_stack
 from worker.model.stage import Stage
@@ -75,12 +76,15 @@ def test_all_of_a_forward_is_on_the_stages_device(
     monkeypatch.setattr(linears, "quantise", quantise_stack)
     stage = Stage.load(zoo.architecture(name), 3, 5, [zoo.folder(name) / "model.safetensors"], profile)
     without_numbers(stage)
-    pool, rows = Pool(64), torch.empty(7, 32, device=META)
-    segments = [Segment(0, 6, ((8, 2), (20, 4))), Segment(12, 1, ((32, 13),))]
+    pool, rows = Pool(stage.layout(8, keeps_hidden=False), 160), torch.empty(7, 32, device=META)
+    lanes = [
+        tuple(Lane(((begin + 80 * lane, 16), (begin + 20 + 80 * lane, 16))) for lane in (0, 1)) for begin in (0, 40)
+    ]
+    segments = [Segment(0, 6, lanes[0]), Segment(12, 1, lanes[1])]
     hidden = stage.forward_packed(rows, segments, pool)
     logits = stage.forward_packed_logits(rows, segments, pool, [5, 6])
     alone = stage.forward(rows, stage.new_cache(8, 8))
     assert {tensor.device for tensor in (hidden, logits, alone)} == {META}
     assert {tensor.dtype for tensor in (hidden, logits, alone)} == {torch.float32}
-    assert {tensor.device for layer in pool._layers.values() for tensor in layer} == {META}
-    assert {tensor.dtype for layer in pool._layers.values() for tensor in layer} == {stage.cache_dtype}
+    assert {rows.device for _, _, rows in pool._shapes.values()} == {META}
+    assert {rows.dtype for _, _, rows in pool._shapes.values()} == {stage.cache_dtype}
