@@ -13,7 +13,7 @@ from eth_utils.address import is_checksum_formatted_address, to_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 # Number formats that stages compute in, as offers number them. The registry takes others too.
-NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
+NUMERIC_PROFILES = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3, "int4": 4}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from worker.jobs import RELAY
 from worker.links import Links
 from worker.membership import Membership
 from worker.metrics import NodeMetrics, serve_metrics
+from worker.model.devices import open_device
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
 from worker.service import StageService
@@ -49,10 +50,11 @@ def run_node(settings: NodeSettings) -> None:
         WorkerError: something that another start may mend.
     """
     torch.set_num_threads(settings.model_threads())
+    device = open_device(settings.device)
     identity = open_identity(settings)
     with ExitStack() as opened:
         status = opened.enter_context(StatusFile(settings.status_file, _description(settings, identity)))
-        stages = _load_stages(settings, identity)
+        stages = _load_stages(settings, identity, device)
         speed = stages.measure_s_per_token_layer(identity.offer.first_layer, identity.offer.end_layer)
         store = NodeStore(settings.data_dir / "node.db")
         opened.callback(store.close)
@@ -112,7 +114,7 @@ def _description(settings: NodeSettings, identity: Identity) -> dict[str, object
     }
 
 
-def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
+def _load_stages(settings: NodeSettings, identity: Identity, device: torch.device) -> ModelStages:
     """Pull what is missing of the offered layers and load them."""
     offer, cid = identity.offer, identity.version.manifest_cid
     blocks = BlockStore(settings.data_dir / "blocks")
@@ -138,7 +140,7 @@ def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
             blocks=blocks,
             fetch=exchange.fetch,
             folder=settings.data_dir / "models" / cid,
-            device=settings.device,
+            device=device,
         )
     except IpfsError as error:
         raise WorkerError(f"the model's shards: {error}") from error

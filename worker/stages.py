@@ -6,8 +6,11 @@ import contextlib
 import json
 import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from ipfs.exchange import Fetch
 from ipfs.manifest import Manifest
@@ -18,12 +21,11 @@ from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint, GrammarCompiler
 from worker.jobs import Grammar
 from worker.model.architecture import inspect_architecture
-from worker.model.numeric import dtype_of
 from worker.model.stage import Stage
 from worker.running import StageIdentity
 from worker.wire import Dtype
 
-LINK_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+LINK_DTYPE: Dtype = "float32"  # of hidden states, in every numeric profile
 MAX_ENGINES = 4
 
 
@@ -34,7 +36,7 @@ class NotLoaded(WorkerError):
 class ModelStages:
     """Engines for parts of the layers [first_layer, end_layer) of a model, made when first asked for. Thread-safe.
 
-    Weights already in the profile's format are memory-mapped, so that several parts share them.
+    Parts that overlap share their weights, whether those are memory-mapped or were brought into the profile's format.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class ModelStages:
         blocks: BlockStore,
         fetch: Fetch | None,
         folder: Path,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         """Pull the shards of all these layers. Raises what `ipfs` and `worker.model` raise when that fails."""
         self.manifest = manifest
@@ -57,7 +59,7 @@ class ModelStages:
         self._blocks = blocks
         self._folder = folder
         self._device = device
-        self._dtype = dtype_of(profile)
+        self._linears: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._loaded: dict[tuple[int, int], tuple[Stage, Engine]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ class ModelStages:
         """The engine for a range of layers, and what its receipts say it computes with. Raises NotLoaded."""
         _, engine = self._load(first_layer, end_layer)
         root = self.manifest.shard_root(first_layer, end_layer)
-        return engine, StageIdentity(self.profile, LINK_DTYPES[self.profile], root)
+        return engine, StageIdentity(self.profile, LINK_DTYPE, root)
 
     def constraint(self, grammar: Grammar) -> Constraint:
         """A grammar compiled for the model's tokens. Raises InvalidGrammar."""
@@ -97,7 +99,9 @@ class ModelStages:
                 if len(self._loaded) >= MAX_ENGINES:
                     raise NotLoaded(f"{MAX_ENGINES} other cuts of the model are loaded already")
                 files = pull_stage(self.manifest, first_layer, end_layer, self._blocks, None, self._folder)
-                stage = Stage.load(self._architecture, first_layer, end_layer, files, self._dtype, self._device)
+                stage = Stage.load(
+                    self._architecture, first_layer, end_layer, files, self.profile, self._device, self._linears
+                )
                 found = stage, Engine(stage, self._limits, self._tokenizer)
                 self._loaded[first_layer, end_layer] = found
             return found

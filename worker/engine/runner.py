@@ -45,7 +45,7 @@ class Runner:
             stage.end_layer,
             max_positions,
             self._max_chunk_tokens,
-            stage.dtype.itemsize,
+            stage.cache_dtype.itemsize,
         )
 
     def open(self, session_id: bytes, max_positions: int, lanes: tuple[Lane, ...]) -> None:

@@ -39,16 +39,18 @@ class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of one layer, [1, heads, tokens, head_dim] each, in a buffer of fixed capacity.
 
     A layer outside the slice is never updated and allocates nothing: it only knows how many tokens were seen, because
-    transformers asks any layer it likes for the length when it makes masks.
+    transformers asks any layer it likes for the length when it makes masks. What it hands out has the dtype of what it
+    was given last, whatever it stores.
     """
 
     is_croppable = False
     keys: torch.Tensor
     values: torch.Tensor
 
-    def __init__(self, capacity: int, window: int | None) -> None:
+    def __init__(self, capacity: int, window: int | None, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
+        self.dtype = dtype
         self.sliding_window = window
         self.is_sliding = window is not None
         self.num_tokens = 0
@@ -57,16 +59,16 @@ class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         def buffer(like: torch.Tensor) -> torch.Tensor:
-            return torch.empty((*like.shape[:2], self.capacity, like.shape[-1]), dtype=like.dtype, device=like.device)
+            return torch.empty((*like.shape[:2], self.capacity, like.shape[-1]), dtype=self.dtype, device=like.device)
 
-        self.dtype, self.device = key_states.dtype, key_states.device
+        self.device = key_states.device
         self.keys, self.values = buffer(key_states), buffer(value_states)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the new tokens; returns views of all that the new tokens may attend to, valid until the next call."""
+        """Store the new tokens; returns all that the new tokens may attend to, valid until the next call."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         num_new = key_states.shape[-2]
@@ -80,7 +82,8 @@ class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.values[:, :, self._num_held : end] = value_states
         self._num_held = end
         self.num_tokens += num_new
-        return self.keys[:, :, begin:end], self.values[:, :, begin:end]
+        keys, values = self.keys[:, :, begin:end], self.values[:, :, begin:end]
+        return keys.to(key_states.dtype), values.to(value_states.dtype)
 
     def _keep_only(self, num_past: int) -> None:
         kept = slice(self._num_held - num_past, self._num_held)
@@ -106,10 +109,17 @@ class StageCache(Cache):
     """
 
     def __init__(
-        self, architecture: Architecture, first_layer: int, end_layer: int, max_tokens: int, max_chunk_tokens: int
+        self,
+        architecture: Architecture,
+        first_layer: int,
+        end_layer: int,
+        max_tokens: int,
+        max_chunk_tokens: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype`: in which keys and values are kept."""
         layers = [
-            BufferedLayer(capacity_tokens(layer, max_tokens, max_chunk_tokens), layer.window)
+            BufferedLayer(capacity_tokens(layer, max_tokens, max_chunk_tokens), layer.window, dtype)
             for layer in architecture.layer_caches
         ]
         super().__init__(layers=[*layers])

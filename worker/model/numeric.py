@@ -1,17 +1,45 @@
-"""Numeric profiles: the number format in which a stage holds its weights, computes, and sends its hidden states."""
+"""Numeric profiles: the number format in which a stage multiplies matrices and keeps its weights, keys and values.
 
-from typing import Literal, get_args
+Between its matrices every profile computes in float32: the residual stream never leaves it, so that layers add up
+without loss, and hidden states go from stage to stage as float32.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-NumericProfile = Literal["fp32", "bf16", "fp16"]
+from chain.fields import NUMERIC_PROFILES
 
-_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RESIDUAL_DTYPE = torch.float32
 
 
-def dtype_of(profile: str) -> torch.dtype:
-    """The torch dtype of a numeric profile. Raises ValueError for a profile that has none."""
+@dataclass(frozen=True)
+class Numerics:
+    """What a profile computes with.
+
+    Attributes:
+        dtype: of both sides of a matrix product, and of stored keys and values.
+        weight_bits: of the layers' matrices where they are kept as integers; they are widened to `dtype` when used.
+    """
+
+    dtype: torch.dtype
+    weight_bits: Literal[4, 8] | None = None
+
+
+_NUMERICS = {
+    "fp32": Numerics(torch.float32),
+    "bf16": Numerics(torch.bfloat16),
+    "fp16": Numerics(torch.float16),
+    "int8": Numerics(torch.bfloat16, 8),
+    "int4": Numerics(torch.bfloat16, 4),
+}
+assert set(_NUMERICS) == set(NUMERIC_PROFILES)
+
+
+def numerics_of(profile: str) -> Numerics:
+    """What a numeric profile computes with. Raises ValueError for an unknown one."""
     try:
-        return _DTYPES[profile]
+        return _NUMERICS[profile]
     except KeyError:
-        raise ValueError(f"numeric profile {profile!r} is unknown; known are {get_args(NumericProfile)}") from None
+        raise ValueError(f"numeric profile {profile!r} is unknown; known are {', '.join(_NUMERICS)}") from None

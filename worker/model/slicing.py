@@ -17,6 +17,8 @@ from transformers.utils import logging
 
 from worker.errors import WorkerError
 from worker.model.architecture import Architecture, Shard
+from worker.model.formats import declare_dtypes
+from worker.model.numeric import RESIDUAL_DTYPE, Numerics
 from worker.model.packed import Batch
 
 
@@ -90,20 +92,26 @@ def load_slice(
     first_layer: int,
     end_layer: int,
     tensors: dict[str, torch.Tensor],
-    dtype: torch.dtype,
+    numerics: Numerics,
 ) -> tuple[PreTrainedModel, Seam]:
     """Build the slice and let transformers load the tensors: it renames, fuses, converts, ties, computes buffers.
+
+    Weights that `formats.fit` will convert are loaded as they are stored.
 
     Raises:
         StageLoadError: a weight of the slice is absent or has another shape.
     """
     seam = Seam(architecture.layer_output_length)
     whole_class = architecture.model_class
+    stored = max(tensors.values(), key=lambda tensor: tensor.nbytes).dtype if tensors else RESIDUAL_DTYPE
+    # Experts in integers are widened one at a time, as transformers' plain implementation asks for them.
+    experts = {"experts_implementation": "eager"} if numerics.weight_bits else {}
 
     class Sliced(whole_class):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             _hollow_out(self, seam, architecture, first_layer, end_layer)
+            declare_dtypes(self, stored, numerics)
 
     # transformers looks up weight conversions by class name, and custom code by module name.
     Sliced.__name__, Sliced.__qualname__ = whole_class.__name__, whole_class.__qualname__
@@ -111,7 +119,12 @@ def load_slice(
     try:
         with without_progress_bars():
             model, report = Sliced.from_pretrained(
-                None, config=architecture.config, state_dict=tensors, dtype=dtype, output_loading_info=True
+                None,
+                config=architecture.config,
+                state_dict=tensors,
+                dtype=RESIDUAL_DTYPE,
+                output_loading_info=True,
+                **experts,
             )
     except RuntimeError as error:  # transformers raises it for mismatched shapes
         raise StageLoadError(f"layers [{first_layer}, {end_layer}): {error}") from error

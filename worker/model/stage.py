@@ -1,7 +1,7 @@
 """A stage: the layers [first_layer, end_layer) of a model, run by transformers' own modules and forward."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 
 from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
+from worker.model.formats import fit
 from worker.model.layout import Layout, make_layout
+from worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
 from worker.model.packed import ATTENTION, Batch, Pool, Segment, attach
-from worker.model.packing import pack_linears
 from worker.model.slicing import Seam, load_slice, stage_shards
 from worker.model.trial import packs_as_alone
 
@@ -23,30 +24,39 @@ _NUM_TIMED_RUNS = 3
 
 
 class Stage:
-    """Layers [first_layer, end_layer) with their weights, on one device, in one dtype.
+    """Layers [first_layer, end_layer) with their weights, on one device, in one numeric profile.
 
     With first_layer == 0 its input is token ids, otherwise hidden states; with end_layer == num_layers its output is
     logits, otherwise hidden states. Not thread-safe: one forward at a time.
 
     Attributes:
+        dtype: of hidden states between layers and between stages: float32 in every profile.
+        cache_dtype: of stored keys and values.
         packs: whether `forward_packed` computes the same as `forward`; a few architectures only run one by one.
     """
 
     def __init__(
-        self, architecture: Architecture, first_layer: int, end_layer: int, model: PreTrainedModel, seam: Seam
+        self,
+        architecture: Architecture,
+        first_layer: int,
+        end_layer: int,
+        model: PreTrainedModel,
+        seam: Seam,
+        numerics: Numerics,
+        device: torch.device,
     ) -> None:
         self.architecture = architecture
         self.first_layer = first_layer
         self.end_layer = end_layer
-        self.dtype: torch.dtype = model.dtype
-        self.device: torch.device = next(model.parameters()).device
+        self.dtype = RESIDUAL_DTYPE
+        self.cache_dtype = numerics.dtype
+        self.device = device
         self._model = model
         self._base_model = model.get_submodule(architecture.base_model_path)
         self._seam = seam
         self._takes_position_ids = _accepts(self._base_model.forward, "position_ids")
         self._own_attention = model.config._attn_implementation
         self._windows = [layer.window for layer in architecture.layer_caches]
-        pack_linears(model)
         attach(model, seam)
         self.packs = packs_as_alone(self)
 
@@ -80,7 +90,7 @@ class Stage:
         """
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
         hidden_bytes = self.bytes_per_row if keeps_hidden else 0
-        return make_layout(layers, self.first_layer, self.dtype.itemsize, hidden_bytes, max_step_tokens)
+        return make_layout(layers, self.first_layer, self.cache_dtype.itemsize, hidden_bytes, max_step_tokens)
 
     @classmethod
     def load(
@@ -89,26 +99,33 @@ class Stage:
         first_layer: int,
         end_layer: int,
         tensor_files: Iterable[Path],
-        dtype: torch.dtype = torch.float32,
+        profile: str = "fp32",
         device: torch.device | str = "cpu",
+        linears: MutableMapping[str, nn.Module] | None = None,
     ) -> "Stage":
         """Load a stage from local safetensors files that hold (at least) the tensors of its shards, by original name.
 
-        Weights already in `dtype` stay memory-mapped, but for those that are laid out anew (`packing`); others are
-        converted. Other tensors in the files are not read.
+        Embeddings stay memory-mapped, and so do weights that are in their profile's format already and are not laid
+        out anew (`linears`). Other tensors in the files are not read.
+
+        Args:
+            linears: where stages of the same files, profile and device share the layers that were laid out anew.
 
         Raises:
             StageLoadError: a weight of the stage is absent, has another shape, or lies twice in the files.
-            ValueError: the layer range is empty or outside the model.
+            ValueError: the layer range is empty or outside the model, or the profile is unknown.
         """
+        numerics, device = numerics_of(profile), torch.device(device)
         if not 0 <= first_layer < end_layer <= architecture.num_layers:
             raise ValueError(f"layers [{first_layer}, {end_layer}) of {architecture.num_layers} are no stage")
-        tensors = _read_tensors(architecture, stage_shards(architecture, first_layer, end_layer), tensor_files)
-        model, seam = load_slice(architecture, first_layer, end_layer, tensors, dtype)
+        shards = stage_shards(architecture, first_layer, end_layer)
+        model, seam = load_slice(
+            architecture, first_layer, end_layer, _read_tensors(architecture, shards, tensor_files), numerics
+        )
         model.train(False)
         model.requires_grad_(False)
-        nn.Module.to(model, device)
-        return cls(architecture, first_layer, end_layer, model, seam)
+        fit(model, architecture.layers_path, numerics, device, {} if linears is None else linears)
+        return cls(architecture, first_layer, end_layer, model, seam, numerics, device)
 
     def measure_s_per_token(self) -> float:
         """Seconds of one decode forward. The runs before the timed one also bring mapped weights into memory."""
@@ -125,7 +142,8 @@ class Stage:
 
     def new_cache(self, max_tokens: int, max_chunk_tokens: int) -> StageCache:
         """An empty cache for a session of at most `max_tokens`, fed at most `max_chunk_tokens` at a time."""
-        return StageCache(self.architecture, self.first_layer, self.end_layer, max_tokens, max_chunk_tokens)
+        layers = self.first_layer, self.end_layer
+        return StageCache(self.architecture, *layers, max_tokens, max_chunk_tokens, self.cache_dtype)
 
     @torch.inference_mode()
     def forward(self, inputs: torch.Tensor, cache: StageCache) -> torch.Tensor:
@@ -177,7 +195,7 @@ class Stage:
         self, module: nn.Module, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, **kwargs: Any
     ) -> Any:
         self._attend_with(ATTENTION)
-        batch = Batch(pool, segments, self._windows, self.device)
+        batch = Batch(pool, segments, self._windows, self.device, self.cache_dtype)
         self._seam.batch = batch
         try:
             return self._run(module, inputs, batch.positions, past_key_values=batch, **kwargs)

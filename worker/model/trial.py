@@ -33,7 +33,7 @@ def packs_as_alone(stage: Stage) -> bool:
     except Exception:  # a model that needs what a batch does not have raises what it likes
         return False
     difference = (alone - together).abs().max() / alone.abs().max()
-    return bool(difference <= _MAX_DIFFERENCE[stage.dtype])  # NaN is no proof
+    return bool(difference <= _MAX_DIFFERENCE[stage.cache_dtype])  # NaN is no proof
 
 
 def _inputs(stage: Stage, seed: int, num_tokens: int) -> torch.Tensor:

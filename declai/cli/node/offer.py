@@ -36,7 +36,7 @@ class Layers(click.ParamType[tuple[int, int]]):
     type=click.Choice(list(NUMERIC_PROFILES)),
     default="fp32",
     show_default=True,
-    help="Number format that the stage computes in: one offer for each.",
+    help="Number format that the stage computes in, of its weights for int8 and int4: one offer for each.",
 )
 @click.option("--prompt-price", type=CREDITS, help="Credits per million token-layers of prompt.")
 @click.option("--output-price", type=CREDITS, help="Credits per million token-layers of output.")

@@ -84,7 +84,7 @@ def test_options_that_do_not_go_together(desk: Desk) -> None:
         "node", "offer", MODEL, "--remove", "--prompt-price", "0", code=2
     )
     text = desk.fails("node", "offer", MODEL, *layers, *PRICES, "--numeric-profile", "fp8", code=2)
-    assert "'fp8' is not one of 'fp32', 'bf16', 'fp16', 'int8'" in text
+    assert "'fp8' is not one of 'fp32', 'bf16', 'fp16', 'int8', 'int4'" in text
     text = desk.fails("node", "offer", MODEL, *layers, "--prompt-price", "1e20", "--output-price", "1", code=2)
     assert "'1e20' credits are more than contracts count" in text
 

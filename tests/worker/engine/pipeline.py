@@ -23,9 +23,10 @@ class Pipeline:
         boundaries: Sequence[int] = (0, 1, 3, NUM_LAYERS),
         limits: EngineLimits = LIMITS,
         tokenizer: Tokenizer | None = None,
+        profile: str = "fp32",
     ) -> None:
         files = [zoo.folder(name) / "model.safetensors"]
-        stages = [Stage.load(zoo.architecture(name), first, end, files) for first, end in pairwise(boundaries)]
+        stages = [Stage.load(zoo.architecture(name), first, end, files, profile) for first, end in pairwise(boundaries)]
         self.engines = [Engine(stage, limits, tokenizer if stage.is_last else None) for stage in stages]
         self.tokens: dict[bytes, list[SampledToken]] = {}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from chain.fields import NUMERIC_PROFILES
 from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
 from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec
 from worker.model.stage import Stage
@@ -81,10 +82,21 @@ def test_most_architectures_share_forwards(zoo: Zoo, name: str) -> None:
         assert Stage.load(zoo.architecture(name), first, end, files).packs == (name not in ONE_BY_ONE)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_shares_forwards_too(zoo: Zoo, dtype: torch.dtype) -> None:
-    files = [zoo.folder("qwen3") / "model.safetensors"]
-    assert Stage.load(zoo.architecture("qwen3"), 0, 2, files, dtype).packs
+@pytest.mark.parametrize("profile", ["bf16", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_numeric_profiles_share_forwards_too(zoo: Zoo, name: str, profile: str) -> None:
+    stage = Stage.load(zoo.architecture(name), 0, 2, [zoo.folder(name) / "model.safetensors"], profile)
+    assert stage.packs == (name not in ONE_BY_ONE)
+
+
+@pytest.mark.parametrize("profile", NUMERIC_PROFILES)
+def test_a_cut_changes_nothing_in_any_profile(zoo: Zoo, profile: str) -> None:
+    """Stages hand each other what the next layer would have got."""
+    answers = []
+    for boundaries in ((0, 2, 3, NUM_LAYERS), (0, NUM_LAYERS)):
+        pipeline = Pipeline(zoo, "llama", boundaries, profile=profile)
+        answers.append(run(pipeline, {b"one": Request(0, prompt_of(20, seed=1), 20)}))
+    assert answers[0] == answers[1]
 
 
 def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
