@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.errors import LinkError
+from worker.hashing import Hasher
 from worker.jobs import Peer, StageJob
 from worker.links import Inbound, Links
 from worker.outbox import Outbox
@@ -95,6 +96,7 @@ class Pipeline(threading.Thread):
         self._jobs: dict[bytes, _Entry] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parked = ParkedReady()
+        self._hasher = Hasher()
         self._outbox = Outbox(links.send, on_acknowledged)
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
@@ -158,6 +160,7 @@ class Pipeline(threading.Thread):
         )
 
     def run(self) -> None:
+        self._hasher.start()
         while not self._stopping:
             try:
                 self._turn()
@@ -166,6 +169,7 @@ class Pipeline(threading.Thread):
                 time.sleep(TICK_S)
         for entry in list(self._jobs.values()):
             self._fail(entry, "node_stopped", "the node is shutting down")
+        self._hasher.close()
         self._links.close()
 
     def _turn(self) -> None:
@@ -177,6 +181,7 @@ class Pipeline(threading.Thread):
             self._step(engine)
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
+        self._hasher.release()
 
     def _busy_engines(self) -> list[StageEngine]:
         engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
@@ -199,7 +204,7 @@ class Pipeline(threading.Thread):
             self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
             return
         try:
-            running = RunningJob(job, engine, identity, self._links.send)
+            running = RunningJob(job, engine, identity, self._links.send, self._hasher.put)
         except EngineError as error:
             self._end_before_start(job, future, error.code, str(error))
             return
@@ -324,7 +329,7 @@ class Pipeline(threading.Thread):
         running = entry.running
         if running.end is not None and self._jobs.pop(running.job.job_id, None) is not None:
             self._ended[running.end.code or running.end.finish_reason or "finished"] += 1
-            entry.future.set_result(running.end)
+            self._hasher.put(lambda: entry.future.set_result(running.conclude()))
 
     @contextlib.contextmanager
     def _guard(self, entry: _Entry) -> Iterator[None]:

@@ -5,9 +5,11 @@ Input positions must continue without gap or repeat; whatever does not fit ends 
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from worker import wire
@@ -15,8 +17,11 @@ from worker.commitments import Commitment, StageCommitment, output_record
 from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
+from worker.hashing import Later
 from worker.jobs import Peer, StageJob
 from worker.sampling import SamplingParameters
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[Peer, wire.Frame], None]
 
@@ -43,7 +48,10 @@ class StageIdentity:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed."""
+    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed.
+
+    `RunningJob.end` never has the commitment: `RunningJob.conclude` adds it.
+    """
 
     num_output_tokens: int = 0
     finish_reason: wire.FinishReason | None = None
@@ -67,8 +75,15 @@ class JobFailed(Exception):
 class RunningJob:
     """State of one job. `end` is set once, by whatever ends it; after that nothing may be called."""
 
-    def __init__(self, job: StageJob, engine: StageEngine, identity: StageIdentity, send: Send) -> None:
-        """Open the engine's session. Raises EngineError when the engine will not have it."""
+    def __init__(
+        self,
+        job: StageJob,
+        engine: StageEngine,
+        identity: StageIdentity,
+        send: Send,
+        later: Later = lambda action, num_bytes: action(),
+    ) -> None:
+        """Open the engine's session; `later` hashes for the commitment. Raises EngineError when it is not taken."""
         self.job = job
         self.engine = engine
         self.end: JobEnd | None = None
@@ -78,8 +93,9 @@ class RunningJob:
         self._num_received = 0
         self._tokens: list[int] = []
         self._num_tokens_back = 0
+        self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
-        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root)
+        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
         engine.add(job.job_id, _session_spec(job))
 
     @property
@@ -140,6 +156,17 @@ class RunningJob:
                     self._send_frame(peer, wire.Failed(self.job.job_id, code, message[:400]))
                 except LinkError:
                     continue  # who cannot be told finds out by itself
+
+    def conclude(self) -> JobEnd:
+        """The end with its commitment; to be called once all that was hashed `later` is done."""
+        assert self.end is not None
+        if self._seal is None:
+            return self.end
+        try:
+            return replace(self.end, commitment=self._seal())
+        except Exception as error:  # whoever waits for the end must get one
+            log.exception("a commitment could not be sealed")
+            return JobEnd(code="node_error", message=type(error).__name__)
 
     def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
         job = self.job
@@ -244,14 +271,15 @@ class RunningJob:
         self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
 
     def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
-        commitment = None
         if num_output_tokens:
+            num_positions = self.job.num_prompt_tokens + num_output_tokens - 1
             try:
-                commitment = self._commitment.seal(self.job.num_prompt_tokens + num_output_tokens - 1, output)
+                self._commitment.check_seal(num_positions)
             except CommitmentError as error:
                 raise JobFailed("finish_mismatch", str(error)) from error
+            self._seal = partial(self._commitment.seal, num_positions, output)
         self.engine.remove(self.job.job_id)
-        self.end = JobEnd(num_output_tokens, reason, commitment)
+        self.end = JobEnd(num_output_tokens, reason)
 
     def _send(self, peer: Peer, frame: wire.Frame) -> None:
         try:

@@ -27,8 +27,11 @@ SIGNATURE_BYTES = 65
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
+# How rows of hidden states travel (see `worker.rows`), and what a gateway may allow for those of a prompt.
+RowFormat = Literal["float32", "bfloat16", "float16", "int8"]
+PromptFormat = Literal["profile", "float16", "int8"]
 FinishReason = Literal["stop", "length", "cancelled"]
-ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES: dict[RowFormat, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 JobId = Annotated[bytes, Field(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
 SignatureBytes = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
@@ -74,7 +77,7 @@ class Hidden:
     job: JobId
     first_position: U32
     num_tokens: TokenCount
-    dtype: Dtype
+    dtype: RowFormat
     payload: Payload
 
     def __post_init__(self) -> None:
