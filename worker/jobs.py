@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from chain.pricing import Tier
-from worker.wire import MAX_TOKENS
+from worker.wire import MAX_TOKENS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
@@ -69,8 +69,9 @@ class Sampling(_Message):
 
 
 class StageJob(_Message):
-    """Everything one stage needs to know of a job. What follows `max_tokens` is for the last stage alone.
+    """Everything one stage needs to know of a job. What follows `prompt_format_out` is for the last stage alone.
 
+    `prompt_format_in` and `_out`: how the prompt's hidden states come from `upstream` and go to `downstream`.
     `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
     """
 
@@ -90,6 +91,8 @@ class StageJob(_Message):
     downstream: Peer | None = None
     num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    prompt_format_in: PromptFormat = "profile"
+    prompt_format_out: PromptFormat = "profile"
     sampling: Sampling | None = None
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
     eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
@@ -107,6 +110,10 @@ class StageJob(_Message):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
         if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
             raise ValueError("only the last stage decides when to stop")
+        if (self.is_first and self.prompt_format_in != "profile") or (
+            self.is_last and self.prompt_format_out != "profile"
+        ):
+            raise ValueError("a format for hidden states where token ids travel")
         if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
             raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
         if self.request.tier not in list(Tier):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from worker.wire import ITEM_BYTES, Buffer, Dtype, PromptFormat, RowFormat
 
-# Channels differ by orders of magnitude: one scale for a whole row would round most of them to nothing.
+# A few channels are hundreds of times larger than the others. With three such among 4096, one scale a row rounds the
+# median channel by 78 % of its size, groups of 128 by 4 %, of 64 by 3 %; the scales are 6 % of what travels.
 GROUP_COLUMNS = 64
 SCALE_BYTES = 4
 STEPS = 127
@@ -19,6 +20,13 @@ STEPS = 127
 EXPONENT = np.uint16(0x7F80)
 _NUMPY: dict[Dtype, str] = {"float32": "<f4", "bfloat16": "<u2", "float16": "<f2"}
 Floats = NDArray[np.float32]
+
+
+def formats_of(allowed: PromptFormat, dtype: Dtype) -> tuple[RowFormat, ...]:
+    """In which formats the rows of a prompt may come where a job allows this one (see `encode_rows`)."""
+    if allowed == "int8":
+        return ("int8",)
+    return (dtype, "float16") if allowed == "float16" and ITEM_BYTES[dtype] > 2 else (dtype,)
 
 
 class BadRows(ValueError):
@@ -69,8 +77,10 @@ def _quantise(values: Floats) -> Buffer:
     num_rows, num_columns = values.shape
     groups = _in_groups(values)
     scales = (np.abs(groups).max(axis=2) / np.float32(STEPS)).astype("<f4")
-    # Where the scale is zero, or so small that dividing by it overflows, all is too small to matter.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # Rounded up, the scale of the largest numbers there are would carry them over the edge.
+        scales = np.where(np.isfinite(scales * np.float32(STEPS)), scales, np.nextafter(scales, np.float32(0)))
+        # Where the scale is zero, or so small that dividing by it overflows, all is too small to matter.
         steps = np.nan_to_num(np.rint(groups / scales[:, :, None]), nan=0.0)
     steps = np.clip(steps, -STEPS, STEPS).astype(np.int8).reshape(num_rows, -1)[:, :num_columns]
     return np.hstack([scales.view(np.uint8), steps.view(np.uint8)]).data.cast("B")

@@ -19,6 +19,7 @@ from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
 from worker.hashing import Later
 from worker.jobs import Peer, StageJob
+from worker.rows import BadRows, decode_rows, encode_rows, formats_of
 from worker.sampling import SamplingParameters
 
 log = logging.getLogger(__name__)
@@ -197,9 +198,16 @@ class RunningJob:
         self._feed(0, frame.payload, frame.num_tokens)
 
     def _take_hidden(self, frame: wire.Hidden) -> None:
-        if frame.dtype != self._identity.dtype:
-            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {self._identity.dtype}")
-        self._feed(frame.first_position, frame.payload, frame.num_tokens)
+        dtype = self._identity.dtype
+        in_prompt = self._is_prompt(frame.first_position, frame.num_tokens)
+        allowed = formats_of(self.job.prompt_format_in, dtype) if in_prompt else (dtype,)
+        if frame.dtype not in allowed:
+            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
+        try:
+            rows = decode_rows(frame.payload, frame.num_tokens, frame.dtype, dtype)
+        except BadRows as error:
+            raise JobFailed("invalid_input", str(error)) from error
+        self._feed(frame.first_position, frame.payload, frame.num_tokens, rows)
 
     def _take_token(self, frame: wire.Token) -> None:
         if frame.index != self._num_tokens_back or frame.position != self.job.num_prompt_tokens + frame.index:
@@ -223,11 +231,17 @@ class RunningJob:
         else:
             self._decide("cancelled")
 
-    def _feed(self, first_position: int, payload: wire.Buffer, num_tokens: int) -> None:
+    def _is_prompt(self, first_position: int, num_tokens: int) -> bool:
+        return first_position + num_tokens <= self.job.num_prompt_tokens
+
+    def _feed(
+        self, first_position: int, payload: wire.Buffer, num_tokens: int, rows: wire.Buffer | None = None
+    ) -> None:
+        """Commit to the payload as it came; compute with it, or with the `rows` that it decodes to."""
         if first_position != self._num_received:
             raise JobFailed("position_mismatch", f"position {first_position}, expected {self._num_received}")
         try:
-            self.engine.feed(self.job.job_id, first_position, payload)
+            self.engine.feed(self.job.job_id, first_position, payload if rows is None else rows)
             self._commitment.received(first_position, payload, num_tokens)
         except EngineError as error:
             raise JobFailed(error.code, str(error)) from error
@@ -236,11 +250,15 @@ class RunningJob:
         self._num_received += num_tokens
 
     def _put_hidden(self, output: HiddenRows) -> None:
-        rows = output.rows.data.cast("B")
         assert self.job.downstream is not None
-        frame = wire.Hidden(self.job.job_id, output.first_position, output.num_tokens, self._identity.dtype, rows)
-        self._send(self.job.downstream, frame)  # before hashing: the next stage waits for it
-        self._commitment.sent(output.first_position, rows, output.num_tokens)
+        first, num_tokens = output.first_position, output.num_tokens
+        wanted = self.job.prompt_format_out if self._is_prompt(first, num_tokens) else "profile"
+        try:
+            row_format, rows = encode_rows(output.rows.data.cast("B"), num_tokens, self._identity.dtype, wanted)
+        except BadRows as error:
+            raise JobFailed("not_finite", str(error)) from error
+        self._send(self.job.downstream, wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
+        self._commitment.sent(first, rows, num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
         logprob = min(output.logprob, 0.0) if output.logprob is not None else None

@@ -16,7 +16,7 @@ from chain.messages import new_account, sign
 from worker import wire
 from worker.admission import Terms
 from worker.errors import WorkerError
-from worker.jobs import Envelope, Sampling, StageJob, seal
+from worker.jobs import Envelope, Peer, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
@@ -245,6 +245,72 @@ def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     net.until(lambda: net.finish(jobs[0]))
     assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "stop", 12)
     net.check(jobs, expected, Sampling(temperature=1, seed=2**64 - 1))
+
+
+def coarser(jobs: list[StageJob], wanted: wire.PromptFormat) -> list[StageJob]:
+    last = len(jobs) - 1
+    return [
+        job.model_copy(
+            update={
+                "prompt_format_in": wanted if job.stage else "profile",
+                "prompt_format_out": wanted if job.stage < last else "profile",
+            }
+        )
+        for job in jobs
+    ]
+
+
+def noted(node: ToyNode) -> list[wire.Hidden]:
+    """The hidden states that a node sends from now on."""
+    sent: list[wire.Hidden] = []
+    send = node.pipeline._links.send
+
+    def note(peer: Peer, frame: wire.Frame) -> None:
+        if isinstance(frame, wire.Hidden):
+            sent.append(frame)
+        send(peer, frame)
+
+    node.pipeline._links.send = note  # type: ignore[method-assign]
+    return sent
+
+
+@pytest.mark.parametrize("wanted", ["float16", "int8"])
+def test_a_prompt_may_travel_rounded_and_tokens_never_do(net: Network, wanted: wire.PromptFormat) -> None:
+    sent = [noted(node) for node in net.nodes[:2]]
+    jobs = coarser(net.jobs(max_tokens=40), wanted)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.finish(jobs[0]))
+    expected = expected_tokens(PROMPT, net.num_layers, 40)
+    assert net.tokens(jobs[0]) == expected
+    net.check(jobs, expected)
+    for frames in sent:
+        assert {f.dtype for f in frames if f.first_position < len(PROMPT)} == {wanted}
+        assert {f.dtype for f in frames if f.first_position >= len(PROMPT)} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "dtype", "position", "size"),
+    [
+        ("profile", "int8", 0, 8),
+        ("profile", "float16", 0, 8),
+        ("float16", "int8", 0, 8),
+        ("int8", "float32", 0, 16),
+        ("int8", "float16", 0, 8),
+    ],
+)
+def test_a_format_that_the_job_does_not_name_ends_it(
+    net: Network, allowed: wire.PromptFormat, dtype: wire.RowFormat, position: int, size: int
+) -> None:
+    jobs = coarser(net.jobs(), allowed)
+    net.dispatch(jobs)
+    net.until(lambda: net.of(wire.Ready, jobs[0]))
+    neighbour = net.nodes[0]
+    frame = wire.Hidden(jobs[0].job_id, position, 1, dtype, bytes(size))
+    neighbour.pipeline._call(lambda: neighbour.pipeline._links.send(net.nodes[1].party.peer, frame))
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"wrong_dtype"}  # type: ignore[union-attr]
+    net.wait_idle()
 
 
 def test_cancel_ends_all_stages_with_equal_counts(slow_net: Network) -> None:
