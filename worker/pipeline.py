@@ -23,6 +23,7 @@ from worker.jobs import Peer, StageJob
 from worker.links import Inbound, Links
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
+from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class PipelineStatus:
     draining: bool
     dropped: dict[str, int]
     ended: dict[str, int]
+    links: tuple[wire.LinkReport, ...] = ()
 
 
 class Pipeline(threading.Thread):
@@ -97,6 +99,8 @@ class Pipeline(threading.Thread):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parked = ParkedReady()
         self._hasher = Hasher()
+        self._probes = LinkProbes()
+        self._reports: tuple[wire.LinkReport, ...] = ()
         self._outbox = Outbox(links.send, on_acknowledged)
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
@@ -157,6 +161,7 @@ class Pipeline(threading.Thread):
             draining=self._draining,
             dropped=dict(self._dropped) | {"malformed": self._links.num_malformed, "refused": self._links.num_refused},
             ended=dict(self._ended),
+            links=self._reports,
         )
 
     def run(self) -> None:
@@ -204,7 +209,7 @@ class Pipeline(threading.Thread):
             self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
             return
         try:
-            running = RunningJob(job, engine, identity, self._links.send, self._hasher.put)
+            running = RunningJob(job, engine, identity, self._send, self._hasher.put)
         except EngineError as error:
             self._end_before_start(job, future, error.code, str(error))
             return
@@ -227,6 +232,8 @@ class Pipeline(threading.Thread):
         frame, sender = inbound.frame, inbound.sender
         if isinstance(frame, wire.Heartbeat | wire.Receipt):
             self._dropped["foreign"] += 1
+        elif isinstance(frame, wire.Ping | wire.Pong):
+            self._receive_probe(sender, frame)
         elif isinstance(frame, wire.ReceiptAck):
             if not self._outbox.acknowledge(sender, frame):
                 self._dropped["unknown_job"] += 1
@@ -239,6 +246,32 @@ class Pipeline(threading.Thread):
             with self._guard(entry):
                 entry.running.receive(sender, frame)
                 entry.last_activity = time.monotonic()
+
+    def _receive_probe(self, sender: bytes, frame: wire.Ping | wire.Pong) -> None:
+        now = time.monotonic()
+        if isinstance(frame, wire.Pong):
+            if not self._probes.take(sender, frame, now):
+                self._dropped["foreign"] += 1
+            return
+        neighbour = next((peer for peer in self._neighbours() if peer.link_key == sender), None)
+        if neighbour is None:
+            self._dropped["foreign"] += 1
+        elif self._probes.may_answer(sender, now):
+            self._tell(neighbour, wire.Pong(frame.id))
+
+    def _neighbours(self) -> set[Peer]:
+        """The other stages that this node's jobs speak with."""
+        jobs = [entry.running.job for entry in self._jobs.values()]
+        return {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
+
+    def _send(self, peer: Peer, frame: wire.Frame) -> None:
+        """A job's frame to its peer; behind a large one a ping."""
+        began = time.monotonic()
+        self._links.send(peer, frame)
+        if isinstance(frame, wire.Hidden):
+            ping = self._probes.behind(peer, memoryview(frame.payload).nbytes, began)
+            if ping is not None:
+                self._tell(peer, ping)
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -273,6 +306,9 @@ class Pipeline(threading.Thread):
             with self._guard(entry):
                 self._check(entry, now)
         self._outbox.send_again(now)
+        for peer, ping in self._probes.due(self._neighbours(), now):
+            self._tell(peer, ping)
+        self._reports = tuple(self._probes.reports())
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat_s
             self._beat()
@@ -306,6 +342,7 @@ class Pipeline(threading.Thread):
             seconds_per_token_layer=min(self._speed, 3600.0),
             numeric_profile=served.numeric_profile,
             draining=self._draining,
+            links=wire.pack_reports(self._reports),
         )
         for gateway in self._gateways.values():
             self._tell(gateway, frame)

@@ -12,7 +12,7 @@ from api.scheduling.nodes import NodeDirectory
 from worker.errors import LinkError
 from worker.jobs import Peer
 from worker.links import AsyncLinks, LinkKeyPair
-from worker.wire import Failed, Frame, Heartbeat, JobFrame, Receipt, ReceiptAck
+from worker.wire import Failed, Frame, Heartbeat, JobFrame, Ping, Pong, Receipt, ReceiptAck
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.
@@ -124,6 +124,9 @@ class LinkHub:
     def _take(self, sender: bytes, frame: Frame) -> None:
         if isinstance(frame, Heartbeat):
             self._directory.beat(sender, frame)
+            return
+        if isinstance(frame, Ping | Pong):  # between neighbours in a ring, where the gateway is none
+            self.num_dropped += 1
             return
         inbox = self._inboxes.get(frame.job)
         if inbox is not None and inbox.put(sender, frame):
