@@ -87,7 +87,8 @@ class Desk:
             max_cost=max_cost,
         )
         offers = self._directory.offers(model.id, model.manifest_cid)
-        return generation, await asyncio.to_thread(quote, offers, question, self._fee_bps)
+        links = self._directory.link_speeds()
+        return generation, await asyncio.to_thread(quote, offers, links, question, self._fee_bps)
 
     async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> Begun:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
