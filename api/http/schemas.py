@@ -80,6 +80,7 @@ class GenerationRequest(Schema):
     numeric_profile: Annotated[int, Field(ge=0, le=255, description="as in the nodes' offers")] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
+    exact: Annotated[bool, Field(description="round no hidden states, however slow the links")] = False
 
     user: Annotated[str, Field(max_length=512)] | None = None
     metadata: Annotated[dict[str, Any], Field(max_length=16)] | None = None
@@ -104,7 +105,7 @@ class GenerationRequest(Schema):
                 raise UnsupportedParameter(f"{name} is not supported here: leave it out", param=name)
         return {name: value for name, value in data.items() if name not in UNSUPPORTED}
 
-    @field_validator("stream", "ignore_eos", "return_token_ids", mode="before")
+    @field_validator("stream", "ignore_eos", "return_token_ids", "exact", mode="before")
     @classmethod
     def _none_is_false(cls, value: Any) -> Any:
         return False if value is None else value
@@ -147,6 +148,7 @@ class GenerationRequest(Schema):
             ignore_eos=self.ignore_eos,
             logprobs=self.wants_logprobs,
             numeric_profile=self.numeric_profile,
+            exact=self.exact,
         )
 
     def _sampling(self) -> Sampling:

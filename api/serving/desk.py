@@ -39,6 +39,7 @@ class Ask:
     ignore_eos: bool = False
     logprobs: bool = False
     numeric_profile: int | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Desk:
             ignore_eos=ask.ignore_eos,
             logprobs=ask.logprobs,
             numeric_profile=ask.numeric_profile,
+            exact=ask.exact,
         )
 
 
