@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from chain.pricing import BPS, Tier
 from worker import wire
 from worker.commitments import Commitment, StageCommitment, output_record
 from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
@@ -307,8 +308,9 @@ class RunningJob:
 
 
 def _session_spec(job: StageJob) -> SessionSpec:
+    weight = Tier(job.request.tier).factor_bps / BPS  # who pays twice as much per token gets twice as many
     if job.sampling is None:
-        return SessionSpec(job.num_prompt_tokens, job.max_tokens)
+        return SessionSpec(job.num_prompt_tokens, job.max_tokens, weight=weight)
     return SessionSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
@@ -318,4 +320,5 @@ def _session_spec(job: StageJob) -> SessionSpec:
         ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
         logprobs=job.logprobs,
+        weight=weight,
     )

@@ -76,7 +76,7 @@ class Engine:
         bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
         self._cache.allocate(session_id, bytes_besides, spec.max_positions)
         self._sessions[session_id] = spec
-        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions)
+        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
         self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)

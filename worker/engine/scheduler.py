@@ -2,12 +2,13 @@
 
 A step takes the next token of every session that has one waiting, and chunks of prompts. While sessions decode, the
 prompts' share of a step is small: a long prompt then takes more steps, and nobody's next token waits for it.
+Where there is not room for all, each kind has its turns in a fair queue.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 from worker.engine.errors import PositionMismatch
+from worker.engine.fairness import FairQueue
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class _Progress:
 
 
 class Scheduler:
-    """Owner of the queue of sessions that have input waiting."""
+    """Owner of the queues of sessions that have input waiting."""
 
     def __init__(
         self, max_prefill_tokens: int, max_mixed_prefill_tokens: int, max_sessions: int, *, samples: bool
@@ -60,14 +61,18 @@ class Scheduler:
         self._max_mixed_prefill_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
         self._max_sessions = max_sessions
         self._sessions: dict[bytes, _Progress] = {}
-        self._waiting: deque[bytes] = deque()
+        self._prompts = FairQueue()
+        self._decoding = FairQueue()
 
     @property
     def has_waiting(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._prompts or self._decoding)
 
-    def add(self, session_id: bytes, num_prompt_tokens: int, max_positions: int) -> None:
+    def add(self, session_id: bytes, num_prompt_tokens: int, max_positions: int, weight: float = 1.0) -> None:
+        """`weight`: the session's share of a busy stage, relative to the others'."""
         self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions)
+        for queue in (self._prompts, self._decoding):
+            queue.add(session_id, weight)
 
     def check_feed(self, session_id: bytes, first_position: int, num_tokens: int) -> None:
         """Raises PositionMismatch unless these positions continue the session and stay within it."""
@@ -81,33 +86,35 @@ class Scheduler:
 
     def feed(self, session_id: bytes, num_tokens: int) -> None:
         progress = self._sessions[session_id]
-        if not progress.num_waiting:
-            self._waiting.append(session_id)
         progress.num_fed += num_tokens
+        self._queue_of(progress).wait(session_id)
 
     def schedule(self) -> list[Chunk]:
-        """The next step's chunks, one per session, decoding sessions first; empty when nothing waits.
-
-        Who had a turn goes to the end of the queue. Prompts have theirs in the queue's order, as far as tokens go.
-        """
-        decoding = [name for name in self._waiting if self._sessions[name].is_decoding]
-        prompts = [name for name in self._waiting if not self._sessions[name].is_decoding]
-        chunks = [self._take(name, self._max_decode_tokens) for name in decoding[: self._max_sessions]]
+        """The next step's chunks, one per session, decoding sessions first; empty when nothing waits."""
+        decoding = self._decoding.in_order()[: self._max_sessions]
+        prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
+        chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
         budget = self._prefill_budget()
-        for name in prompts[: self._max_sessions - len(chunks)]:
+        for name in prompts:
             if budget:
                 chunks.append(self._take(name, budget))
                 budget -= chunks[-1].num_tokens
         return chunks
 
     def remove(self, session_id: bytes) -> None:
-        if self._sessions.pop(session_id, None) is not None and session_id in self._waiting:
-            self._waiting.remove(session_id)
+        self._sessions.pop(session_id, None)
+        for queue in (self._prompts, self._decoding):
+            queue.remove(session_id)
 
     def check_integrity(self) -> None:
-        waiting = {session_id for session_id, progress in self._sessions.items() if progress.num_waiting}
-        assert waiting == set(self._waiting), "the queue and the counts differ"
-        assert len(waiting) == len(self._waiting), "a session waits twice"
+        for session_id, progress in self._sessions.items():
+            for queue in (self._prompts, self._decoding):
+                waits = progress.num_waiting > 0 and queue is self._queue_of(progress)
+                assert (session_id in queue) == waits, "the queues and the counts differ"
+        assert len(self._prompts) + len(self._decoding) <= len(self._sessions), "somebody unknown waits"
+
+    def _queue_of(self, progress: _Progress) -> FairQueue:
+        return self._decoding if progress.is_decoding else self._prompts
 
     def _prefill_budget(self) -> int:
         if any(progress.is_decoding for progress in self._sessions.values()):
@@ -115,15 +122,17 @@ class Scheduler:
         return self._max_prefill_tokens
 
     def _take(self, session_id: bytes, max_tokens: int) -> Chunk:
-        """Count a session's next positions as computed, and send it to the end of the queue if more wait."""
+        """Count a session's next positions as computed, and put its next turn back."""
         progress = self._sessions[session_id]
         num_tokens = min(progress.num_waiting, max_tokens)
         if self._samples and not progress.is_decoding:
             num_tokens = min(num_tokens, progress.num_prompt_tokens - progress.num_computed)
         num_prompt_tokens = max(0, min(num_tokens, progress.num_prompt_tokens - progress.num_computed))
         chunk = Chunk(session_id, progress.num_computed, num_tokens, num_prompt_tokens)
+        queue = self._queue_of(progress)
         progress.num_computed += num_tokens
-        self._waiting.remove(session_id)
-        if progress.num_waiting:
-            self._waiting.append(session_id)
+        stays = queue is self._queue_of(progress)
+        queue.serve(session_id, num_tokens, waits=stays and progress.num_waiting > 0)
+        if progress.num_waiting and not stays:
+            self._decoding.wait(session_id)
         return chunk

@@ -33,13 +33,14 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class SessionSpec:
-    """One request as one stage sees it. All but the first two fields matter at the last stage alone.
+    """One request as one stage sees it. From `sampling` to `logprobs`, fields matter at the last stage alone.
 
     Attributes:
         sampling: required at the last stage, absent elsewhere.
         stop: strings that end the output; need the engine's tokenizer.
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
+        weight: the session's share of a busy stage, relative to the others'.
     """
 
     num_prompt_tokens: int
@@ -50,6 +51,7 @@ class SessionSpec:
     ignore_eos: bool = False
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
+    weight: float = 1.0
 
     @property
     def max_positions(self) -> int:

@@ -386,6 +386,23 @@ contract DisputeTest is Disputed {
         vm.assertEq(_courtHolds(), 0);
     }
 
+    /// @notice What is left of the stake goes to the jurors first; with nothing over, the payer is refunded by a later verdict.
+    function test_AWarningOfAnEmptiedNodeRefundsNothing() public {
+        bytes32 dispute = _trial();
+        uint256 snapshot = vm.snapshotState();
+        for (uint256 missing = 0; missing < 2; ++missing) {
+            vm.prank(address(court));
+            nodes.slash(worker, uint128(stake - 5 * FEE + missing), address(0x22));
+            _voteAll(dispute, POOR);
+            _finalize(dispute);
+            vm.assertEq(_verdict(dispute), uint256(IJury.Verdict.Warned));
+            vm.assertEq(nodes.node(worker).stake, 0);
+            vm.assertEq(court.isRefunded(receipt.assignment), false);
+            vm.assertEq(_courtHolds(), 0);
+            vm.revertToState(snapshot);
+        }
+    }
+
     function test_AConvictionGivesThePayerAQuarterOfItAtMost() public {
         receipt.cost = uint128(stake);
         bytes32 dispute = _dispute(1);

@@ -48,6 +48,17 @@ contract EquivocationTest is Served {
         vm.assertEq(nodes.node(worker).stake, 500e18 + 1);
     }
 
+    /// @notice There is nothing to take, and it is jailed all the same.
+    function test_ANodeWithoutStakeIsJailed() public {
+        uint128 stake = nodes.node(worker).stake;
+        vm.prank(address(court));
+        nodes.slash(worker, stake, address(0x22));
+        _prove();
+        vm.assertTrue(court.equivocated(worker, first.assignment));
+        vm.assertEq(nodes.jailedUntil(worker), block.timestamp + 30 days);
+        vm.assertEq(court.balanceOf(stranger), 0);
+    }
+
     function test_RevertWhen_ProvedTwice() public {
         _prove();
         bytes4 selector = IDisputeCourt.DisputeCourtAlreadyProved.selector;

@@ -55,6 +55,7 @@ def make_jobs(
     max_tokens: int = 8,
     sampling: Sampling | None = None,
     attempt: int = 0,
+    tier: int = 0,
     lifetime_s: int = 3000,  # parametrised jobs are made when the tests are collected
     salt: bytes = b"",
     session: LocalAccount | None = None,
@@ -70,7 +71,7 @@ def make_jobs(
         model=keccak(text=MODEL_NAME),
         body=hashlib.sha256(salt).digest(),
         max_tokens=max_tokens,
-        tier=0,
+        tier=tier,
         max_cost=10**20,
         acked_below=1,
         spent=0,

@@ -237,6 +237,15 @@ def test_many_jobs_at_once_and_in_any_order_of_tasks(net: Network) -> None:
     net.wait_idle()
 
 
+def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> None:
+    jobs = [slow_net.jobs(salt=bytes([tier]), max_tokens=500, tier=tier) for tier in (0, 1, 2)]
+    for one in jobs:
+        slow_net.dispatch(one)
+    wait_for(lambda: all(len(node.engine.sessions) == 3 for node in slow_net.nodes))
+    for node in slow_net.nodes:
+        assert [node.engine.sessions[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
+
+
 def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     expected = expected_tokens(PROMPT, net.num_layers, 12)
     jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), sampling=Sampling(temperature=1, seed=2**64 - 1))
