@@ -85,6 +85,9 @@ class SleepingEngine:
         self._parse(payload)
         self._waiting.append((session_id, first_position))
 
+    def hold(self, session_id: bytes, held: bool) -> None:
+        pass
+
     def step(self) -> list[StageOutput]:
         self._marks("in")
         session_id, position = self._waiting.pop()

@@ -47,11 +47,10 @@ class TcpProxy:
     def close(self) -> None:
         async def end() -> None:
             self._server.close()
-            self._abort()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            self._flows.set()
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                self._abort()  # once more: a connection may have come up since
+                await asyncio.wait(others, timeout=0.1)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -109,6 +108,7 @@ class TcpProxy:
                 await line.put((free_at + self._delay_s, data))
         finally:
             putting_out.cancel()
+            await asyncio.gather(putting_out, return_exceptions=True)
 
     async def _put_out(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

@@ -144,6 +144,7 @@ class _Outgoing:
     def __init__(self, sock: zmq.Socket[bytes]) -> None:
         self.socket = sock
         self.down_since: float | None = time.monotonic()
+        self.num_connections = 0
         self._monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 
     def watch(self) -> None:
@@ -151,6 +152,7 @@ class _Outgoing:
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.down_since = None
+                self.num_connections += 1
             elif event == zmq.EVENT_DISCONNECTED and self.down_since is None:
                 self.down_since = time.monotonic()
 
@@ -216,6 +218,11 @@ class _LinkSockets:
         if outgoing is None or outgoing.down_since is None:
             return 0.0
         return time.monotonic() - outgoing.down_since
+
+    def num_connections(self, peer: Peer) -> int:
+        """How often the link to a peer came up: with each time after the first, something may have been lost."""
+        outgoing = self._outgoing.get((peer.link_key, peer.endpoint))
+        return outgoing.num_connections if outgoing is not None else 0
 
     def watch_peers(self) -> None:
         """Take note of who came and went; `down_for_s` tells what was seen at the last call."""

@@ -25,6 +25,7 @@ from worker.outbox import Outbox
 from worker.parked import ParkedReady
 from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
+from worker.sending import Sender
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,9 @@ class Pipeline(threading.Thread):
         self._probes = LinkProbes()
         self._reports: tuple[wire.LinkReport, ...] = ()
         self._outbox = Outbox(links.send, on_acknowledged)
+        self._sender = Sender(self._send)
+        self._held: set[bytes] = set()
+        self._num_connections: dict[Peer, int] = {}
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
         self._draining = self._stopping = False
@@ -184,6 +188,7 @@ class Pipeline(threading.Thread):
         self._run_inbox()
         for engine in self._busy_engines():
             self._step(engine)
+        self._wait_for_links()
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
         self._hasher.release()
@@ -209,7 +214,7 @@ class Pipeline(threading.Thread):
             self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
             return
         try:
-            running = RunningJob(job, engine, identity, self._send, self._hasher.put)
+            running = RunningJob(job, engine, identity, self._sender.send, self._hasher.put)
         except EngineError as error:
             self._end_before_start(job, future, error.code, str(error))
             return
@@ -273,6 +278,23 @@ class Pipeline(threading.Thread):
             if ping is not None:
                 self._tell(peer, ping)
 
+    def _wait_for_links(self) -> None:
+        """Send what a full link left waiting; jobs that still wait get no turns of their engines, others again."""
+        self._sender.flush()
+        waiting = self._sender.waiting_jobs
+        for job_id in waiting ^ self._held:
+            if (entry := self._jobs.get(job_id)) is not None:
+                entry.running.engine.hold(job_id, job_id in waiting)
+        self._held = waiting
+
+    def _repeat_after_cuts(self) -> None:
+        for peer in self._sender.peers:
+            number = self._links.num_connections(peer)
+            if number > self._num_connections.get(peer, number):
+                self._sender.is_back(peer)
+            self._num_connections[peer] = number
+        self._num_connections = {peer: n for peer, n in self._num_connections.items() if peer in self._sender.peers}
+
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
         try:
@@ -301,6 +323,8 @@ class Pipeline(threading.Thread):
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK_S
         self._links.watch_peers()
+        self._repeat_after_cuts()
+        self._sender.forget_ended_before(now - self._options.peer_grace_s)
         self._parked.forget_before(now - PARKED_READY_S)
         for entry in list(self._jobs.values()):
             with self._guard(entry):
@@ -350,7 +374,7 @@ class Pipeline(threading.Thread):
     def _forget_links(self) -> None:
         """Close links that no job, receipt or heartbeat needs."""
         needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
-        self._links.keep_only(needed | set(self._outbox.peers) | set(self._gateways.values()))
+        self._links.keep_only(needed | self._sender.peers | set(self._outbox.peers) | set(self._gateways.values()))
 
     def _tell(self, peer: Peer, frame: wire.Frame) -> None:
         try:
@@ -366,6 +390,7 @@ class Pipeline(threading.Thread):
         running = entry.running
         if running.end is not None and self._jobs.pop(running.job.job_id, None) is not None:
             self._ended[running.end.code or running.end.finish_reason or "finished"] += 1
+            self._sender.ended(running.job.job_id, failed=bool(running.end.code), now=time.monotonic())
             self._hasher.put(lambda: entry.future.set_result(running.conclude()))
 
     @contextlib.contextmanager

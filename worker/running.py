@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,7 @@ class StageEngine(Protocol):
     def has_work(self) -> bool: ...
     def add(self, session_id: bytes, spec: SessionSpec) -> None: ...
     def feed(self, session_id: bytes, first_position: int, payload: Payload) -> None: ...
+    def hold(self, session_id: bytes, held: bool) -> None: ...
     def step(self) -> list[StageOutput]: ...
     def remove(self, session_id: bytes) -> None: ...
 
@@ -93,6 +95,7 @@ class RunningJob:
         self._identity = identity
         self._send_frame = send
         self._num_received = 0
+        self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
         self._tokens: list[int] = []
         self._num_tokens_back = 0
         self._seal: Callable[[], Commitment] | None = None
@@ -121,6 +124,8 @@ class RunningJob:
         """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
         if not self._may_say(sender, frame):
             raise ForeignFrame(f"{frame.kind} from {sender.hex()}")
+        if self._is_repeated(frame):
+            return
         if isinstance(frame, wire.Ready):
             self.downstream_ready = True
             self.announce()
@@ -192,6 +197,22 @@ class RunningJob:
                 return sender in (gateway, upstream, downstream)
             case _:
                 return False
+
+    def _is_repeated(self, frame: wire.JobFrame) -> bool:
+        """Whether this input is the last or the one before it again: its sender cannot know what a cut link lost."""
+        match frame:
+            case wire.Prompt():
+                span = (0, frame.num_tokens)
+            case wire.Hidden():
+                span = (frame.first_position, frame.num_tokens)
+            case wire.Token():
+                span = (frame.position, 1)
+            case _:
+                return False
+        if (frame.kind, *span) in self._recent_in:
+            return True
+        self._recent_in.append((frame.kind, *span))
+        return False
 
     def _take_prompt(self, frame: wire.Prompt) -> None:
         if frame.num_tokens != self.job.num_prompt_tokens:

@@ -129,6 +129,8 @@ class Pipeline:
             if address != self._last.address:
                 continue
             if isinstance(frame, Token):
+                if frame in self.tokens[-2:]:
+                    continue  # said again after its link was cut
                 self._check_token(frame)
                 self.tokens.append(frame)
                 if not asked_to_stop:

@@ -99,6 +99,10 @@ class Engine:
         self._runner.put(session_id, inputs)
         self._scheduler.feed(session_id, len(inputs))
 
+    def hold(self, session_id: bytes, held: bool) -> None:
+        """Compute nothing for a session, whatever it is fed, until it is held no more: nobody takes its output now."""
+        self._scheduler.hold(session_id, held)
+
     def step(self) -> list[StageOutput]:
         """Run the next forward over all that waits, and return what it made (a prompt's early chunks make no token)."""
         chunks = self._scheduler.schedule()

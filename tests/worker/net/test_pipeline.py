@@ -43,12 +43,20 @@ class ToyNode:
     """One node: its links, its engine thread, its service; a thread per task, as Celery's pool has."""
 
     def __init__(
-        self, party: Party, registry: FakeRegistry, cut: tuple[int, int], num_layers: int, folder: Path, delay_s: float
+        self,
+        party: Party,
+        registry: FakeRegistry,
+        cut: tuple[int, int],
+        num_layers: int,
+        folder: Path,
+        delay_s: float,
+        row_bytes: int,
+        options: LinkOptions,
     ) -> None:
         self.party = party
-        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, QUICK_LINKS)
+        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, options)
         party.endpoint = links.endpoint
-        self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s)
+        self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s, row_bytes=row_bytes)
         self.store = NodeStore(folder / f"{party.address}.db")
         model = keccak(text=MODEL_NAME)
         self.pipeline = Pipeline(
@@ -99,7 +107,15 @@ class ToyNode:
 class Network:
     """Three nodes and a gateway that speaks by hand."""
 
-    def __init__(self, folder: Path, num_nodes: int = 3, delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        num_nodes: int = 3,
+        delay_s: float = 0.0,
+        row_bytes: int = 16,
+        options: LinkOptions = QUICK_LINKS,
+    ) -> None:
+        self.prompt_ids = PROMPT
         self.gateway, self.stranger = Party(), Party()
         parties = [Party() for _ in range(num_nodes)]
         self.registry = FakeRegistry([self.gateway], [*parties, self.stranger])
@@ -107,7 +123,7 @@ class Network:
         self.num_layers = cuts[-1][1]
         self.links = self._open(self.gateway)
         self.nodes = [
-            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s)
+            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s, row_bytes, options)
             for party, cut in zip(parties, cuts, strict=True)
         ]
         self.frames: list[tuple[str, wire.Frame]] = []
@@ -122,7 +138,11 @@ class Network:
 
     def jobs(self, **options: object) -> list[StageJob]:
         parties = [node.party for node in self.nodes]
-        defaults: dict[str, object] = {"num_prompt_tokens": len(PROMPT), "max_tokens": 40, "salt": os.urandom(8)}
+        defaults: dict[str, object] = {
+            "num_prompt_tokens": len(self.prompt_ids),
+            "max_tokens": 40,
+            "salt": os.urandom(8),
+        }
         return make_jobs(self.gateway, parties, **(defaults | options))  # type: ignore[arg-type]
 
     def dispatch(self, jobs: list[StageJob], order: list[int] | None = None) -> None:
@@ -153,7 +173,9 @@ class Network:
 
     def prompt(self, job: StageJob) -> None:
         self.until(lambda: self.of(wire.Ready, job))
-        self.send(0, wire.Prompt(job.job_id, len(PROMPT), struct.pack(f"<{len(PROMPT)}I", *PROMPT)))
+        self.send(
+            0, wire.Prompt(job.job_id, len(self.prompt_ids), struct.pack(f"<{len(self.prompt_ids)}I", *self.prompt_ids))
+        )
 
     def receipts(self, jobs: list[StageJob]) -> list[SignedReceipt]:
         self.until(lambda: len({who for who, _ in self.of(wire.Receipt, jobs[0])}) == len(jobs))
@@ -170,8 +192,8 @@ class Network:
     def check(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> list[SignedReceipt]:
         receipts = self.receipts(jobs)
         signers = {node.party.address: node.party.signer.address for node in self.nodes}
-        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
-        transcript = Transcript(PROMPT, tokens, sampling or Sampling())
+        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(self.prompt_ids))
+        transcript = Transcript(self.prompt_ids, tokens, sampling or Sampling())
         assert verify_job_receipts(receipts, plan, len(tokens), transcript, int(time.time())) == []
         return receipts
 

@@ -90,7 +90,7 @@ def test_a_narrow_line_shows_as_its_bandwidth(ends: tuple[Node, Node], monkeypat
     with TcpProxy(there.links.endpoint, delay_s=0.025, bytes_per_s=10e6) as line:
         peer = there.at(line.endpoint)
         measure_round_trip(here, there, peer, here.party.peer)
-        for _ in range(2):
+        for _ in range(4):
             frame = wire.Hidden(bytes(32), 0, 1, "float32", os.urandom(2**20))
             began = time.monotonic()
             here.links.send(peer, frame)
@@ -100,7 +100,7 @@ def test_a_narrow_line_shows_as_its_bandwidth(ends: tuple[Node, Node], monkeypat
             until_answered(here, there, here.party.peer)
         (report,) = here.probes.reports()
     assert report.bytes_per_s is not None
-    assert 8e6 < report.bytes_per_s <= 10.5e6
+    assert 6e6 < report.bytes_per_s <= 10.5e6
 
 
 def test_neighbours_in_a_running_job_are_measured_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
