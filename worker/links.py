@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -24,7 +24,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from worker.errors import LinkError, LinkFull, LinkKeyError, MalformedFrame
 from worker.jobs import Peer
-from worker.wire import MAX_PAYLOAD_BYTES, Frame, decode, encode
+from worker.traffic import Traffic
+from worker.wire import MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -176,6 +177,7 @@ class _LinkSockets:
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._outgoing: dict[tuple[bytes, str], _Outgoing] = {}
         self.num_malformed = 0
+        self.traffic = Traffic()
         self._admission = _Admission(self._context, admit)
         self._admission.start()
         self._router = self._context.socket(zmq.ROUTER)
@@ -207,10 +209,12 @@ class _LinkSockets:
             LinkError: no socket can be made for the peer.
         """
         outgoing = self._link_to(peer)
+        parts = encode(frame)
         try:
-            outgoing.socket.send_multipart(encode(frame), zmq.NOBLOCK, copy=False)
+            outgoing.socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
             raise LinkFull(f"the link to {peer.address} at {peer.endpoint} is full") from None
+        self.traffic.sent(peer.link_key, peer.address, _size(parts))
 
     def down_for_s(self, peer: Peer) -> float:
         """Seconds since the peer was last connected (since the first attempt when never); 0 while it is."""
@@ -268,10 +272,16 @@ class _LinkSockets:
         while len(received) < max_messages and cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
             _, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             try:
-                received.append(Inbound(_sender_of(parts), decode([part.buffer for part in parts])))
+                sender, buffers = _sender_of(parts), [part.buffer for part in parts]
+                self.traffic.received(sender, _size(buffers))
+                received.append(Inbound(sender, decode(buffers)))
             except MalformedFrame:
                 self.num_malformed += 1
         return received
+
+
+def _size(parts: Sequence[Buffer]) -> int:
+    return sum(memoryview(part).nbytes for part in parts)
 
 
 def _sender_of(parts: list[zmq.Frame]) -> bytes:

@@ -26,6 +26,7 @@ from worker.parked import ParkedReady
 from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
 from worker.sending import Sender
+from worker.traffic import LinkTraffic
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class PipelineStatus:
     draining: bool
     dropped: dict[str, int]
     ended: dict[str, int]
-    links: tuple[wire.LinkReport, ...] = ()
+    links: tuple[wire.LinkReport, ...]
+    traffic: tuple[LinkTraffic, ...]
+    num_link_full: int
 
 
 class Pipeline(threading.Thread):
@@ -166,6 +169,8 @@ class Pipeline(threading.Thread):
             dropped=dict(self._dropped) | {"malformed": self._links.num_malformed, "refused": self._links.num_refused},
             ended=dict(self._ended),
             links=self._reports,
+            traffic=self._links.traffic.snapshot(),
+            num_link_full=self._sender.num_full,
         )
 
     def run(self) -> None:
