@@ -293,12 +293,11 @@ class Pipeline(threading.Thread):
         self._held = waiting
 
     def _repeat_after_cuts(self) -> None:
-        for peer in self._sender.peers:
-            number = self._links.num_connections(peer)
-            if number > self._num_connections.get(peer, number):
+        before, now = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
+        for peer, number in now.items():
+            if number > before.get(peer, number):
                 self._sender.is_back(peer)
-            self._num_connections[peer] = number
-        self._num_connections = {peer: n for peer, n in self._num_connections.items() if peer in self._sender.peers}
+        self._num_connections = now
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
