@@ -121,6 +121,25 @@ contract ReputationTest is Base {
         vm.assertEq(nodes.reputation(worker), 0.375e18);
     }
 
+    /// @notice Epochs begin again after 65,536: of two, the later is the one that fewer than half of them lead to.
+    function test_AScoreIsOfTheLatestEpochOfItsWork() public {
+        uint16[2][4] memory cases =
+            [[uint16(40_000), 40_000], [uint16(40_001), 40_001], [uint16(7_234), 40_001], [uint16(7_233), 7_233]];
+        for (uint256 i = 0; i < cases.length; ++i) {
+            vm.expectEmit();
+            emit INodeRegistry.ReputationChanged(worker, uint64(NEWCOMER), cases[i][1]);
+            vm.prank(address(ledger));
+            nodes.recordWork(worker, cases[i][0], 0, 0);
+        }
+    }
+
+    function test_ALossCountsInALateEpoch() public {
+        vm.warp(vm.getBlockTimestamp() + 40_000 * uint256(EPOCH));
+        vm.prank(address(court));
+        nodes.recordLoss(worker, 100e18);
+        vm.assertEq(nodes.reputation(worker), 0.25e18);
+    }
+
     function test_ALossOutlivesTheWorkFromBeforeIt() public {
         _registerGateway();
         _settle(_one(_claim(_open(1e18), 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
