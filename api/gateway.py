@@ -25,6 +25,7 @@ from api.serving.hub import LinkHub
 from api.serving.joining import Joining, without_credentials
 from api.serving.metrics import Metrics
 from api.serving.office import Office, Timeouts
+from api.serving.relay import RelayLimits
 from api.settings import GatewaySettings
 from api.store.store import Store
 from chain.client import Chain
@@ -108,7 +109,7 @@ def _open_base(settings: GatewaySettings) -> _Base:
         raise DeploymentError(f"a fee of {settings.fee_bps} bps is over the ledger's maximum of {max_fee_bps}")
     link_keys = LinkKeyPair.load(settings.link_key)
     index = EventIndex(settings.data_dir / "index.db", chain)
-    directory = NodeDirectory(index, chain)
+    directory = NodeDirectory(index, chain, relay_through=operator if settings.relay else None)
     directory.refresh()
     if index.state.nodes[operator].link_key != link_keys.public:
         raise DeploymentError(f"{settings.link_key} is not the link key that the registry has for {operator}")
@@ -126,7 +127,8 @@ async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStac
     url = settings.redis_url.get_secret_value()
     client = redis_asyncio.Redis.from_url(url)
     stack.push_async_callback(client.aclose)
-    hub = LinkHub(base.link_keys, settings.link_bind, base.directory)
+    limits = RelayLimits(settings.relay_node_bytes, settings.relay_all_bytes)
+    hub = LinkHub(base.link_keys, settings.link_bind, base.directory, limits)
     stack.push_async_callback(hub.close)
     registered = base.index.state.nodes[base.operator]
     peer = Peer(address=base.operator, link_key=base.link_keys.public, endpoint=registered.endpoint)

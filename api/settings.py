@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr, model_validator
 from chain.settings import ChainSettings
 from worker.wire import PromptFormat
 
+MIB = 2**20
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
@@ -33,6 +35,9 @@ class GatewaySettings(ChainSettings):
     )
     public_url: str = Field(default="http://127.0.0.1:8080", pattern=r"^https?://[^/?#]+$")
     link_bind: str = Field(default="tcp://127.0.0.1:8081", pattern=r"^tcp://")
+    relay: bool = Field(default=True, description="pass frames on to nodes that nobody can connect to")
+    relay_node_bytes: int = Field(default=64 * MIB, ge=MIB, description="that may wait for one such node")
+    relay_all_bytes: int = Field(default=256 * MIB, ge=MIB, description="that may wait for all such nodes")
     data_dir: Path = Path("gateway-data")
     operator: str = Field(default="", description="address of the operator that registered this gateway")
     signer_keystore: Path = Path("signer.json")

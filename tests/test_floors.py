@@ -25,6 +25,7 @@ WORKER_MODULES_OF_THE_GATEWAY = {
     "worker.jobs",
     "worker.links",
     "worker.receipts",
+    "worker.seals",
     "worker.text",
     "worker.wire",
 }

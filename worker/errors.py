@@ -11,6 +11,14 @@ class MalformedFrame(WorkerError):
     """Bytes from a link are no frame of ours. The receiver drops and counts them."""
 
 
+class ForgedFrame(MalformedFrame):
+    """A relayed frame was not sealed by the link key that it names, or was changed on its way."""
+
+
+class RepeatedFrame(MalformedFrame):
+    """A relayed frame came before, or was overtaken by a later one."""
+
+
 class TaskRefused(WorkerError):
     """A node will not run a task. `code` is short and stable (it goes over the wire), the text is for people."""
 
@@ -89,6 +97,10 @@ class LinkError(WorkerError):
 
 class LinkFull(LinkError):
     """The peer takes bytes more slowly than they are made; nothing was sent."""
+
+
+class LinkGone(LinkError):
+    """The connection that a frame was to go back over is no more; nothing was sent."""
 
 
 class LinkKeyError(LinkError):

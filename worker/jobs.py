@@ -23,6 +23,8 @@ from worker.wire import MAX_TOKENS, PromptFormat
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
 
+# What a node that nobody can connect to has in the registry in place of an endpoint: gateways pass its frames on.
+RELAY = "relay"
 _ENDPOINT = r"^tcp://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$"
 
 
@@ -41,11 +43,20 @@ class _Message(BaseModel):
 
 
 class Peer(_Message):
-    """Who speaks for a role: operator's address, public link key (32 bytes), and where its link listens."""
+    """Who speaks for a role: operator's address, public link key (32 bytes), and where its link listens.
+
+    With `relay`, the gateway of this link key listens at `endpoint` and passes on what is sealed for `link_key`.
+    """
 
     address: Address
     link_key: Bytes32
     endpoint: Endpoint
+    relay: Bytes32 | None = None
+
+    @property
+    def hop(self) -> tuple[bytes, str]:
+        """(link key, endpoint) of whoever a frame for this peer is sent to."""
+        return self.relay or self.link_key, self.endpoint
 
 
 class Sampling(_Message):
@@ -106,6 +117,9 @@ class StageJob(_Message):
             raise ValueError(f"stage {self.assignment.stage} of {self.num_stages}")
         if (self.num_stages == 1) != (self.upstream is None) or (self.num_stages == 1) != (self.downstream is None):
             raise ValueError("a stage has both neighbours in the ring, or is the only stage")
+        relayed = [peer for peer in (self.upstream, self.downstream) if peer is not None and peer.relay is not None]
+        if self.gateway.relay is not None or any(peer.hop != self.gateway.hop for peer in relayed):
+            raise ValueError("the job's gateway relays, and nobody else")
         if self.is_last != (self.sampling is not None):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
         if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):

@@ -1,7 +1,9 @@
 """Links between nodes: ZeroMQ over TCP, CURVE-encrypted, open to registered link keys alone. Torch-free.
 
-Everyone binds one ROUTER, which only receives, and connects one DEALER per peer, which only sends. `Links` is the
-engine thread's face (poll), `AsyncLinks` the gateway's (await); both send without ever waiting.
+Everyone binds one ROUTER, which only receives, and connects one DEALER per peer, which only sends. A node that nobody
+can connect to binds nothing: its DEALER to the gateway receives, too, and the gateway's ROUTER answers it
+(`worker.relay`). `Links` is the engine thread's face (poll), `AsyncLinks` the gateway's (await); both send without ever
+waiting.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ import zmq.asyncio
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from worker.errors import LinkError, LinkFull, LinkKeyError, MalformedFrame
-from worker.jobs import Peer
+from worker.errors import LinkError, LinkFull, LinkGone, LinkKeyError, MalformedFrame
+from worker.jobs import RELAY, Peer
+from worker.relay import WayIn
+from worker.seals import Seals
 from worker.traffic import Traffic
 from worker.wire import MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
@@ -102,10 +106,14 @@ def _ms(seconds: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A frame and the link key that CURVE proved its sender to hold."""
+    """A frame and the link key that CURVE, or the seal of a relayed frame, proved its sender to hold.
+
+    `connection` is ZeroMQ's name of the connection on which it came to a bound socket.
+    """
 
     sender: bytes
     frame: Frame
+    connection: bytes = b""
 
 
 class _Admission(threading.Thread):
@@ -166,11 +174,12 @@ class _Outgoing:
 class _LinkSockets:
     """The sockets and what both faces do with them. Used by one thread only, `Links.wake` aside."""
 
-    def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
-        """Listen at `bind` ("tcp://host:port", port 0 for any); `admit` says whether a link key is registered.
+    def __init__(self, keys: LinkKeyPair, bind: str | None, admit: Admit, options: LinkOptions | None = None) -> None:
+        """Listen at `bind` ("tcp://host:port", port 0 for any; None: nowhere); `admit` says who may connect.
 
         `admit` is called from a thread of its own and may take its time.
         """
+        self.seals = Seals(keys.public, keys.secret)
         self._keys = keys
         self._options = options or LinkOptions()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -181,9 +190,14 @@ class _LinkSockets:
         self._admission = _Admission(self._context, admit)
         self._admission.start()
         self._router = self._context.socket(zmq.ROUTER)
+        self.endpoint = RELAY
+        if bind is not None:
+            self._bind(bind)
+
+    def _bind(self, bind: str) -> None:
         self._options.apply(self._router, bind)
         self._router.curve_server = True
-        self._router.curve_secretkey = keys.secret
+        self._router.curve_secretkey = self._keys.secret
         self._router.zap_domain = b"declai"
         try:
             self._router.bind(bind)
@@ -206,9 +220,11 @@ class _LinkSockets:
 
         Raises:
             LinkFull: too much is on its way already; the frame was not taken.
-            LinkError: no socket can be made for the peer.
+            LinkError: no socket can be made for the peer, or the frame cannot be sealed for it.
         """
         outgoing = self._link_to(peer)
+        if peer.relay is not None:
+            frame = self.seals.seal(peer.relay, peer.link_key, frame)
         parts = encode(frame)
         try:
             outgoing.socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
@@ -217,15 +233,18 @@ class _LinkSockets:
         self.traffic.sent(peer.link_key, peer.address, _size(parts))
 
     def down_for_s(self, peer: Peer) -> float:
-        """Seconds since the peer was last connected (since the first attempt when never); 0 while it is."""
-        outgoing = self._outgoing.get((peer.link_key, peer.endpoint))
+        """Seconds since the peer was last connected (since the first attempt when never); 0 while it is.
+
+        Of a relayed peer it is the gateway that is or is not connected.
+        """
+        outgoing = self._outgoing.get(peer.hop)
         if outgoing is None or outgoing.down_since is None:
             return 0.0
         return time.monotonic() - outgoing.down_since
 
     def num_connections(self, peer: Peer) -> int:
         """How often the link to a peer came up: with each time after the first, something may have been lost."""
-        outgoing = self._outgoing.get((peer.link_key, peer.endpoint))
+        outgoing = self._outgoing.get(peer.hop)
         return outgoing.num_connections if outgoing is not None else 0
 
     def watch_peers(self) -> None:
@@ -235,7 +254,7 @@ class _LinkSockets:
 
     def keep_only(self, peers: set[Peer]) -> None:
         """Close the links to everyone else."""
-        wanted = {(peer.link_key, peer.endpoint) for peer in peers}
+        wanted = {peer.hop for peer in peers}
         for key in self._outgoing.keys() - wanted:
             self._outgoing.pop(key).close()
 
@@ -249,12 +268,11 @@ class _LinkSockets:
         self._admission.join()
 
     def _link_to(self, peer: Peer) -> _Outgoing:
-        key = (peer.link_key, peer.endpoint)
-        outgoing = self._outgoing.get(key)
+        outgoing = self._outgoing.get(peer.hop)
         if outgoing is None:
             sock = self._context.socket(zmq.DEALER)
             self._options.apply(sock, peer.endpoint)
-            sock.curve_serverkey = peer.link_key
+            sock.curve_serverkey = peer.hop[0]
             sock.curve_publickey = self._keys.public
             sock.curve_secretkey = self._keys.secret
             outgoing = _Outgoing(sock)
@@ -263,18 +281,18 @@ class _LinkSockets:
             except zmq.ZMQError as error:
                 outgoing.close()
                 raise LinkError(f"no link to {peer.endpoint}: {error}") from error
-            self._outgoing[key] = outgoing
+            self._outgoing[peer.hop] = outgoing
         return outgoing
 
     def _receive_now(self, max_messages: int) -> list[Inbound]:
         received: list[Inbound] = []
         # Asked first: an exception for every time that nothing is left costs more than the question.
         while len(received) < max_messages and cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
-            _, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            connection, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             try:
                 sender, buffers = _sender_of(parts), [part.buffer for part in parts]
                 self.traffic.received(sender, _size(buffers))
-                received.append(Inbound(sender, decode(buffers)))
+                received.append(Inbound(sender, decode(buffers), connection.bytes))
             except MalformedFrame:
                 self.num_malformed += 1
         return received
@@ -294,8 +312,9 @@ def _sender_of(parts: list[zmq.Frame]) -> bytes:
 class Links(_LinkSockets):
     """The engine thread's face: one call waits for frames or for another thread's `wake`."""
 
-    def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
+    def __init__(self, keys: LinkKeyPair, bind: str | None, admit: Admit, options: LinkOptions | None = None) -> None:
         super().__init__(keys, bind, admit, options)
+        self._ways_in: dict[tuple[bytes, str], WayIn] = {}
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
@@ -308,7 +327,37 @@ class Links(_LinkSockets):
         if any(ready is not self._router for ready, _ in self._poller.poll(_ms(timeout_s))):
             with contextlib.suppress(BlockingIOError):
                 self._wake_receiver.recv(4096)
-        return self._receive_now(max_messages)
+        received = self._receive_now(max_messages)
+        for way in self._ways_in.values():
+            received += [Inbound(sender, frame) for sender, frame in way.receive_now(max_messages)]
+        return received
+
+    def listen_through(self, gateway: Peer) -> None:
+        """From now on receive what this gateway passes on, over our own link to it, which then stays open."""
+        sock = self._link_to(gateway).socket
+        if gateway.hop not in self._ways_in:
+            self._ways_in[gateway.hop] = WayIn(gateway, sock, self.seals)
+            self._poller.register(sock, zmq.POLLIN)
+
+    def watch_peers(self) -> None:
+        super().watch_peers()
+        for hop, way in self._ways_in.items():
+            outgoing = self._outgoing[hop]
+            if outgoing.down_since is None:
+                way.announce(outgoing.num_connections, time.monotonic())
+
+    def keep_only(self, peers: set[Peer]) -> None:
+        super().keep_only(peers | {way.gateway for way in self._ways_in.values()})
+
+    @property
+    def num_unsealed(self) -> dict[str, int]:
+        """Relayed frames that were dropped, by why: forged or altered, repeated, or no frames of ours."""
+        ways = list(self._ways_in.values())  # asked from any thread
+        return {
+            "relay_forged": sum(way.num_forged for way in ways),
+            "relay_repeated": sum(way.num_repeated for way in ways),
+            "relay_malformed": sum(way.num_malformed for way in ways),
+        }
 
     def wake(self) -> None:
         """End a `poll` under way, or the next one. From any thread."""
@@ -327,6 +376,7 @@ class AsyncLinks(_LinkSockets):
 
     def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
         super().__init__(keys, bind, admit, options)
+        self._router.router_mandatory = True  # an answer to a connection that is gone raises
         self._async_router: zmq.asyncio.Socket = zmq.asyncio.Socket.from_socket(self._router)
 
     async def receive(self, max_messages: int = 256) -> list[Inbound]:
@@ -337,6 +387,23 @@ class AsyncLinks(_LinkSockets):
             if received:
                 return received
             await self._async_router.poll()
+
+    def answer(self, connection: bytes, frame: Frame) -> None:
+        """Send a frame back over a connection (`Inbound.connection`); never waits.
+
+        Raises:
+            LinkFull: too much is on its way already.
+            LinkGone: the connection has ended.
+        """
+        parts = [connection, *encode(frame)]
+        try:
+            # Through the asyncio socket, which looks for what came in meanwhile: the plain one swallows its signal.
+            sent = self._async_router.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            cast("asyncio.Future[None]", sent).result()
+        except zmq.Again:
+            raise LinkFull("the connection is full") from None
+        except zmq.ZMQError as error:
+            raise LinkGone(f"the connection has ended: {error}") from None
 
     def close(self) -> None:
         if hasattr(self, "_async_router"):

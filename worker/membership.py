@@ -62,6 +62,6 @@ class Membership:
             raise BrokerError("the gateway's answer is for another node")
         if answer.gateway.address != self._gateway:
             raise BrokerError(f"gateway {answer.gateway.address} answered, not {self._gateway}")
-        if self._registry.holder_of(answer.gateway.link_key) != self._gateway:
+        if answer.gateway.relay is not None or self._registry.holder_of(answer.gateway.link_key) != self._gateway:
             raise BrokerError("the gateway's link key is not the one in the registry")
         return answer

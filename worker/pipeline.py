@@ -19,7 +19,7 @@ from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.errors import LinkError
 from worker.hashing import Hasher
-from worker.jobs import Peer, StageJob
+from worker.jobs import RELAY, Peer, StageJob
 from worker.links import Inbound, Links
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
@@ -139,6 +139,9 @@ class Pipeline(threading.Thread):
 
         def change() -> None:
             self._gateways, self._next_beat = peers, 0.0
+            if self._links.endpoint == RELAY:
+                for gateway in peers.values():
+                    self._links.listen_through(gateway)
 
         self._call(change)
 
@@ -166,7 +169,9 @@ class Pipeline(threading.Thread):
             num_receipts_waiting=len(self._outbox),
             seconds_per_token_layer=self._speed,
             draining=self._draining,
-            dropped=dict(self._dropped) | {"malformed": self._links.num_malformed, "refused": self._links.num_refused},
+            dropped=dict(self._dropped)
+            | {"malformed": self._links.num_malformed, "refused": self._links.num_refused}
+            | self._links.num_unsealed,
             ended=dict(self._ended),
             links=self._reports,
             traffic=self._links.traffic.snapshot(),
@@ -240,7 +245,7 @@ class Pipeline(threading.Thread):
 
     def _receive(self, inbound: Inbound) -> None:
         frame, sender = inbound.frame, inbound.sender
-        if isinstance(frame, wire.Heartbeat | wire.Receipt):
+        if isinstance(frame, wire.Heartbeat | wire.Receipt | wire.Relayed | wire.Listening):
             self._dropped["foreign"] += 1
         elif isinstance(frame, wire.Ping | wire.Pong):
             self._receive_probe(sender, frame)
@@ -270,15 +275,16 @@ class Pipeline(threading.Thread):
             self._tell(neighbour, wire.Pong(frame.id))
 
     def _neighbours(self) -> set[Peer]:
-        """The other stages that this node's jobs speak with."""
+        """The other stages that this node's jobs speak with, but for those beyond a relay, which carries jobs alone."""
         jobs = [entry.running.job for entry in self._jobs.values()]
-        return {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
+        peers = {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
+        return {peer for peer in peers if peer.relay is None}
 
     def _send(self, peer: Peer, frame: wire.Frame) -> None:
         """A job's frame to its peer; behind a large one a ping."""
         began = time.monotonic()
         self._links.send(peer, frame)
-        if isinstance(frame, wire.Hidden):
+        if isinstance(frame, wire.Hidden) and peer.relay is None:
             ping = self._probes.behind(peer, memoryview(frame.payload).nbytes, began)
             if ping is not None:
                 self._tell(peer, ping)

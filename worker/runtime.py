@@ -20,6 +20,7 @@ from worker.channel import BrokerAccount
 from worker.engine import EngineLimits
 from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import Identity, open_identity
+from worker.jobs import RELAY
 from worker.links import Links
 from worker.membership import Membership
 from worker.metrics import NodeMetrics, serve_metrics
@@ -61,7 +62,8 @@ def run_node(settings: NodeSettings) -> None:
         def acknowledged(job_id: bytes, acceptance: bytes) -> None:
             writer.submit(service.keep_acceptance, job_id, acceptance)
 
-        links = Links(identity.link_keys, settings.link_bind, lambda key: registry.holder_of(key) is not None)
+        bind = None if identity.node.endpoint == RELAY else settings.link_bind
+        links = Links(identity.link_keys, bind, lambda key: registry.holder_of(key) is not None)
         pipeline = Pipeline(
             links,
             _served(settings, identity, stages.manifest),

@@ -48,7 +48,7 @@ class Sender:
 
     def send(self, peer: Peer, frame: wire.Frame) -> None:
         """Send a job's frame now or as soon as its link takes it. Raises LinkFull when too much of its job waits."""
-        assert not isinstance(frame, wire.Heartbeat | wire.Ping | wire.Pong)
+        assert not isinstance(frame, wire.Heartbeat | wire.Ping | wire.Pong | wire.Relayed | wire.Listening)
         self._remember(peer, frame)
         if peer not in self._lines:
             try:

@@ -17,7 +17,8 @@ GIB = 2**30
 class NodeSettings(ChainSettings):
     """One node. `data_dir` holds its store, its blocks and shards, and its status file.
 
-    `link_bind` is where the link listens on this machine; the registry has the endpoint under which others reach it.
+    `link_bind` is where the link listens on this machine; the registry has the endpoint under which others reach it. A
+    node that is registered at `relay` listens nowhere: what is sent to it comes through the gateway.
     """
 
     operator: Address | None = Field(default=None, description="who registered this node; else the registry is asked")

@@ -28,6 +28,7 @@ JOB_ID_BYTES = 32
 SIGNATURE_BYTES = 65
 MAX_RTT_S = 3600.0
 MAX_BYTES_PER_S = 1e12
+LINK_KEY_BYTES = 32
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -39,7 +40,9 @@ ITEM_BYTES: dict[RowFormat, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "
 
 JobId = Annotated[bytes, Field(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
 SignatureBytes = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+LinkKey = Annotated[bytes, Field(min_length=LINK_KEY_BYTES, max_length=LINK_KEY_BYTES)]
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
+U64 = Annotated[int, Field(ge=0, lt=2**64)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Payload = Annotated[Buffer, SkipValidation]
 
@@ -233,8 +236,30 @@ class Heartbeat:
             raise ValueError(f"layers [{self.first_layer}, {self.end_layer}) are empty")
 
 
+@dataclass(frozen=True, config=_STRICT)
+class Relayed:
+    """A frame on its way through a gateway. Payload: the frame, sealed between two link keys (`worker.seals`).
+
+    To the gateway, `peer` is who shall have it; from the gateway, who sealed it, and `ticket` is what a node says next.
+    """
+
+    kind: ClassVar[str] = "relayed"
+    job: JobId
+    peer: LinkKey
+    payload: Payload
+    ticket: U64 = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Listening:
+    """Relayed node to gateway: frames for me go over this connection. All up to `ticket` are here (0: none yet)."""
+
+    kind: ClassVar[str] = "listening"
+    ticket: U64 = 0
+
+
 JobFrame: TypeAlias = Ready | Prompt | Hidden | Token | Finish | Cancel | Failed | Receipt | ReceiptAck
-Frame: TypeAlias = JobFrame | Heartbeat | Ping | Pong
+Frame: TypeAlias = JobFrame | Heartbeat | Ping | Pong | Relayed | Listening
 
 _FRAMES: dict[str, type[Any]] = {frame.kind: frame for frame in get_args(Frame)}
 _FIELDS = {frame: [f.name for f in dataclasses.fields(frame) if f.name != "payload"] for frame in _FRAMES.values()}

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.gateway import Gateway
 from api.http.caller import gateway_of
 
 router = APIRouter(tags=["health"])
@@ -49,5 +50,15 @@ async def metrics(request: Request) -> Response:
     gateway.metrics.nodes.set(len(gateway.directory.live()))
     gateway.metrics.frames_dropped.set(gateway.hub.num_dropped)
     gateway.metrics.frames_malformed.set(gateway.hub.num_malformed)
+    _set_relay_metrics(gateway)
     gateway.metrics.chain_block.set(gateway.index.state.block)
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _set_relay_metrics(gateway: Gateway) -> None:
+    relay, metrics = gateway.hub.relay, gateway.metrics
+    metrics.relay_bytes.set(relay.counts.num_bytes)
+    metrics.relay_frames.set(relay.counts.num_frames)
+    metrics.relay_refused.set(relay.counts.num_refused)
+    metrics.relay_overflows.set(relay.counts.num_overflows)
+    metrics.relay_waiting_bytes.set(relay.num_bytes_waiting)

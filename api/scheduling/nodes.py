@@ -14,7 +14,7 @@ from api.scheduling.placement import LinkSpeed, NodeOffer
 from chain.client import Chain
 from chain.contracts.nodes import Node, Offer, Role
 from chain.index import EventIndex
-from worker.jobs import Peer
+from worker.jobs import RELAY, Peer
 from worker.wire import Heartbeat, unpack_reports
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ class Registry:
 class NodeDirectory:
     """Who is registered and who is alive. The event loop writes; the links' admission thread only reads `registry`."""
 
-    def __init__(self, index: EventIndex, chain: Chain) -> None:
+    def __init__(self, index: EventIndex, chain: Chain, relay_through: str | None = None) -> None:
+        """`relay_through`: operator of the gateway that passes frames on to nodes that nobody can connect to."""
+        self._relay_through = relay_through
         self._index = index
         self._chain = chain
         self._minimum_stake: dict[int, int] = {}
@@ -55,20 +57,24 @@ class NodeDirectory:
     def refresh(self) -> None:
         """Follow the chain to its newest block. Blocking. Raises ChainError; what is known stays then."""
         state = self._index.sync()
+        gateway = state.nodes.get(self._relay_through) if self._relay_through else None
         workers, peers = {}, {}
         for address, node in state.nodes.items():
-            if self._is_active_worker(node) and (peer := self._peer(address, node)) is not None:
+            if self._is_active_worker(node) and (peer := self._peer(address, node, gateway)) is not None:
                 workers[address], peers[address] = node, peer
         by_key = {node.link_key: address for address, node in workers.items()}
         self.registry = Registry(workers, peers, by_key, dict(state.offers))
 
-    def _peer(self, address: str, node: Node) -> Peer | None:
+    def _peer(self, address: str, node: Node, gateway: Node | None) -> Peer | None:
         """Where a node's link listens; None when what it registered is no endpoint: nobody could speak with it."""
+        endpoint, relay = node.endpoint, None
+        if endpoint == RELAY and gateway is not None:
+            endpoint, relay = gateway.endpoint, gateway.link_key
         known = self.registry.peers.get(address)
-        if known is not None and (known.link_key, known.endpoint) == (node.link_key, node.endpoint):
+        if known is not None and (known.link_key, known.endpoint, known.relay) == (node.link_key, endpoint, relay):
             return known
         try:
-            return Peer(address=address, link_key=node.link_key, endpoint=node.endpoint)
+            return Peer(address=address, link_key=node.link_key, endpoint=endpoint, relay=relay)
         except ValidationError:
             logger.debug("node %s registered no endpoint of ours: %.100r", address, node.endpoint)
             return None
@@ -83,6 +89,12 @@ class NodeDirectory:
     def admits(self, link_key: bytes) -> bool:
         """Whether a link key belongs to an active worker: the answer to ZeroMQ's admission question."""
         return link_key in self.registry.by_key
+
+    def is_relayed(self, link_key: bytes) -> bool:
+        """Whether a link key belongs to an active worker that we pass frames on to."""
+        registry = self.registry
+        address = registry.by_key.get(link_key)
+        return address is not None and registry.peers[address].relay is not None
 
     def worker(self, address: str) -> Node | None:
         """An active worker's row in the registry."""
@@ -163,6 +175,7 @@ class NodeDirectory:
                     num_running=self.num_running(node),
                     capacity=beat.capacity,
                     numeric_profile=offer.numeric_profile,
+                    relayed=self.registry.peers[node.address].relay is not None,
                 )
             )
         return found

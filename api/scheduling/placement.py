@@ -25,6 +25,8 @@ BASIS_POINTS = 10**4
 # Between two nodes while nothing is measured: one site.
 DEFAULT_RTT_S = 0.0005
 DEFAULT_BYTES_PER_S = 125e6
+# What a token takes longer to a node that nobody can connect to: once more through the internet and the gateway.
+RELAYED_HOP_S = 0.01
 # After this many cases the search goes for the first valid plan it can reach, no longer for the best.
 MAX_CASES = 64
 # Scores closer than this are equal: rounding, far below one base unit's worth of anything.
@@ -49,7 +51,8 @@ Indices = NDArray[np.intp]
 class NodeOffer:
     """What one live node can do now: it may serve any part of the layers [first_layer, end_layer).
 
-    Prices are base units per million token-layers; `seconds_per_token_layer` is measured on the node itself.
+    Prices are base units per million token-layers; `seconds_per_token_layer` is measured on the node itself. What is
+    sent to a `relayed` node goes through the gateway.
     """
 
     address: str
@@ -61,6 +64,7 @@ class NodeOffer:
     num_running: int = 0
     capacity: int = 1
     numeric_profile: int = 0
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +171,13 @@ class _Market:
         rtt, bytes_per_s = self._matrices(links)
         # A token crosses each link once, one way: as hidden states forth, as its id from the last node back.
         num_bytes = demand.bytes_per_position * num_tokens
-        self.back_seconds = rtt / 2 * demand.num_output_tokens
+        enter_seconds = np.array([RELAYED_HOP_S * o.relayed for o in offers])
+        enter_all = np.where(np.eye(len(offers), dtype=bool), 0.0, enter_seconds)
+        self.back_seconds = (rtt / 2 + enter_all) * demand.num_output_tokens
         self.hop_seconds = self.back_seconds + num_bytes / bytes_per_s
         self.back_cost = self.back_seconds * demand.credits_per_second
         self.hop_cost = self.hop_seconds * demand.credits_per_second
+        self.enter_cost = enter_seconds * demand.num_output_tokens * demand.credits_per_second
         uniform_seconds = DEFAULT_RTT_S / 2 * demand.num_output_tokens + num_bytes / DEFAULT_BYTES_PER_S
         self.uniform_hop_cost = uniform_seconds * demand.credits_per_second
         first_layers = np.array([o.first_layer for o in offers])
@@ -313,9 +320,11 @@ def _backward(market: _Market, allowed: Allowed, last: Floats) -> tuple[Floats, 
     steps: list[Indices] = []
     for here in layer_cost[-2::-1]:
         if market.uniform:
-            cheapest = cost.argmin()
-            step = np.where(cost <= cost[cheapest] + market.uniform_hop_cost, nodes, cheapest)
-            through = np.minimum(cost, cost[cheapest] + market.uniform_hop_cost)
+            entered = cost + market.enter_cost
+            cheapest = entered.argmin()
+            by_link = entered[cheapest] + market.uniform_hop_cost
+            step = np.where(cost <= by_link, nodes, cheapest)
+            through = np.minimum(cost, by_link)
         else:
             all_through = market.hop_cost + cost
             step = all_through.argmin(axis=1)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from api.scheduling.nodes import NodeDirectory
+from api.serving.relay import Relay, RelayLimits
 from worker.errors import LinkError
 from worker.jobs import Peer
 from worker.links import AsyncLinks, LinkKeyPair
-from worker.wire import Failed, Frame, Heartbeat, JobFrame, Ping, Pong, Receipt, ReceiptAck
+from worker.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.
@@ -48,10 +49,13 @@ class JobInbox:
 class LinkHub:
     """Owns the links; to be made and used on the event loop."""
 
-    def __init__(self, keys: LinkKeyPair, bind: str, directory: NodeDirectory) -> None:
+    def __init__(
+        self, keys: LinkKeyPair, bind: str, directory: NodeDirectory, limits: RelayLimits | None = None
+    ) -> None:
         """Raises LinkError when it cannot listen at `bind`."""
         self._directory = directory
         self._links = AsyncLinks(keys, bind, directory.admits)
+        self.relay = Relay(self._links, keys.public, limits or RelayLimits(), self._overflowed)
         self._inboxes: dict[bytes, JobInbox] = {}
         self._stored: OrderedDict[bytes, dict[str, ReceiptAck]] = OrderedDict()
         self._receiver = asyncio.create_task(self._receive(), name="links")
@@ -78,17 +82,19 @@ class LinkHub:
     def inbox(self, job: bytes, peers: Sequence[Peer]) -> Iterator[JobInbox]:
         """Receive the frames of a job from these peers and nobody else."""
         inbox = self._inboxes[job] = JobInbox(peers)
+        self.relay.open(job, peers)
         try:
             yield inbox
         finally:
             del self._inboxes[job]
+            self.relay.close(job)
 
     def send(self, peer: Peer, frame: Frame) -> None:
         """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
         if not self._is_open:
             return
         try:
-            self._links.send(peer, frame)
+            (self._links if peer.relay is None else self.relay).send(peer, frame)
         except LinkError as error:
             logger.warning("%s frame not sent: %s", frame.kind, error)
 
@@ -102,7 +108,9 @@ class LinkHub:
 
     def keep_only(self, peers: Iterable[Peer]) -> None:
         """Close the links to everyone else: they left the registry, or moved."""
-        self._links.keep_only(set(peers))
+        kept = set(peers)
+        self._links.keep_only(kept)
+        self.relay.keep_only(kept)
 
     def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
         """A job is over without a receipt: nobody shall work on it or wait for it."""
@@ -117,16 +125,23 @@ class LinkHub:
         while True:
             for inbound in await self._links.receive():
                 try:
-                    self._take(inbound.sender, inbound.frame)
+                    self._take(inbound.sender, inbound.frame, inbound.connection)
                 except Exception:  # whatever one frame does, the next one is somebody else's
                     logger.exception("a frame could not be taken")
 
-    def _take(self, sender: bytes, frame: Frame) -> None:
+    def _take(self, sender: bytes, frame: Frame, connection: bytes) -> None:
         if isinstance(frame, Heartbeat):
             self._directory.beat(sender, frame)
             return
         if isinstance(frame, Ping | Pong):  # between neighbours in a ring, where the gateway is none
             self.num_dropped += 1
+            return
+        if isinstance(frame, Relayed):
+            self.relay.forward(sender, frame)
+            return
+        if isinstance(frame, Listening):
+            if self._directory.is_relayed(sender):
+                self.relay.listening(sender, connection, frame)
             return
         inbox = self._inboxes.get(frame.job)
         if inbox is not None and inbox.put(sender, frame):
@@ -137,3 +152,9 @@ class LinkHub:
                 self.send(self._directory.peer(address), again)
             return
         self.num_dropped += 1
+
+    def _overflowed(self, job: bytes, node: bytes) -> None:
+        """The relay dropped a job: whoever drives it hears of it as if the node, which is too slow, had said so."""
+        inbox = self._inboxes.get(job)
+        if inbox is not None:
+            inbox.put(node, Failed(job, "relay_full", "too many bytes wait at the gateway for this node"))

@@ -81,7 +81,10 @@ class Joining:
             await asyncio.to_thread(self._directory.refresh)
             worker = self._directory.worker(address)
         if worker is None:
-            raise NodeNotRegistered(f"{address} is no worker with enough stake: `declai node register` first")
+            raise NodeNotRegistered(
+                f"{address} is no worker with enough stake at an endpoint that this gateway can use: "
+                "`declai node register` first"
+            )
         if worker.signer != signer:
             raise NodeNotRegistered(f"signed by {signer}, the registry's signer of {address} is {worker.signer}")
 

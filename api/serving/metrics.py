@@ -24,6 +24,13 @@ class Metrics:
         self.nodes = Gauge("declai_nodes_live", "Nodes that beat lately", registry=registry)
         self.frames_dropped = Gauge("declai_frames_dropped", "Frames of no job of ours", registry=registry)
         self.frames_malformed = Gauge("declai_frames_malformed", "Messages that were no frames", registry=registry)
+        self.relay_bytes = Gauge("declai_relay_bytes", "Bytes passed on to relayed nodes", registry=registry)
+        self.relay_frames = Gauge("declai_relay_frames", "Frames passed on to relayed nodes", registry=registry)
+        self.relay_refused = Gauge("declai_relay_refused", "Frames that nobody may have relayed", registry=registry)
+        self.relay_overflows = Gauge("declai_relay_overflows", "Jobs ended, too much waited", registry=registry)
+        self.relay_waiting_bytes = Gauge(
+            "declai_relay_waiting_bytes", "Bytes that wait for relayed nodes", registry=registry
+        )
         self.chain_block = Gauge("declai_chain_block", "Newest block that was read", registry=registry)
         self.ready_seconds = Histogram(
             "declai_ready_seconds",

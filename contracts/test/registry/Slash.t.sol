@@ -70,7 +70,14 @@ contract SlashTest is Base {
         vm.assertEq(nodes.node(worker).thawing, 50e18);
         vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryStakeLocked.selector, worker, 250e18, 250e18));
         nodes.withdraw();
-        nodes.addStake(50e18);
+        vm.stopPrank();
+        // Less than what is locked is left: nothing of it leaves.
+        vm.prank(address(court));
+        nodes.slash(worker, 1e18, address(0x22));
+        vm.startPrank(worker);
+        vm.expectRevert(abi.encodeWithSelector(INodeRegistry.NodeRegistryStakeLocked.selector, worker, 249e18, 250e18));
+        nodes.withdraw();
+        nodes.addStake(51e18);
         nodes.withdraw();
         vm.stopPrank();
         vm.assertEq(nodes.node(worker).thawing, 0);

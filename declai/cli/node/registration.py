@@ -14,7 +14,7 @@ from declai.cli.node.operating import Operating, open_operating, print_node
 from declai.cli.options import CREDITS, network_option, operator_options
 from declai.cli.output import json_option
 from declai.wallets import wallet_address
-from worker.jobs import Endpoint
+from worker.jobs import RELAY, Endpoint
 from worker.links import LinkKeyPair
 
 MAX_TEXT_BYTES = 256
@@ -28,10 +28,14 @@ def _text(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 def _endpoint(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value == RELAY:
+        return value
     try:
         return _text(ctx, parameter, TypeAdapter(Endpoint).validate_python(value))
     except ValidationError:
-        raise click.BadParameter(f"{value!r} is not tcp://HOST:PORT, such as tcp://node.example:8082") from None
+        raise click.BadParameter(
+            f"{value!r} is not tcp://HOST:PORT, such as tcp://node.example:8082, nor {RELAY}"
+        ) from None
 
 
 def _url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -47,7 +51,12 @@ def _url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     required=True,
     help="File of the node's CURVE key pair, made when there is none; or 0x and the public key.",
 )
-@click.option("--endpoint", required=True, callback=_endpoint, help="Where links reach the node: tcp://HOST:PORT.")
+@click.option(
+    "--endpoint",
+    required=True,
+    callback=_endpoint,
+    help="Where links reach the node: tcp://HOST:PORT; or relay, when nobody can connect to it.",
+)
 @click.option(
     "--role",
     "roles",
@@ -91,6 +100,8 @@ def register(
     bits = Role(sum(ROLES[name] for name in set(roles)))
     if bits & Role.GATEWAY and not url:
         raise click.UsageError("a gateway needs --url, such as https://gateway.example")
+    if bits & Role.GATEWAY and endpoint == RELAY:
+        raise click.UsageError("a gateway must be reachable: --endpoint tcp://HOST:PORT")
     operating = open_operating(network_path, wallet_name, password_file)
     registration = Registration(
         signer=_signer(signer, operating),

@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,15 @@ class EchoNode:
         tokenizer: Tokenizer,
         layers: tuple[int, int],
         seconds_per_token_layer: float = 1e-4,
+        relayed: bool = False,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.chain, self.layers = chain, layers
         self.operator, self.signer = new_account(), new_account()
         self.keys = LinkKeyPair.create(directory / "link.key")
         self.registry = ChainRegistry(chain)
-        self.links = Links(self.keys, "tcp://127.0.0.1:0", lambda key: self.registry.holder_of(key) is not None)
+        bind = None if relayed else "tcp://127.0.0.1:0"
+        self.links = Links(self.keys, bind, lambda key: self.registry.holder_of(key) is not None)
         self.engine = EchoEngine(tokenizer, layers[0] == 0, layers[1] == NUM_LAYERS, EOS)
         self.manifest = manifest
         self.store = NodeStore(directory / "node.db")
@@ -292,8 +294,17 @@ class Network:
 
 
 @contextlib.contextmanager
-def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iterator[Network]:
-    """Deploy, register, publish and start everything; stop it again."""
+def running_network(
+    directory: Path,
+    rpc_url: str,
+    broker: RedisAddress,
+    relayed: Container[int] = (),
+    way_to: Callable[[str], str] = lambda endpoint: endpoint,
+) -> Iterator[Network]:
+    """Deploy, register, publish and start everything; stop it again.
+
+    Nobody can connect to the nodes in `relayed`; all connect to the gateway's link at `way_to(where it listens)`.
+    """
     treasury, operator, signer, session_key, payer = (new_account() for _ in range(5))
     blocks = BlockStore(directory / "gateway" / "blocks")
     manifest, cid, tokenizer = publish_echo(blocks, directory)
@@ -313,7 +324,7 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
     chain = chain_setup.deploy_contracts(rpc_url, treasury, [operator.address, payer.address])
     chain.deployment.save(directory / "deployment.json")
     chain_setup.register(
-        chain, chain_setup.Member(operator, signer, link_keys.public, link_bind, url), int(Role.GATEWAY)
+        chain, chain_setup.Member(operator, signer, link_keys.public, way_to(link_bind), url), int(Role.GATEWAY)
     )  # type: ignore[arg-type]
     chain_setup.publish_model(chain, treasury, manifest, cid)
     settings = GatewaySettings(
@@ -334,7 +345,8 @@ def running_network(directory: Path, rpc_url: str, broker: RedisAddress) -> Iter
     )
     nodes = []
     for number, layers in enumerate(LAYERS):
-        nodes.append(EchoNode(directory / f"node{number}", chain, manifest, cid, tokenizer, layers))
+        folder = directory / f"node{number}"
+        nodes.append(EchoNode(folder, chain, manifest, cid, tokenizer, layers, relayed=number in relayed))
         register_node(chain, treasury, nodes[-1])
     server = ServingThread(settings, sock)
     server.start()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from api.scheduling.placement import (
     DEFAULT_BYTES_PER_S,
     DEFAULT_RTT_S,
+    RELAYED_HOP_S,
     Demand,
     LinkSpeed,
     NodeOffer,
@@ -50,7 +51,7 @@ def score(stages: tuple[Stage, ...], demand: Demand, links: Links) -> float:
             pair = (here.offer.address, there.offer.address)
             link = links.get(pair)
             rtt = (link or links.get(pair[::-1]) or LinkSpeed(DEFAULT_RTT_S)).rtt_s
-            seconds = rtt / 2 * demand.num_output_tokens
+            seconds = (rtt / 2 + RELAYED_HOP_S * there.offer.relayed) * demand.num_output_tokens
             if there != stages[0]:
                 bytes_per_s = (link and link.bytes_per_s) or DEFAULT_BYTES_PER_S
                 seconds += num_tokens * demand.bytes_per_position / bytes_per_s
@@ -75,7 +76,8 @@ def markets(draw: st.DrawFn) -> tuple[list[NodeOffer], Demand, Links]:
         first = draw(st.integers(0, num_layers - 1))
         end = draw(st.integers(first + 1, num_layers))
         price = draw(st.integers(0, 5)) * 10**15
-        offers.append(offer(index, first, end, price, draw(st.sampled_from([1e-5, 1e-4, 1e-3]))))
+        made = offer(index, first, end, price, draw(st.sampled_from([1e-5, 1e-4, 1e-3])))
+        offers.append(replace(made, relayed=draw(st.booleans())))
     weight = draw(st.sampled_from([0.0, 1e-6, 1e-4, 1e-2]))
     num_bytes = draw(st.sampled_from([0, 4096]))
     demand = Demand(num_layers, draw(st.integers(1, 50)), draw(st.integers(1, 50)), 10_000, weight, num_bytes)
@@ -173,3 +175,14 @@ def test_equal_inputs_give_equal_plans_in_any_order() -> None:
     assert (
         len({place(list(order), demand).stages for order in itertools.islice(itertools.permutations(offers), 50)}) == 1
     )
+
+
+@pytest.mark.parametrize("relayed", [0, 1])
+def test_of_equal_nodes_the_reachable_one_is_taken(relayed: int) -> None:
+    equal = [offer(0, 2, 4), offer(1, 2, 4)]
+    equal[relayed] = replace(equal[relayed], relayed=True)
+    plan = place([*equal, offer(2, 0, 2), offer(3, 4, 6)], Demand(6, 10, 10, 10_000, 1e-3))
+    assert plan.stages[1].offer == equal[1 - relayed]
+    alone = place([equal[relayed], offer(2, 0, 2), offer(3, 4, 6)], Demand(6, 10, 10, 10_000, 1e-3))
+    assert alone.stages[1].offer == equal[relayed]
+    assert alone.seconds == pytest.approx(plan.seconds + 10 * RELAYED_HOP_S)

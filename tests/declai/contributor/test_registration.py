@@ -64,6 +64,14 @@ def test_all_roles_stake_the_sum_and_a_gateways_signer_settles(desk: Desk, argum
     assert desk.chain.ledger.settler_of(address(desk, "operator")) == address(desk, "signer")
 
 
+def test_a_worker_that_nobody_can_reach_says_so_and_a_gateway_cannot(desk: Desk, arguments: list[str]) -> None:
+    unreachable = [*arguments, "--endpoint", "relay"]
+    gateway = ["--role", "gateway", "--url", "https://gateway.example"]
+    assert "a gateway must be reachable" in desk.fails(*unreachable, *gateway, code=2)
+    desk.ok(*unreachable)
+    assert desk.chain.nodes.node(address(desk, "operator")).endpoint == "relay"
+
+
 def test_more_stake_than_the_minimum_and_less(desk: Desk, arguments: list[str]) -> None:
     text = desk.fails(*arguments, "--stake", "99.5")
     assert "a stake of 99.5 credits is too small: the minimum for a worker is 100" in text

@@ -11,6 +11,7 @@ import pytest
 from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from chain.messages import Assignment, new_account, sign
 from worker import errors
@@ -196,3 +197,23 @@ def test_jobs_of_impossible_shape_do_not_parse(fields: dict[str, object]) -> Non
 
 
 ENVELOPE = seal(JOB, GATEWAY.signer)
+
+
+def relayed(party: Party, by: Party) -> dict[str, object]:
+    return party.peer.model_dump() | {"endpoint": by.endpoint, "relay": by.link[0]}
+
+
+def test_a_neighbour_is_relayed_by_the_jobs_gateway_and_by_nobody_else() -> None:
+    job = changed(JOB, upstream=relayed(NODES[0], GATEWAY), downstream=relayed(NODES[2], GATEWAY))
+    assert opened(seal(job, GATEWAY.signer)) == job
+    assert job.upstream is not None
+    assert job.upstream.hop == job.gateway.hop
+    elsewhere = relayed(NODES[0], GATEWAY) | {"endpoint": "tcp://127.0.0.1:2"}
+    for fields in (
+        {"upstream": relayed(NODES[0], OTHER_GATEWAY)},
+        {"downstream": relayed(NODES[2], NODES[0])},
+        {"upstream": elsewhere},
+        {"gateway": relayed(GATEWAY, GATEWAY)},
+    ):
+        with pytest.raises(ValidationError):
+            changed(JOB, **fields)

@@ -71,7 +71,10 @@ acks = st.builds(wire.ReceiptAck, job_ids, signatures)
 ids = st.integers(0, 2**64 - 1)
 probes = st.builds(wire.Ping, ids) | st.builds(wire.Pong, ids)
 bare = st.builds(wire.Ready, job_ids) | st.builds(wire.Cancel, job_ids) | acks
-frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | bare | probes
+relayed = st.builds(wire.Relayed, job_ids, job_ids, st.binary(max_size=99), st.integers(0, 2**64 - 1))
+listening = st.builds(wire.Listening, st.integers(0, 2**64 - 1))
+extras = bare | probes | relayed | listening
+frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | extras
 
 
 @given(frames)
