@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from declai.client.aio import AsyncClient
+from declai.client.choices import bodies_of, exchange_choices
 from declai.client.evidence import Evidence
 from declai.errors import ApiError, DeclaiError
 from declai.network import load
@@ -67,23 +68,24 @@ async def _forward(request: Request) -> Response:
     except ValueError as error:
         return _error(ApiError(f"the body is not JSON: {error}", status=400, type="invalid_request_error"))
     wants_ids = bool(body.get("return_token_ids"))
-    evidence = Evidence()
-    exchange = client.exchange(request.url.path, body, evidence)
+    bodies = bodies_of(body)
+    evidences = [Evidence() for _ in bodies]
+    exchange = exchange_choices(client, request.url.path, bodies, evidences)
     try:
         payloads = await exchange.__aenter__()
     except DeclaiError as error:
         return _error(error)
-    headers = {"x-declai-request": evidence.request or ""}
+    requests = [evidence.request or "" for evidence in evidences]
+    headers = {"x-declai-request": requests[0], "x-declai-requests": ",".join(requests)}
 
     async def relayed() -> AsyncIterator[dict[str, Any]]:
         async for payload in payloads:
-            evidence.see(payload)
             yield payload if wants_ids else _without_ids(payload)
 
     if body.get("stream"):
         return StreamingResponse(_events(exchange, relayed()), media_type="text/event-stream", headers=headers)
     try:
-        answer = await anext(relayed())
+        answer = [payload async for payload in relayed()][-1]  # to the end, where the receipts are checked
         await exchange.__aexit__(None, None, None)
     except DeclaiError as error:
         return _error(error)

@@ -22,6 +22,7 @@ WORKER_MODULES_OF_THE_GATEWAY = {
     "worker.broker",
     "worker.commitments",
     "worker.errors",
+    "worker.grammar",
     "worker.jobs",
     "worker.links",
     "worker.receipts",

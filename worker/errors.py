@@ -91,6 +91,10 @@ class NodeBusy(TaskRefused):
     code = "busy"
 
 
+class InvalidGrammar(WorkerError):
+    """A grammar that no output can be held to here; the text says why."""
+
+
 class LinkError(WorkerError):
     """Something about a link that the sender must handle."""
 

@@ -18,10 +18,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from chain.pricing import Tier
-from worker.wire import MAX_TOKENS, PromptFormat
+from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
+MAX_GRAMMAR_BYTES = 32 * 1024
 
 # What a node that nobody can connect to has in the registry in place of an endpoint: gateways pass its frames on.
 RELAY = "relay"
@@ -59,8 +60,24 @@ class Peer(_Message):
         return self.relay or self.link_key, self.endpoint
 
 
+def _check_grammar_size(text: str) -> str:
+    if (size := len(text.encode())) > MAX_GRAMMAR_BYTES:
+        raise ValueError(f"a grammar has at most {MAX_GRAMMAR_BYTES} bytes, not {size}")
+    return text
+
+
+class Grammar(_Message):
+    """What the output must be: JSON by the JSON schema `text`, or what the regular expression `text` matches whole."""
+
+    kind: Literal["json", "regex"]
+    text: Annotated[str, Field(max_length=MAX_GRAMMAR_BYTES), AfterValidator(_check_grammar_size)]
+
+
 class Sampling(_Message):
-    """How the next token is drawn; 0 switches `temperature` (greedy), `top_k` and `min_p` off. `seed` is a u64."""
+    """How the next token is drawn; 0 switches `temperature` (greedy), `top_k` and `min_p` off. `seed` is a u64.
+
+    With a `grammar`, tokens that it does not allow next are never drawn.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
     top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0
@@ -73,10 +90,11 @@ class Sampling(_Message):
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], Field(max_length=1024)
     ] = {}
+    grammar: Grammar | None = None
 
     def canonical(self) -> bytes:
         """RFC 8785 JSON: the form that goes into the last stage's commitment (the seed is a decimal string)."""
-        return rfc8785.dumps(self.model_dump(mode="json"))
+        return rfc8785.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 class StageJob(_Message):
@@ -109,6 +127,7 @@ class StageJob(_Message):
     eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS)] = ()
 
     @model_validator(mode="after")
@@ -128,6 +147,10 @@ class StageJob(_Message):
             self.is_last and self.prompt_format_out != "profile"
         ):
             raise ValueError("a format for hidden states where token ids travel")
+        if self.top_logprobs and not (self.is_last and self.logprobs):
+            raise ValueError("top_logprobs are the last stage's, beside logprobs")
+        if self.sampling is not None and self.sampling.grammar is not None and self.ignore_eos:
+            raise ValueError("an output by a grammar ends where the grammar may: ignore_eos does not go with it")
         if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
             raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
         if self.request.tier not in list(Tier):

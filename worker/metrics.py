@@ -34,6 +34,8 @@ class NodeMetrics(Collector):
         usage = GaugeMetricFamily("vllm:kv_cache_usage_perc", "Cache that is reserved, from 0 to 1.", labels=LABELS)
         prompt = CounterMetricFamily("vllm:prompt_tokens", "Prompt tokens computed.", labels=LABELS)
         output = CounterMetricFamily("vllm:generation_tokens", "Output tokens computed.", labels=LABELS)
+        queries = CounterMetricFamily("vllm:prefix_cache_queries", "Prompt tokens that could be reused.", labels=LABELS)
+        hits = CounterMetricFamily("vllm:prefix_cache_hits", "Prompt tokens that were reused.", labels=LABELS)
         tokens = HistogramMetricFamily("vllm:iteration_tokens_total", "Tokens in one forward.", labels=LABELS)
         sessions = HistogramMetricFamily("declai_step_sessions", "Sessions in one forward.", labels=LABELS)
         seconds = HistogramMetricFamily("declai_step_seconds", "Time of one forward.", labels=LABELS)
@@ -43,10 +45,12 @@ class NodeMetrics(Collector):
             usage.add_metric(labels, engine.used_cache_bytes / engine.limits.max_cache_bytes)
             prompt.add_metric(labels, stats.num_prompt_tokens)
             output.add_metric(labels, stats.num_output_tokens)
+            queries.add_metric(labels, stats.num_reusable_tokens)
+            hits.add_metric(labels, stats.num_reused_tokens)
             _add(tokens, labels, stats.step_tokens)
             _add(sessions, labels, stats.step_sessions)
             _add(seconds, labels, stats.step_seconds)
-        return running, usage, prompt, output, tokens, sessions, seconds
+        return running, usage, prompt, output, queries, hits, tokens, sessions, seconds
 
     def _pipeline_metrics(self) -> Iterable[Metric]:
         seen = self._pipeline.status()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.errors import LinkError
+from worker.grammar import Constraint
 from worker.hashing import Hasher
 from worker.jobs import RELAY, Peer, StageJob
 from worker.links import Inbound, Links
@@ -115,10 +116,15 @@ class Pipeline(threading.Thread):
         self._dropped: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
 
-    def submit(self, job: StageJob, engine: StageEngine, identity: StageIdentity) -> Future[JobEnd]:
-        """Run a job on an engine, which is this thread's from now on. The future never raises."""
+    def submit(
+        self, job: StageJob, engine: StageEngine, identity: StageIdentity, constraint: Constraint | None = None
+    ) -> Future[JobEnd]:
+        """Run a job on an engine, which is this thread's from now on. The future never raises.
+
+        `constraint`: the job's grammar, compiled for this job alone.
+        """
         future: Future[JobEnd] = Future()
-        self._call(lambda: self._add(job, engine, identity, future))
+        self._call(lambda: self._add(job, engine, identity, constraint, future))
         return future
 
     def deliver(self, peer: Peer, receipt: wire.Receipt) -> None:
@@ -219,12 +225,19 @@ class Pipeline(threading.Thread):
                 return
             action()
 
-    def _add(self, job: StageJob, engine: StageEngine, identity: StageIdentity, future: Future[JobEnd]) -> None:
+    def _add(
+        self,
+        job: StageJob,
+        engine: StageEngine,
+        identity: StageIdentity,
+        constraint: Constraint | None,
+        future: Future[JobEnd],
+    ) -> None:
         if self._draining or job.job_id in self._jobs or len(self._jobs) >= self._served.capacity:
             self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
             return
         try:
-            running = RunningJob(job, engine, identity, self._sender.send, self._hasher.put)
+            running = RunningJob(job, engine, identity, self._sender.send, constraint, self._hasher.put)
         except EngineError as error:
             self._end_before_start(job, future, error.code, str(error))
             return

@@ -19,6 +19,7 @@ from worker.commitments import Commitment, StageCommitment, output_record
 from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
+from worker.grammar import Constraint
 from worker.hashing import Later
 from worker.jobs import Peer, StageJob
 from worker.rows import BadRows, decode_rows, encode_rows, formats_of
@@ -85,9 +86,13 @@ class RunningJob:
         engine: StageEngine,
         identity: StageIdentity,
         send: Send,
+        constraint: Constraint | None = None,
         later: Later = lambda action, num_bytes: action(),
     ) -> None:
-        """Open the engine's session; `later` hashes for the commitment. Raises EngineError when it is not taken."""
+        """Open the engine's session. Raises EngineError when the engine will not have it.
+
+        `constraint`: the compiled grammar of the job's sampling, when it has one; `later` hashes for the commitment.
+        """
         self.job = job
         self.engine = engine
         self.end: JobEnd | None = None
@@ -101,7 +106,7 @@ class RunningJob:
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
-        engine.add(job.job_id, _session_spec(job))
+        engine.add(job.job_id, _session_spec(job, constraint))
 
     @property
     def peers(self) -> list[Peer]:
@@ -283,12 +288,11 @@ class RunningJob:
         self._commitment.sent(first, rows, num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
-        logprob = min(output.logprob, 0.0) if output.logprob is not None else None
         ids = (output.index, output.position, output.token_id)
-        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason, logprob=logprob)
+        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason)
         if self.job.downstream is not None:
             self._send(self.job.downstream, frame)
-        self._send(self.job.gateway, frame)
+        self._send(self.job.gateway, replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
         first = self.job.num_prompt_tokens - 1
         if output.index == 0 and first:
             self._commitment.sent(0, b"", first)
@@ -328,18 +332,22 @@ class RunningJob:
             raise JobFailed("link_full", str(error)) from error
 
 
-def _session_spec(job: StageJob) -> SessionSpec:
+def _session_spec(job: StageJob, constraint: Constraint | None) -> SessionSpec:
+    salt = job.request.session
     weight = Tier(job.request.tier).factor_bps / BPS  # who pays twice as much per token gets twice as many
     if job.sampling is None:
-        return SessionSpec(job.num_prompt_tokens, job.max_tokens, weight=weight)
+        return SessionSpec(job.num_prompt_tokens, job.max_tokens, cache_salt=salt, weight=weight)
     return SessionSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
-        sampling=SamplingParameters(**job.sampling.model_dump()),
+        sampling=SamplingParameters(**job.sampling.model_dump(exclude={"grammar"})),
         stop=job.stop,
         eos_token_ids=job.eos_token_ids,
         ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
         logprobs=job.logprobs,
+        top_logprobs=job.top_logprobs,
+        constraint=constraint,
+        cache_salt=salt,
         weight=weight,
     )

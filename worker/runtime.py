@@ -123,6 +123,7 @@ def _load_stages(settings: NodeSettings, identity: Identity) -> ModelStages:
         max_cache_bytes=settings.max_cache_bytes,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         mixed_prefill_tokens=settings.mixed_prefill_tokens,
+        prefix_reuse=settings.prefix_reuse,
     )
     try:
         _fetch_when_possible(exchange, cid)

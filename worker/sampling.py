@@ -77,15 +77,30 @@ def sample(
         weights = np.exp((logits - highest) / np.float32(parameters.temperature))
     waiting_times = _standard_exponentials(parameters.seed, position, len(logits))
     candidates = _candidates(logits, weights, parameters)
-    if candidates is None:
-        return int((weights / waiting_times).argmax())
-    return int(candidates[(weights[candidates] / waiting_times[candidates]).argmax()])
+    if candidates is not None:
+        weights, waiting_times = weights[candidates], waiting_times[candidates]
+    rates = weights / waiting_times
+    drawn = int(rates.argmax())
+    if rates[drawn] == 0:  # every token that may come has an endless wait
+        return int(logits.argmax())
+    return drawn if candidates is None else int(candidates[drawn])
 
 
-def log_probability(logits: Logits, token_id: int) -> float:
-    """The natural logarithm of the model's own probability of a token, before any of the sampling parameters."""
+def log_probabilities(logits: Logits, token_ids: TokenIds) -> list[float]:
+    """Natural logarithms of the model's own probabilities of tokens, before any sampling parameter; at most 0."""
     highest = float(logits.max())
-    return float(logits[token_id]) - highest - float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+    total = highest + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+    return [min(float(logits[token_id]) - total, 0.0) for token_id in token_ids]
+
+
+def most_likely(logits: Logits, count: int) -> list[int]:
+    """Ids of the `count` highest logits, falling; of equal ones the lower ids. Tokens at -infinity are left out."""
+    if count < 1:
+        return []
+    lowest = np.partition(logits, -count)[-count] if count < len(logits) else -np.inf
+    pool = np.flatnonzero((logits >= lowest) & (logits > -np.inf))
+    found: list[int] = pool[np.argsort(-logits[pool], kind="stable")][:count].tolist()
+    return found
 
 
 def _adjusted(

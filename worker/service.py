@@ -12,8 +12,10 @@ from chain.errors import BadSignature
 from chain.fields import NUMERIC_PROFILES
 from chain.messages import recover
 from worker.admission import Refused, Terms, open_envelope
-from worker.errors import NotServed, TaskRefused, TaskReplayed, WorkerError
-from worker.jobs import Envelope, StageJob
+from worker.engine import InvalidSession
+from worker.errors import InvalidGrammar, NotServed, TaskRefused, TaskReplayed, WorkerError
+from worker.grammar import Constraint
+from worker.jobs import Envelope, Grammar, StageJob
 from worker.pipeline import Pipeline
 from worker.receipts import acceptance_of, build_receipt
 from worker.registry import Registry
@@ -30,6 +32,9 @@ class Engines(Protocol):
 
     def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
         """Raises WorkerError when these layers cannot be served."""
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        """A grammar compiled for the model's tokens. Raises InvalidGrammar."""
 
 
 class StageService:
@@ -91,12 +96,17 @@ class StageService:
         try:
             engine, identity = self._engines.get(job.assignment.first_layer, job.assignment.end_layer)
             _check_identity(job, identity)
+            grammar = job.sampling.grammar if job.sampling is not None else None
+            constraint = self._engines.constraint(grammar) if grammar is not None else None
+        except InvalidGrammar as error:
+            self._pipeline.refuse(job, InvalidSession.code, str(error))
+            return
         except WorkerError as error:
             log.error("no stage for job %s: %s", job.job_id.hex(), error)
             self._pipeline.refuse(job, "not_served", str(error))
             return
         started_at = int(time.time())
-        end = self._pipeline.submit(job, engine, identity).result()
+        end = self._pipeline.submit(job, engine, identity, constraint).result()
         self._conclude(job, end, started_at)
 
     def _conclude(self, job: StageJob, end: JobEnd, started_at: int) -> None:

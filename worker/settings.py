@@ -45,6 +45,7 @@ class NodeSettings(ChainSettings):
     mixed_prefill_tokens: int = Field(
         default=32, ge=1, le=2**16, description="the same while other sessions wait for their next token"
     )
+    prefix_reuse: bool = Field(default=True, description="whether a payer's later requests reuse what earlier computed")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")
     idle_timeout_s: float = Field(default=60.0, gt=0)
     peer_grace_s: float = Field(default=3.0, gt=0)

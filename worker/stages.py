@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from pathlib import Path
@@ -13,7 +14,9 @@ from ipfs.manifest import Manifest
 from ipfs.shards import pull_stage, pull_tokenizer
 from ipfs.store import BlockStore
 from worker.engine import Engine, EngineLimits
-from worker.errors import WorkerError
+from worker.errors import InvalidGrammar, WorkerError
+from worker.grammar import Constraint, GrammarCompiler
+from worker.jobs import Grammar
 from worker.model.architecture import inspect_architecture
 from worker.model.numeric import dtype_of
 from worker.model.stage import Stage
@@ -62,12 +65,20 @@ class ModelStages:
         self._architecture = inspect_architecture(folder)
         pull_stage(manifest, first_layer, end_layer, blocks, fetch, folder)
         pull_tokenizer(manifest, blocks, fetch, folder)
+        self._tokenizer = self._load_tokenizer() if end_layer == manifest.num_layers else None
+        self._grammars = _compiler(manifest, self._tokenizer)
 
     def get(self, first_layer: int, end_layer: int) -> tuple[Engine, StageIdentity]:
         """The engine for a range of layers, and what its receipts say it computes with. Raises NotLoaded."""
         _, engine = self._load(first_layer, end_layer)
         root = self.manifest.shard_root(first_layer, end_layer)
         return engine, StageIdentity(self.profile, LINK_DTYPES[self.profile], root)
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        """A grammar compiled for the model's tokens. Raises InvalidGrammar."""
+        if self._grammars is None:
+            raise InvalidGrammar("grammars need the last layers and the model's tokenizer.json")
+        return self._grammars.constraint(grammar)
 
     def engines(self) -> dict[tuple[int, int], Engine]:
         """Those made so far, by the layers [first, end) that they run."""
@@ -87,12 +98,20 @@ class ModelStages:
                     raise NotLoaded(f"{MAX_ENGINES} other cuts of the model are loaded already")
                 files = pull_stage(self.manifest, first_layer, end_layer, self._blocks, None, self._folder)
                 stage = Stage.load(self._architecture, first_layer, end_layer, files, self._dtype, self._device)
-                found = stage, Engine(stage, self._limits, self._tokenizer(end_layer))
+                found = stage, Engine(stage, self._limits, self._tokenizer)
                 self._loaded[first_layer, end_layer] = found
             return found
 
-    def _tokenizer(self, end_layer: int) -> Tokenizer | None:
+    def _load_tokenizer(self) -> Tokenizer | None:
         path = self._folder / "tokenizer.json"
-        if end_layer != self.manifest.num_layers or not path.exists():
-            return None
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path)) if path.exists() else None
+
+
+def _compiler(manifest: Manifest, tokenizer: Tokenizer | None) -> GrammarCompiler | None:
+    """A compiler that is ready: making it while sessions run would hold them all up."""
+    if tokenizer is None:
+        return None
+    compiler = GrammarCompiler(tokenizer, manifest.vocab_size, manifest.eos_token_ids)
+    with contextlib.suppress(InvalidGrammar):  # whoever asks for a grammar is told
+        compiler.load()
+    return compiler

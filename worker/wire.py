@@ -23,6 +23,7 @@ VERSION = 1
 MAX_HEADER_BYTES = 4096
 MAX_PAYLOAD_BYTES = 64 * 2**20
 MAX_TOKENS = 2**20
+MAX_TOP_LOGPROBS = 20
 RECORD_BYTES = 254
 JOB_ID_BYTES = 32
 SIGNATURE_BYTES = 65
@@ -42,6 +43,7 @@ JobId = Annotated[bytes, Field(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)
 SignatureBytes = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 LinkKey = Annotated[bytes, Field(min_length=LINK_KEY_BYTES, max_length=LINK_KEY_BYTES)]
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
+LogProb = Annotated[float, Field(le=0.0, allow_inf_nan=False)]
 U64 = Annotated[int, Field(ge=0, lt=2**64)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Payload = Annotated[Buffer, SkipValidation]
@@ -95,7 +97,10 @@ class Hidden:
 
 @dataclass(frozen=True, config=_STRICT)
 class Token:
-    """Last stage to stage 0 and to the gateway: output token `index`, at `position` = prompt length + index."""
+    """Last stage to stage 0 and to the gateway: output token `index`, at `position` = prompt length + index.
+
+    `top_logprobs`: (token id, log probability) of the most likely tokens, for the gateway alone.
+    """
 
     kind: ClassVar[str] = "token"
     job: JobId
@@ -103,7 +108,8 @@ class Token:
     position: U32
     token_id: U32
     finish_reason: FinishReason | None = None
-    logprob: Annotated[float, Field(le=0.0, allow_inf_nan=False)] | None = None
+    logprob: LogProb | None = None
+    top_logprobs: Annotated[tuple[tuple[U32, LogProb], ...], Field(max_length=MAX_TOP_LOGPROBS)] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -301,7 +307,7 @@ def decode(parts: Sequence[Buffer]) -> Frame:
 
 def _unpack(header: memoryview) -> dict[str, Any]:
     try:
-        fields = msgpack.unpackb(header, raw=False, strict_map_key=True)
+        fields = msgpack.unpackb(header, raw=False, strict_map_key=True, use_list=False)
     except Exception as error:  # the parser raises several unrelated classes on hostile bytes
         raise MalformedFrame("the header is not msgpack") from error
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):

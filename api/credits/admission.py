@@ -117,6 +117,18 @@ class Admission:
                 raise Overloaded("too many requests of this session at once: try again")
         return self._reserve(signed, state)
 
+    def admit_keyed_set(self, session: str, asked: Asked, count: int) -> list[Admitted]:
+        """Let in `count` requests as `admit_keyed` lets in one: all of them, or none."""
+        admitted: list[Admitted] = []
+        try:
+            while len(admitted) < count:
+                admitted.append(self.admit_keyed(session, asked))
+        except BaseException:
+            for request in admitted:
+                self.fail(request, "another choice of the same answer was refused")
+            raise
+        return admitted
+
     def _sign_keyed(self, session: str, asked: Asked) -> SignedRequest:
         acked_below, spent, num_above = self._store.acknowledgement(session)
         if num_above > MAX_ENDED_ABOVE:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from api.serving.desk import Begun
 from api.serving.running import End, Piece
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import format_credits
+from worker.wire import Token
 
 DONE = b"data: [DONE]\n\n"
 
@@ -20,13 +22,15 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
-def usage(end: End) -> dict[str, Any]:
-    """OpenAI's counts, and the cost in credits as an exact decimal."""
+def usage(ends: Collection[End]) -> dict[str, Any]:
+    """OpenAI's counts over all choices (the prompt counts once), and what they cost together as an exact decimal."""
+    num_prompt_tokens = max(end.num_prompt_tokens for end in ends)
+    num_output_tokens = sum(end.num_output_tokens for end in ends)
     return {
-        "prompt_tokens": end.num_prompt_tokens,
-        "completion_tokens": end.num_output_tokens,
-        "total_tokens": end.num_prompt_tokens + end.num_output_tokens,
-        "cost_credits": format_credits(end.cost),
+        "prompt_tokens": num_prompt_tokens,
+        "completion_tokens": num_output_tokens,
+        "total_tokens": num_prompt_tokens + num_output_tokens,
+        "cost_credits": format_credits(sum(end.cost for end in ends)),
     }
 
 
@@ -51,8 +55,8 @@ class Style(Protocol):
     def whole(self, text: str) -> dict[str, Any]:
         """The same for a whole answer."""
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        """The log probabilities of a piece's tokens."""
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        """The log probabilities of tokens."""
 
 
 class ChatStyle:
@@ -67,11 +71,14 @@ class ChatStyle:
     def whole(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        tokens = [(tokenizer.token_text(token_id), value) for token_id, value in _scored(piece)]
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        def shown(token_id: int, value: float | None) -> dict[str, Any]:
+            text = tokenizer.token_text(token_id)
+            return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
         content = [
-            {"token": text, "logprob": value, "bytes": list(text.encode()), "top_logprobs": []}
-            for text, value in tokens
+            shown(token.token_id, token.logprob) | {"top_logprobs": [shown(*item) for item in token.top_logprobs]}
+            for token in tokens
         ]
         return {"content": content, "refusal": None}
 
@@ -88,75 +95,93 @@ class CompletionStyle:
     def whole(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def logprobs(self, piece: Piece, tokenizer: ModelTokenizer) -> dict[str, Any]:
-        scored = _scored(piece)
-        tokens = [tokenizer.token_text(token_id) for token_id, _ in scored]
-        offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        values = [value for _, value in scored]
-        return {"tokens": tokens, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
+    def logprobs(self, tokens: Sequence[Token], tokenizer: ModelTokenizer) -> dict[str, Any]:
+        texts = [tokenizer.token_text(token.token_id) for token in tokens]
+        return {
+            "tokens": texts,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [_likely(token, tokenizer) for token in tokens]
+            if any(token.top_logprobs for token in tokens)
+            else None,
+            "text_offset": [sum(map(len, texts[:i])) for i in range(len(texts))],
+        }
 
 
-def _scored(piece: Piece) -> list[tuple[int, float]]:
-    pairs = zip(piece.token_ids, piece.logprobs, strict=True)
-    return [(token_id, value) for token_id, value in pairs if value is not None]
+def _likely(token: Token, tokenizer: ModelTokenizer) -> dict[str, float]:
+    """The most likely tokens by their text, and the chosen one. Of tokens with the same text the likelier is shown."""
+    shown: dict[str, float] = {}
+    for token_id, value in (*token.top_logprobs, (token.token_id, token.logprob)):
+        if value is not None:
+            shown.setdefault(tokenizer.token_text(token_id), value)
+    return shown
+
+
+@dataclass
+class _Choice:
+    """One choice so far. Tokens whose text is not certain yet wait for the next text."""
+
+    waiting: list[Piece] = field(default_factory=list)
+    is_first: bool = True
 
 
 class Answer:
-    """Shapes one answer. Tokens whose text is not certain yet go out with the next text."""
+    """Shapes one answer of one or several choices."""
 
-    def __init__(self, style: Style, begun: Begun, *, return_token_ids: bool, wants_usage: bool) -> None:
-        generation = begun.generation
+    def __init__(self, style: Style, begun: Sequence[Begun], *, return_token_ids: bool, wants_usage: bool) -> None:
+        generation = begun[0].generation
         self._style = style
         self._tokenizer = generation.model.tokenizer
-        self._prompt_token_ids = list(generation.prompt_token_ids) if return_token_ids else None
+        self._shows_token_ids = return_token_ids
+        # To be shown once: with the whole answer, or with a stream's first chunk.
+        self._prompt = {"prompt_token_ids": list(generation.prompt_token_ids)} if return_token_ids else {}
         self._wants_logprobs = generation.logprobs
         self.wants_usage = wants_usage
         self._head = {
-            "id": style.id_prefix + begun.admitted.request[2:34],
+            "id": style.id_prefix + begun[0].admitted.request[2:34],
             "created": int(time.time()),
             "model": generation.model.name,
             "system_fingerprint": "fp_" + generation.model.manifest_cid[-16:],
         }
-        self._waiting: list[Piece] = []
-        self._is_first = True
+        self._choices = [_Choice() for _ in begun]
 
-    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any] | None:
         """The event of a piece, or None when it waits for its text."""
-        self._waiting.append(piece)
+        choice = self._choices[index]
+        choice.waiting.append(piece)
         if not piece.text:
             return None
-        return self._chunk(self._style.part(piece.text, self._is_first), None)
+        return self._chunk(index, self._style.part(piece.text, choice.is_first), None)
 
-    def end_chunk(self, end: End) -> dict[str, Any]:
-        """The event with the finish reason."""
-        return self._chunk(self._style.end(), finish_word(end))
+    def end_chunk(self, index: int, end: End) -> dict[str, Any]:
+        """The event with a choice's finish reason."""
+        return self._chunk(index, self._style.end(), finish_word(end))
 
-    def usage_chunk(self, end: End) -> dict[str, Any]:
+    def usage_chunk(self, ends: Collection[End]) -> dict[str, Any]:
         """The event with the usage, which has no choices."""
-        return self._head | {"object": self._style.chunk_object, "choices": [], "usage": usage(end)}
+        return self._head | {"object": self._style.chunk_object, "choices": [], "usage": usage(ends)}
 
-    def whole(self, pieces: Sequence[Piece], end: End) -> dict[str, Any]:
-        """The answer to a request that is not streamed."""
-        text = "".join(piece.text for piece in pieces)
-        choice = self._choice(self._style.whole(text), pieces, finish_word(end))
-        return self._head | {"object": self._style.object, "choices": [choice], "usage": usage(end)} | self._prompt()
+    def whole(self, pieces: Sequence[Sequence[Piece]], ends: Sequence[End]) -> dict[str, Any]:
+        """The answer to a request that is not streamed, from each choice's pieces and end."""
+        choices = [
+            self._choice(index, self._style.whole("".join(piece.text for piece in made)), made, finish_word(end))
+            for index, (made, end) in enumerate(zip(pieces, ends, strict=True))
+        ]
+        return self._head | {"object": self._style.object, "choices": choices, "usage": usage(ends)} | self._prompt
 
-    def _chunk(self, members: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        choice = self._choice(members, self._waiting, finish_reason)
+    def _chunk(self, index: int, members: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        choice = self._choice(index, members, self._choices[index].waiting, finish_reason)
         body = self._head | {"object": self._style.chunk_object, "choices": [choice]}
         if self.wants_usage:
             body["usage"] = None
-        if self._is_first:
-            body |= self._prompt()
-        self._waiting, self._is_first = [], False
+        body |= self._prompt
+        self._choices[index], self._prompt = _Choice(is_first=False), {}
         return body
 
-    def _choice(self, members: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
-        token_ids = tuple(token_id for piece in pieces for token_id in piece.token_ids)
-        merged = Piece("", token_ids, tuple(value for piece in pieces for value in piece.logprobs))
-        logprobs = self._style.logprobs(merged, self._tokenizer) if self._wants_logprobs else None
-        choice = {"index": 0} | members | {"finish_reason": finish_reason, "logprobs": logprobs}
-        return choice | ({"token_ids": list(token_ids)} if self._prompt_token_ids is not None else {})
-
-    def _prompt(self) -> dict[str, Any]:
-        return {} if self._prompt_token_ids is None else {"prompt_token_ids": self._prompt_token_ids}
+    def _choice(
+        self, index: int, members: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None
+    ) -> dict[str, Any]:
+        tokens = [token for piece in pieces for token in piece.tokens]
+        scored = [token for token in tokens if token.logprob is not None]
+        logprobs = self._style.logprobs(scored, self._tokenizer) if self._wants_logprobs else None
+        choice = {"index": index} | members | {"finish_reason": finish_reason, "logprobs": logprobs}
+        return choice | ({"token_ids": [token.token_id for token in tokens]} if self._shows_token_ids else {})

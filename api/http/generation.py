@@ -17,10 +17,13 @@ from api.http.answers import DONE, Answer, Style, event
 from api.http.caller import body_of, gateway_of, payer_of
 from api.http.errors import respond
 from api.http.schemas import GenerationRequest
+from api.serving.choices import Choices, Item
 from api.serving.running import End, Piece, Running
 
 logger = logging.getLogger(__name__)
 REQUEST_HEADER = "x-declai-request"
+# Of an answer with several choices: all of their requests, in the choices' order.
+REQUESTS_HEADER = "x-declai-requests"
 # A client that takes nothing for this long has lost interest; its tokens are made and stored all the same.
 SEND_TIMEOUT_S = 60.0
 
@@ -30,21 +33,23 @@ async def generate(request: Request, asked: GenerationRequest, style: Style) -> 
     payer = await payer_of(request)
     signed_max_tokens = payer.request.max_tokens if isinstance(payer, SignedHeader) else None
     begun = await gateway_of(request).desk.begin(asked.ask(signed_max_tokens), await body_of(request), payer)
-    headers = {REQUEST_HEADER: begun.admitted.request}
+    requests = [choice.admitted.request for choice in begun]
+    headers = {REQUEST_HEADER: requests[0], REQUESTS_HEADER: ",".join(requests)}
+    choices = Choices([choice.running for choice in begun])
     answer = Answer(style, begun, return_token_ids=asked.return_token_ids, wants_usage=asked.wants_usage)
-    items = begun.running.items()
+    items = choices.items()
     try:
-        async with _cancel_when_gone(request, begun.running):
+        async with _cancel_when_gone(request, choices):
             first = await anext(items)
+            headers |= _timing(choices.running[first[0]])
             if not asked.stream:
-                whole = await _whole(answer, first, items)
-                return JSONResponse(whole, headers=headers | _timing(begun.running))
+                return JSONResponse(await _whole(answer, len(begun), first, items), headers=headers)
     except GatewayError as error:
         return respond(error, headers)
     except asyncio.CancelledError:
-        begun.running.cancel()
+        choices.cancel()
         raise
-    return EventStream(_events(answer, begun.running, first, items), headers=headers | _timing(begun.running))
+    return EventStream(_events(answer, choices, first, items), headers=headers)
 
 
 def _timing(running: Running) -> dict[str, str]:
@@ -54,34 +59,40 @@ def _timing(running: Running) -> dict[str, str]:
     return {"Server-Timing": f"ready;dur={running.ready_s * 1e3:.3f}, first;dur={running.first_token_s * 1e3:.3f}"}
 
 
-async def _whole(answer: Answer, first: Piece | End, items: AsyncIterator[Piece | End]) -> dict[str, object]:
-    pieces: list[Piece] = []
-    item = first
-    while not isinstance(item, End):
-        pieces.append(item)
-        item = await anext(items)
-    return answer.whole(pieces, item)
+async def _whole(answer: Answer, num_choices: int, first: Item, items: AsyncIterator[Item]) -> dict[str, object]:
+    pieces: list[list[Piece]] = [[] for _ in range(num_choices)]
+    ends: dict[int, End] = {}
+    async for choice, item in _chained(first, items):
+        if isinstance(item, End):
+            ends[choice] = item
+        else:
+            pieces[choice].append(item)
+    return answer.whole(pieces, [ends[choice] for choice in range(num_choices)])
 
 
-async def _events(
-    answer: Answer, running: Running, first: Piece | End, items: AsyncIterator[Piece | End]
-) -> AsyncIterator[bytes]:
-    """Deltas, the finish reason, usage when asked for, `[DONE]`; or an error in mid-stream."""
-    item = first
+async def _events(answer: Answer, choices: Choices, first: Item, items: AsyncIterator[Item]) -> AsyncIterator[bytes]:
+    """Deltas, the finish reasons, usage when asked for, `[DONE]`; or an error in mid-stream."""
+    ends: list[End] = []
     try:
-        while not isinstance(item, End):
-            chunk = answer.chunk(item)
-            if chunk is not None:
+        async for choice, item in _chained(first, items):
+            if isinstance(item, End):
+                ends.append(item)
+                yield event(answer.end_chunk(choice, item))
+            elif (chunk := answer.chunk(choice, item)) is not None:
                 yield event(chunk)
-            item = await anext(items)
-        yield event(answer.end_chunk(item))
         if answer.wants_usage:
-            yield event(answer.usage_chunk(item))
+            yield event(answer.usage_chunk(ends))
         yield DONE
     except GatewayError as error:
         yield event(error.body())
     finally:
-        running.cancel()  # whoever left early wants no more; after the end this does nothing
+        choices.cancel()  # whoever left early wants no more; after the end this does nothing
+
+
+async def _chained(first: Item, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    yield first
+    async for item in items:
+        yield item
 
 
 class EventStream(StreamingResponse):
@@ -104,13 +115,13 @@ class EventStream(StreamingResponse):
 
 
 @contextlib.asynccontextmanager
-async def _cancel_when_gone(request: Request, running: Running) -> AsyncIterator[None]:
+async def _cancel_when_gone(request: Request, choices: Choices) -> AsyncIterator[None]:
     """Cancel the request when its client disconnects before the block ends."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        running.cancel()
+        choices.cancel()
 
     watcher = asyncio.create_task(watch(), name="disconnect")
     try:

@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from api.errors import InvalidRequest, UnsupportedParameter
+from api.http.grammars import ResponseFormat, StructuredOutputs
 from api.serving.desk import Ask
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
-from worker.jobs import Sampling
-from worker.wire import MAX_TOKENS
+from worker.jobs import Grammar, Sampling
+from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
+MAX_CHOICES = 8
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
 MIN_TEMPERATURE = 1e-4
 # Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.
@@ -28,8 +30,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
-    "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
@@ -37,7 +37,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "prediction": (None,),
     "web_search_options": (None,),
-    "top_logprobs": (None, 0),
 }
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -62,6 +61,7 @@ class GenerationRequest(Schema):
     """What chat and plain completions share."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: TokenCount | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -75,12 +75,14 @@ class GenerationRequest(Schema):
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
 
     tier: Literal["research", "production", "realtime"] = "research"
     numeric_profile: Annotated[int, Field(ge=0, le=255, description="as in the nodes' offers")] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
     exact: Annotated[bool, Field(description="round no hidden states, however slow the links")] = False
+    structured_outputs: StructuredOutputs | None = None
 
     user: Annotated[str, Field(max_length=512)] | None = None
     metadata: Annotated[dict[str, Any], Field(max_length=16)] | None = None
@@ -116,6 +118,14 @@ class GenerationRequest(Schema):
             raise InvalidRequest("stream_options goes with stream: true alone", param="stream_options")
         return self
 
+    @model_validator(mode="after")
+    def _check_one_grammar(self) -> GenerationRequest:
+        if self.response_format is not None and self.structured_outputs is not None:
+            raise InvalidRequest("response_format and structured_outputs: send one", param="structured_outputs")
+        if self.ignore_eos and self._grammar() is not None:
+            raise InvalidRequest("an output by a grammar ends where the grammar may", param="ignore_eos")
+        return self
+
     @property
     def wants_usage(self) -> bool:
         """Whether the stream ends with a chunk of usage."""
@@ -123,6 +133,11 @@ class GenerationRequest(Schema):
 
     @property
     def wants_logprobs(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def num_top_logprobs(self) -> int:
+        """How many of the most likely tokens are shown at each place."""
         raise NotImplementedError
 
     @property
@@ -147,8 +162,11 @@ class GenerationRequest(Schema):
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             ignore_eos=self.ignore_eos,
             logprobs=self.wants_logprobs,
+            top_logprobs=self.num_top_logprobs,
             numeric_profile=self.numeric_profile,
             exact=self.exact,
+            num_choices=self.n or 1,
+            grammar_param="response_format" if self.structured_outputs is None else "structured_outputs",
         )
 
     def _sampling(self) -> Sampling:
@@ -167,7 +185,13 @@ class GenerationRequest(Schema):
             temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
             seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64,
             **{name: value for name, value in given.items() if value is not None},
+            grammar=self._grammar(),
         )
+
+    def _grammar(self) -> Grammar | None:
+        if self.structured_outputs is not None:
+            return self.structured_outputs.grammar()
+        return self.response_format.grammar() if self.response_format is not None else None
 
 
 class ContentPart(Schema):
@@ -197,10 +221,15 @@ class ChatRequest(GenerationRequest):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
     @property
     def wants_logprobs(self) -> bool:
         return bool(self.logprobs)
+
+    @property
+    def num_top_logprobs(self) -> int:
+        return self.top_logprobs or 0
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -210,6 +239,8 @@ class ChatRequest(GenerationRequest):
     def _check_limits(self) -> ChatRequest:
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise InvalidRequest("max_tokens and max_completion_tokens differ: send one", param="max_completion_tokens")
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs goes with logprobs: true alone", param="top_logprobs")
         return self
 
     def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
@@ -231,10 +262,12 @@ class CompletionRequest(GenerationRequest):
     def wants_logprobs(self) -> bool:
         return self.logprobs is not None
 
+    @property
+    def num_top_logprobs(self) -> int:
+        return self.logprobs or 0
+
     @model_validator(mode="after")
     def _check_one(self) -> CompletionRequest:
-        if self.logprobs:
-            raise UnsupportedParameter("only the chosen token's logprob can be had: logprobs 0", param="logprobs")
         if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) and len(self.prompt) > 1:
             raise UnsupportedParameter("one prompt a request: send several requests", param="prompt")
         return self

@@ -17,6 +17,7 @@ from ipfs.exchange import Fetch
 from ipfs.manifest import Manifest
 from ipfs.shards import pull_tokenizer
 from ipfs.store import BlockStore
+from worker.grammar import GrammarCompiler
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class ServedModel:
     id: bytes
     manifest: Manifest
     tokenizer: ModelTokenizer
+    grammars: GrammarCompiler
 
     @property
     def name(self) -> str:
@@ -97,7 +99,8 @@ class ModelCatalog:
         except IpfsError as error:
             logger.warning("model %s (%s) cannot be opened: %s", name, cid, error)
             raise NoCapacity(f"the files of {name} cannot be opened here now: {error}", param="model") from None
-        return ServedModel(listed, model_id(name), manifest, tokenizer)
+        grammars = GrammarCompiler(tokenizer.tokens, manifest.vocab_size, manifest.eos_token_ids)
+        return ServedModel(listed, model_id(name), manifest, tokenizer, grammars)
 
 
 def _listed(model: Model) -> ListedModel | None:

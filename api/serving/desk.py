@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.auth.signed import SignedHeader
 from api.credits.admission import Admission, Admitted, Asked
 from api.errors import ContextLengthExceeded, InvalidRequest
 from api.scheduling.nodes import NodeDirectory
+from api.scheduling.placement import Plan
 from api.serving.catalog import ModelCatalog, ServedModel
 from api.serving.generator import Generator
 from api.serving.jobs import Generation
@@ -18,6 +19,7 @@ from api.serving.quotes import Question, Quote, quote
 from api.serving.running import Running
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
+from worker.errors import InvalidGrammar
 from worker.jobs import Sampling
 
 # When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
@@ -27,7 +29,7 @@ MAX_TOKENISING = 8
 
 @dataclass(frozen=True)
 class Ask:
-    """What somebody wants generated. `encode` makes the prompt's token ids; `prompt_param` names it in errors."""
+    """What somebody wants generated. `encode` makes the prompt's token ids; `..._param` name fields in errors."""
 
     model: str
     encode: Callable[[ModelTokenizer], list[int]]
@@ -38,6 +40,9 @@ class Ask:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
+    grammar_param: str = "response_format"
+    num_choices: int = 1
     numeric_profile: int | None = None
     exact: bool = False
 
@@ -91,23 +96,31 @@ class Desk:
         links = self._directory.link_speeds()
         return generation, await asyncio.to_thread(quote, offers, links, question, self._fee_bps)
 
-    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> Begun:
+    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
+
+        A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
 
         Raises:
             GatewayError: it is refused, and nothing is charged.
         """
-        self._generator.check_room()
+        if ask.num_choices > 1 and isinstance(payer, SignedHeader):
+            raise InvalidRequest("a signed request pays one output: sign one for each choice, with n 1", param="n")
+        self._generator.check_room(ask.num_choices)
         signed = payer if isinstance(payer, SignedHeader) else None
         max_cost = signed.request.max_cost if signed else None
         generation, quoted = await self.estimate(ask, max_cost)
         asked = Asked(generation.model.name, body, generation.max_tokens, ask.tier, quoted.max_cost)
         if isinstance(payer, SignedHeader):
-            admitting = asyncio.to_thread(self._admission.admit_signed, payer, asked)
+            admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, asked)]
         else:
-            admitting = asyncio.to_thread(self._admission.admit_keyed, payer, asked)
-        admitted = await admitting
-        return Begun(admitted, generation, self._generator.start(admitted, generation, quoted.plan))
+            admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, asked, ask.num_choices)
+        return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
+
+    def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
+        seed = (generation.sampling.seed + choice) % 2**64
+        chosen = replace(generation, sampling=generation.sampling.model_copy(update={"seed": seed}))
+        return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
 
     def _generation(self, ask: Ask) -> Generation:
         model = self._catalog.get(ask.model)
@@ -115,6 +128,7 @@ class Desk:
         if not prompt:
             raise InvalidRequest("the prompt has no tokens: say something", param=ask.prompt_param)
         _check_vocabulary(model, prompt, ask)
+        _check_grammar(model, ask)
         return Generation(
             model=model,
             prompt_token_ids=prompt,
@@ -123,6 +137,7 @@ class Desk:
             stop=ask.stop,
             ignore_eos=ask.ignore_eos,
             logprobs=ask.logprobs,
+            top_logprobs=ask.top_logprobs,
             numeric_profile=ask.numeric_profile,
             exact=ask.exact,
         )
@@ -135,6 +150,16 @@ def _check_vocabulary(model: ServedModel, prompt: list[int], ask: Ask) -> None:
     foreign = [token_id for token_id in ask.sampling.logit_bias if token_id >= size]
     if foreign:
         raise InvalidRequest(f"token ids of {model.name} are below {size}, not {foreign[0]}", param="logit_bias")
+
+
+def _check_grammar(model: ServedModel, ask: Ask) -> None:
+    """Compile what the last stage will compile: a grammar that fails there would cost the caller its time."""
+    if ask.sampling.grammar is None:
+        return
+    try:
+        model.grammars.constraint(ask.sampling.grammar)
+    except InvalidGrammar as error:
+        raise InvalidRequest(f"no output can be held to this format: {error}", param=ask.grammar_param) from None
 
 
 def _room(model: ServedModel, num_prompt_tokens: int, ask: Ask) -> int:

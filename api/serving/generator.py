@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 
 from api.credits.admission import Admission, Admitted
 from api.errors import GatewayError, Overloaded
@@ -38,10 +37,11 @@ class Generator:
         self._max_running = max_running
         self._tasks: dict[asyncio.Task[None], Running] = {}
 
-    def check_room(self) -> None:
-        """Raises Overloaded when as many requests run as this gateway takes."""
-        if len(self._tasks) >= self._max_running:
-            raise Overloaded(f"{len(self._tasks)} requests run on this gateway, which is all it takes: try again soon")
+    def check_room(self, count: int = 1) -> None:
+        """Raises Overloaded when so many requests run that this gateway does not take `count` more."""
+        running, most = len(self._tasks), self._max_running
+        if running + count > most:
+            raise Overloaded(f"{running} requests run on this gateway, it takes {most} at once: try again soon")
 
     def start(self, admitted: Admitted, generation: Generation, plan: Plan) -> Running:
         """Begin to serve an admitted request."""
@@ -149,7 +149,7 @@ class Generator:
             if text.ended and token.finish_reason is None:
                 pipeline.cancel()  # the last stage should have ended here: nobody pays for what comes after
         if rest := text.flush():
-            running.put(Piece(rest, (), ()))
+            running.put(Piece(rest))
         stages = await asyncio.to_thread(pipeline.checked_stages)
         assert pipeline.finish is not None, "run() ends with it, or raises"
         num_prompt_tokens, num_output_tokens = len(generation.prompt_token_ids), pipeline.finish.num_output_tokens
@@ -176,19 +176,17 @@ class _OutputText:
         self._detokenizer = generation.model.tokenizer.detokenizer()
         self._matcher = StopMatcher(generation.stop)
         self._eos = frozenset() if generation.ignore_eos else frozenset(generation.model.manifest.eos_token_ids)
-        self._empty = Piece("", (), ())
         self.ended = False
 
     def push(self, token: Token) -> Piece:
-        piece = Piece("", (token.token_id,), (token.logprob,))
         if self.ended or token.token_id in self._eos:
             # Held-back text before the end of the sequence is certain now.
             text = "" if self.ended else self.flush()
             self.ended = True
-            return replace(piece, text=text)
+            return Piece(text, (token,))
         matched = self._matcher.push(self._detokenizer.push(token.token_id))
         self.ended = matched.stop is not None
-        return replace(piece, text=matched.text)
+        return Piece(matched.text, (token,))
 
     def flush(self) -> str:
         """What is still held back, once no more comes."""

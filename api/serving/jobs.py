@@ -32,6 +32,7 @@ class Generation:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
     numeric_profile: int | None = None
     exact: bool = False
 
@@ -84,6 +85,7 @@ def stage_jobs(
             eos_token_ids=tuple(generation.model.manifest.eos_token_ids) if is_last else (),
             ignore_eos=generation.ignore_eos and is_last,
             logprobs=generation.logprobs and is_last,
+            top_logprobs=generation.top_logprobs if is_last else 0,
             prompt_token_ids=tuple(generation.prompt_token_ids) if penalised else (),
         )
         jobs.append(job)

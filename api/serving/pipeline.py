@@ -153,8 +153,11 @@ class Pipeline:
         index, position = len(self.tokens), len(self._generation.prompt_token_ids) + len(self.tokens)
         if (token.index, token.position) != (index, position) or index >= self._generation.max_tokens:
             raise AttemptFailed(f"the last stage sent token {token.index} in place of {index}", self._last.address)
-        if token.token_id >= self._generation.model.manifest.vocab_size:
-            raise AttemptFailed(f"token id {token.token_id} is outside the vocabulary", self._last.address)
+        highest = max([token.token_id, *(token_id for token_id, _ in token.top_logprobs)])
+        if highest >= self._generation.model.manifest.vocab_size:
+            raise AttemptFailed(f"token id {highest} is outside the vocabulary", self._last.address)
+        if len(token.top_logprobs) > self._generation.top_logprobs:
+            raise AttemptFailed("the last stage sent more log probabilities than it was asked for", self._last.address)
 
     async def _collect_receipts(self) -> None:
         deadline = time.monotonic() + self._office.timeouts.receipt_s

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from api.errors import GatewayError
+from worker.wire import Token
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,7 @@ class Piece:
     """New text, and the tokens that came since the last piece (a token may come before its text is certain)."""
 
     text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float | None, ...]
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)

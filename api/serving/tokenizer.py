@@ -29,7 +29,7 @@ class ModelTokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Raises InvalidManifest when the files are no fast tokenizer or the template does not compile."""
-        self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
+        self.tokens = _load_tokenizer(folder / "tokenizer.json")
         config = _load_config(folder / "tokenizer_config.json")
         special_tokens = {name: text for name in SPECIAL_TOKENS if (text := _token_text(config.get(name))) is not None}
         source = _template_source(folder / "chat_template.jinja", config)
@@ -39,12 +39,12 @@ class ModelTokenizer:
     @property
     def vocab_size(self) -> int:
         """Token ids are below this."""
-        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        size: int = self.tokens.get_vocab_size(with_added_tokens=True)
         return size
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the special tokens that the model expects around one."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=True).ids
+        ids: list[int] = self.tokens.encode(text, add_special_tokens=True).ids
         return ids
 
     def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
@@ -55,7 +55,7 @@ class ModelTokenizer:
         """
         text = self.render_chat(messages)
         # A template writes its special tokens itself.
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=not self.has_chat_template).ids
+        ids: list[int] = self.tokens.encode(text, add_special_tokens=not self.has_chat_template).ids
         return ids
 
     def render_chat(self, messages: Sequence[dict[str, Any]]) -> str:
@@ -64,12 +64,12 @@ class ModelTokenizer:
 
     def token_text(self, token_id: int) -> str:
         """A token alone, as text; bytes that are no whole character come as replacement characters."""
-        text: str = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        text: str = self.tokens.decode([token_id], skip_special_tokens=False)
         return text
 
     def detokenizer(self) -> IncrementalDetokenizer:
         """A fresh one for one stream of output tokens."""
-        return IncrementalDetokenizer(self._tokenizer)
+        return IncrementalDetokenizer(self.tokens)
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

@@ -73,6 +73,7 @@ class AsyncClient:
         self._api_key = api_key
         self._session_id = session
         self._session_wallet: SessionWallet | None = None
+        self._signing = asyncio.Lock()
         self._book = SessionBook(home() / "sessions.db")
         self._tokenizers = TokenizerCache(self.chain, self.network.gateway.url)
         self._http = httpx.AsyncClient(base_url=self.network.gateway.url, timeout=timeout_s)
@@ -131,6 +132,7 @@ class AsyncClient:
             usage=evidence.usage,
             request=evidence.request,
             model=evidence.model or "",
+            logprobs=tuple(evidence.logprobs),
         )
 
     async def stream(
@@ -148,15 +150,24 @@ class AsyncClient:
             ApiError: the gateway refused or failed.
             ReceiptError: the receipts do not check; nothing was acknowledged.
         """
+        if options.get("n") not in (None, 1):
+            raise ApiError("an answer has one choice here: ask several times at once", status=400, param="n")
         body = await self._body(messages, model, options | {"tier": tier})
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        seen = evidence or Evidence()
+        seen, num_shown = evidence or Evidence(), 0
         async with self.exchange("/v1/chat/completions", body, seen) as events:
             async for payload in events:
                 text = seen.see(payload)
                 if text:
-                    yield Delta(text=text)
-        yield Delta(text="", finish_reason=seen.finish_reason, usage=seen.usage, request=seen.request)
+                    yield Delta(text=text, logprobs=tuple(seen.logprobs[num_shown:]))
+                    num_shown = len(seen.logprobs)
+        yield Delta(
+            text="",
+            finish_reason=seen.finish_reason,
+            usage=seen.usage,
+            request=seen.request,
+            logprobs=tuple(seen.logprobs[num_shown:]),
+        )
 
     @asynccontextmanager
     async def exchange(
@@ -232,13 +243,15 @@ class AsyncClient:
         return Estimate.model_validate_json(response.content)
 
     async def _sign(self, body: dict[str, Any]) -> SignedRequest:
-        wallet = await asyncio.to_thread(self._open_wallet)
-        await self._reconcile(wallet)
-        estimate = await self._estimate(body)
-        tier = ServiceTier[str(body.get("tier", "research")).upper()]
-        return await asyncio.to_thread(
-            lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
-        )
+        # One at a time: a nonce that is taken and not yet signed for looks like one that an earlier run left open.
+        async with self._signing:
+            wallet = await asyncio.to_thread(self._open_wallet)
+            await self._reconcile(wallet)
+            estimate = await self._estimate(body)
+            tier = ServiceTier[str(body.get("tier", "research")).upper()]
+            return await asyncio.to_thread(
+                lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
+            )
 
     def _open_wallet(self) -> SessionWallet:
         if self._session_wallet is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from declai.client.types import Usage
+from declai.client.types import TokenLogprob, Usage
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Evidence:
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -34,6 +35,8 @@ class Evidence:
             part = choice.get("delta") or choice.get("message") or {}
             added += choice.get("text") or part.get("content") or ""
             self.token_ids.extend(choice.get("token_ids") or ())
+            scored = (choice.get("logprobs") or {}).get("content") or ()
+            self.logprobs.extend(TokenLogprob.model_validate(item) for item in scored)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         if payload.get("usage"):
             self.usage = Usage.model_validate(payload["usage"])

@@ -27,6 +27,19 @@ class Message(Result):
     content: str
 
 
+class TopLogprob(Result):
+    """A likely token's text and the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """An output token, with the likeliest tokens at its place when `top_logprobs` asked for them."""
+
+    top_logprobs: tuple[TopLogprob, ...] = ()
+
+
 class Delta(Result):
     """A piece of a streamed answer. The last one carries `finish_reason`, `usage` and `request`."""
 
@@ -34,6 +47,7 @@ class Delta(Result):
     finish_reason: str | None = None
     usage: Usage | None = None
     request: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Answer(Result):
@@ -44,6 +58,7 @@ class Answer(Result):
     usage: Usage
     request: str
     model: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Model(Result):

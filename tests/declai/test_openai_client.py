@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -45,6 +46,29 @@ def test_a_chat_answers_and_says_what_it_cost(client: openai.OpenAI, devnet: Run
     receipts = httpx.get(f"{devnet.network.gateway.url}/v1/receipts/{raw.headers['x-declai-request']}").json()
     assert receipts["state"] == "finished"
     assert len(receipts["stages"]) == 3
+
+
+def test_choices_logprobs_and_a_schema_at_once(client: openai.OpenAI, devnet: Running) -> None:
+    """On a real model: every choice keeps to the schema, with the likeliest tokens of the model's own distribution."""
+    born = {"type": "integer", "minimum": 1900, "maximum": 1999}
+    schema = {"type": "object", "properties": {"born": born}, "required": ["born"], "additionalProperties": False}
+    answer = client.chat.completions.create(
+        model=model(devnet),
+        messages=QUESTION,
+        max_tokens=80,
+        n=3,
+        seed=7,
+        logprobs=True,
+        top_logprobs=2,
+        response_format={"type": "json_schema", "json_schema": {"name": "birth", "schema": schema}},
+    )
+    assert len(answer.choices) == 3
+    for choice in answer.choices:
+        assert choice.finish_reason == "stop"
+        assert 1900 <= json.loads(choice.message.content or "")["born"] <= 1999
+        assert choice.logprobs is not None
+        assert choice.logprobs.content is not None
+        assert [len(token.top_logprobs) for token in choice.logprobs.content] == [2] * len(choice.logprobs.content)
 
 
 def test_a_stream_says_the_same_and_ends_as_openai_ends(client: openai.OpenAI, devnet: Running) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -137,11 +138,46 @@ def test_the_proxy_signs_for_programs_that_know_no_wallets(devnet: Running) -> N
             )
             text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
             assert text == whole.choices[0].message.content
+            several_choices(client, devnet)
             with pytest.raises(openai.NotFoundError):
                 client.chat.completions.create(model="nothing", messages=messages)
     finally:
         proxy.terminate()
         proxy.wait(20)
+
+
+def several_choices(client: openai.OpenAI, devnet: Running) -> None:
+    """The proxy signs a request for each choice, and makes one answer of theirs."""
+    options: dict[str, Any] = {"model": "declai-demo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
+    raw = client.chat.completions.with_raw_response.create(**options, n=3, seed=5)
+    whole = raw.parse()
+    texts = [choice.message.content for choice in whole.choices]
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    alone = [client.chat.completions.create(**options, seed=5 + choice) for choice in range(3)]
+    assert texts == [one.choices[0].message.content for one in alone]
+    chunks = list(
+        client.chat.completions.create(**options, n=3, seed=5, stream=True, stream_options={"include_usage": True})
+    )
+    for index in range(3):
+        own = [chunk.choices[0] for chunk in chunks if chunk.choices and chunk.choices[0].index == index]
+        assert "".join(choice.delta.content or "" for choice in own) == texts[index]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    costs = [
+        httpx.get(f"{devnet.network.gateway.url}/v1/receipts/{request}").json()["cost"]
+        for request in raw.headers["x-declai-requests"].split(",")
+    ]
+    assert len(costs) == 3
+    assert format_credits(sum(map(int, costs))) == whole.usage.cost_credits  # type: ignore[attr-defined]
+    with pytest.raises(openai.BadRequestError, match="less than or equal to 8"):
+        client.chat.completions.create(**options, n=9)
+
+
+def test_the_client_has_one_choice(devnet: Running) -> None:
+    with Client(devnet.network) as client, pytest.raises(ApiError, match="several times"):
+        client.chat("hi", n=2)
 
 
 def test_a_wallets_login_gives_a_key_for_any_client(devnet: Running) -> None:

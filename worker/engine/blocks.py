@@ -1,24 +1,27 @@
 """Which places of a pool are free. Pure Python: it knows neither sessions nor tensors.
 
 Blocks are handed out in runs that are as few as possible: attention reads one run of a pool where it lies, and has to
-gather several.
+gather several. Among the places that have room for one run it is the one that has been free the longest, so that what
+was left in freed blocks is found for as long as can be.
 """
 
-from bisect import bisect_left, insort
+from bisect import insort
 
-Run = tuple[int, int]
+from worker.model.layout import Run
 
 
 class FreeBlocks:
-    """The free ones of blocks 0 .. num_blocks - 1, as runs of (first block, number of blocks)."""
+    """The free ones of blocks 0 .. num_blocks - 1, as runs of (first block, number of blocks, time of freeing)."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_free = num_blocks
-        self._runs: list[Run] = [(0, num_blocks)] if num_blocks else []
+        self._time = 0
+        self._runs: list[tuple[int, int, int]] = [(0, num_blocks, 0)] if num_blocks else []
 
     def take(self, num_blocks: int) -> tuple[Run, ...]:
-        """Blocks for the taker alone, until `give_back`: the smallest run that has them all, else the largest runs.
+        """Blocks for the taker alone, until `give_back`: the run whose newest block was freed before the newest of any
+        other run as long; where no run has them all, the longest runs.
 
         Raises ValueError when there are not as many.
         """
@@ -27,40 +30,57 @@ class FreeBlocks:
         taken = []
         missing = num_blocks
         while missing:
-            whole = min((run for run in self._runs if run[1] >= missing), key=_length, default=None)
-            first, length = whole or max(self._runs, key=_length)
-            used = min(length, missing)
-            self._runs.remove((first, length))
-            if used < length:
-                insort(self._runs, (first + used, length - used))
-            taken.append((first, used))
-            missing -= used
+            first, length = self._oldest(missing) or self._longest()
+            self._cut_out(first, length)
+            taken.append((first, length))
+            missing -= length
         self.num_free -= num_blocks
         return tuple(taken)
 
     def give_back(self, runs: tuple[Run, ...]) -> None:
-        """Make blocks free again; each run joins the free ones beside it."""
+        """Make blocks free again."""
+        self._time += 1
         for first, length in runs:
-            place = bisect_left(self._runs, (first, length))
-            if place < len(self._runs) and self._runs[place][0] == first + length:
-                length += self._runs.pop(place)[1]
-            if place and sum(self._runs[place - 1]) == first:
-                place -= 1
-                before, length_before = self._runs.pop(place)
-                first, length = before, length + length_before
-            self._runs.insert(place, (first, length))
-        self.num_free += sum(length for _, length in runs)
+            insort(self._runs, (first, length, self._time))
+            self.num_free += length
 
     def check_integrity(self, taken: list[Run]) -> None:
         """Hold the free blocks against those that are taken: together they are all, each once."""
-        runs = sorted(self._runs + taken)
+        free = [(first, length) for first, length, _ in self._runs]
         end = 0
-        for first, length in runs:
+        for first, length in sorted(free + taken):
             assert first == end and length > 0, "blocks are lost, or belong to two"  # noqa: PT018
             end = first + length
         assert end == self.num_blocks
-        assert self.num_free == sum(length for _, length in self._runs)
+        assert self.num_free == sum(length for _, length in free)
 
+    def _oldest(self, num_blocks: int) -> Run | None:
+        """The run of this length, from the beginning of a free one on, whose newest block was freed first."""
+        best, best_time = None, self._time + 1
+        for index, (first, _, _) in enumerate(self._runs):
+            end, newest = first, 0
+            for start, length, time in self._runs[index:]:
+                newest = max(newest, time)
+                if start != end or newest >= best_time:
+                    break
+                end = start + length
+                if end - first >= num_blocks:
+                    best, best_time = (first, num_blocks), newest
+                    break
+        return best
 
-def _length(run: Run) -> int:
-    return run[1]
+    def _longest(self) -> Run:
+        joined: list[Run] = []
+        for first, length, _ in self._runs:
+            if joined and sum(joined[-1]) == first:
+                first, before = joined.pop()
+                length += before
+            joined.append((first, length))
+        return max(joined, key=lambda run: run[1])
+
+    def _cut_out(self, first: int, length: int) -> None:
+        """Take [first, first + length), which begins with a free run, off the free ones."""
+        end = first + length
+        kept = [run for run in self._runs if not first <= run[0] < end]
+        begun = [run for run in self._runs if first <= run[0] < end < run[0] + run[1]]
+        self._runs = sorted(kept + [(end, begin + size - end, time) for begin, size, time in begun])

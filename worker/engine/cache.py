@@ -5,28 +5,34 @@ A session's worst case is reserved when it is admitted, so an admitted session n
 
 from collections.abc import Iterable
 
-from worker.engine.blocks import FreeBlocks, Run
+from worker.engine.blocks import FreeBlocks
 from worker.engine.errors import AtCapacity
-
-BLOCK_TOKENS = 16
+from worker.engine.prefix import BLOCK_TOKENS, Hit, PrefixCache
+from worker.model.layout import Group, Lane, Layout, Run
 
 
 class CacheManager:
     """Owner of the memory bound, of the blocks of keys and values, and of every session's share of both.
 
-    A block holds `BLOCK_TOKENS` tokens of all of the stage's layers in `block_bytes`. As many blocks exist as the bound
-    allows, so whoever is within the bound finds blocks.
+    It also knows what was computed before and lies in blocks still (`find`). Who is admitted does not depend on that:
+    a free block is handed out whatever was left in it.
+
+    A block is `BLOCK_TOKENS` rows of one lane (see `worker.model.layout`). As many blocks exist as the bound allows, so
+    whoever is within the bound finds blocks.
     """
 
-    def __init__(self, max_sessions: int, max_bytes: int, block_bytes: int = 0) -> None:
-        """`block_bytes` is 0 where the keys and values lie elsewhere; sessions then have no blocks."""
+    def __init__(self, max_sessions: int, max_bytes: int, layout: Layout | None = None) -> None:
+        """Without a layout the keys and values lie elsewhere; sessions then have no blocks."""
         self.max_sessions = max_sessions
         self.max_bytes = max_bytes
-        self.num_blocks = max_bytes // block_bytes if block_bytes else 0
-        self._block_bytes = block_bytes
+        self._groups = layout.groups if layout else ()
+        self._block_bytes = BLOCK_TOKENS * layout.row_bytes if layout else 0
+        self.num_blocks = max_bytes // self._block_bytes if layout else 0
         self._free = FreeBlocks(self.num_blocks)
         self._reserved_bytes: dict[bytes, int] = {}
         self._blocks: dict[bytes, tuple[Run, ...]] = {}
+        self._lanes: dict[bytes, tuple[Lane, ...]] = {}
+        self._prefixes = PrefixCache(_reaches(self._groups))
 
     @property
     def num_sessions(self) -> int:
@@ -38,14 +44,17 @@ class CacheManager:
 
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks of a session of this length."""
-        return -(-num_tokens // BLOCK_TOKENS) if self._block_bytes else 0
+        return sum(group.num_lanes * _lane_blocks(group, num_tokens) for group in self._groups)
 
     def can_allocate(self, num_other_bytes: int, num_tokens: int = 0) -> bool:
         needed = self._needed_bytes(num_other_bytes, num_tokens)
         return self.num_sessions < self.max_sessions and self.used_bytes + needed <= self.max_bytes
 
-    def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0) -> None:
-        """Reserve blocks for `num_tokens` and some bytes besides for a session until `free`. Raises AtCapacity."""
+    def allocate(self, session_id: bytes, num_other_bytes: int, num_tokens: int = 0, salt: bytes = b"") -> None:
+        """Reserve blocks for `num_tokens` and some bytes besides for a session until `free`.
+
+        Sessions of one `salt` share what they compute; with an empty one, nobody shares. Raises AtCapacity.
+        """
         assert session_id not in self._reserved_bytes
         if self.num_sessions >= self.max_sessions:
             raise AtCapacity(f"{self.num_sessions} sessions are open, the most allowed; retry later or elsewhere")
@@ -56,16 +65,39 @@ class CacheManager:
                 "retry later, elsewhere, or with fewer tokens"
             )
         self._reserved_bytes[session_id] = needed
-        self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))
+        runs = self._blocks[session_id] = self._free.take(self.num_blocks_for(num_tokens))
+        lanes = self._lanes[session_id] = self._divide(runs, num_tokens)
+        self._prefixes.open(session_id, salt if lanes else b"", runs, lanes)
 
-    def free(self, session_id: bytes) -> None:
-        """Give a session's share back; does nothing when it has none."""
+    def free(self, session_id: bytes, *, keep: bool = True) -> None:
+        """Give a session's share back; does nothing when it has none. Unless `keep`, nobody finds what it computed."""
         if self._reserved_bytes.pop(session_id, None) is not None:
+            self._prefixes.close(session_id, keep=keep)
             self._free.give_back(self._blocks.pop(session_id))
+            del self._lanes[session_id]
 
-    def slots(self, session_id: bytes) -> tuple[Run, ...]:
-        """Where a session's positions lie, from 0 on: (first slot, number of slots)s; a slot is one token's place."""
-        return tuple((block * BLOCK_TOKENS, count * BLOCK_TOKENS) for block, count in self._blocks[session_id])
+    def lanes(self, session_id: bytes) -> tuple[Lane, ...]:
+        """Where a session's rows lie."""
+        return self._lanes[session_id]
+
+    def feed(self, session_id: bytes, data: memoryview, num_tokens: int) -> None:
+        """Note a session's next input, uint8 [bytes]."""
+        self._prefixes.extend(session_id, data, num_tokens)
+
+    def computed(self, session_id: bytes, num_tokens: int) -> None:
+        """Note that a session's first `num_tokens` positions were computed, and their rows may be found."""
+        self._prefixes.computed(session_id, num_tokens)
+
+    def find(self, session_id: bytes, end: int) -> Hit | None:
+        """Rows of somebody who has computed more of a session's own input; valid until the next `allocate`.
+
+        `end`: the last position that is of use, and one.
+        """
+        return self._prefixes.find(session_id, end)
+
+    def copied(self, session_id: bytes, hit: Hit) -> None:
+        """Note that a session has what was found."""
+        self._prefixes.copied(session_id, hit)
 
     def check_integrity(self, open_session_ids: Iterable[bytes]) -> None:
         """Hold the books against who is open: a share without a session is memory lost for good."""
@@ -74,6 +106,32 @@ class CacheManager:
         )
         assert self.used_bytes <= self.max_bytes
         self._free.check_integrity([run for runs in self._blocks.values() for run in runs])
+        self._prefixes.check_integrity(self._blocks)
 
     def _needed_bytes(self, num_other_bytes: int, num_tokens: int) -> int:
         return num_other_bytes + self.num_blocks_for(num_tokens) * self._block_bytes
+
+    def _divide(self, runs: tuple[Run, ...], num_tokens: int) -> tuple[Lane, ...]:
+        """A session's blocks as lanes, one after the other."""
+        slots = Lane(tuple((block * BLOCK_TOKENS, count * BLOCK_TOKENS) for block, count in runs))
+        lanes, begin = [], 0
+        for group in self._groups if runs else ():
+            num_slots = _lane_blocks(group, num_tokens) * BLOCK_TOKENS
+            for _ in range(group.num_lanes):
+                lanes.append(Lane(slots.cut(begin, begin + num_slots)))
+                begin += num_slots
+        return tuple(lanes)
+
+
+def _lane_blocks(group: Group, num_tokens: int) -> int:
+    num_slots = num_tokens if group.max_slots is None else min(num_tokens, group.max_slots)
+    return -(-num_slots // BLOCK_TOKENS)
+
+
+def _reaches(groups: Iterable[Group]) -> tuple[int | None, ...]:
+    """How many positions before the next token each lane is needed for: all (None) where the next stage wants them."""
+    found: list[int | None] = []
+    for group in groups:
+        found += [None if group.window is None else group.window - 1] * len(group.layers)
+        found += [None] * group.num_row_lanes
+    return tuple(found)

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer
 
-from worker.engine.cache import BLOCK_TOKENS, CacheManager
+from worker.engine.cache import CacheManager
 from worker.engine.errors import EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
-from worker.engine.runner import Payload, Runner
+from worker.engine.prefix import BLOCK_TOKENS, Hit
+from worker.engine.runner import Payload, Runner, as_bytes
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.stats import EngineStats
+from worker.model.packed import Pool
 from worker.model.stage import Stage
 from worker.sampling import Logits
+
+# A hit's rows go to the next stage in as few pieces as links take well: they come faster than a forward makes them.
+MAX_PIECE_BYTES = 2**24
 
 
 class Engine:
@@ -29,15 +34,18 @@ class Engine:
         self.stats = EngineStats()
         self._stage = stage
         self._tokenizer = tokenizer
-        block_bytes = BLOCK_TOKENS * stage.bytes_per_token if stage.packs else 0
-        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes, block_bytes)
+        self._reuses = limits.prefix_reuse and stage.packs
+        keeps_hidden = self._reuses and not stage.is_last  # the next stage needs them, computed or not
+        layout = stage.layout(limits.prefill_chunk_tokens, keeps_hidden=keeps_hidden) if stage.packs else None
+        self._cache = CacheManager(limits.max_sessions, limits.max_cache_bytes, layout)
         self._scheduler = Scheduler(
             limits.prefill_chunk_tokens,
             limits.mixed_prefill_tokens,
             limits.max_sessions if stage.packs else 1,
             samples=stage.is_last,
         )
-        self._runner = Runner(stage, limits.prefill_chunk_tokens, self._cache.num_blocks * BLOCK_TOKENS)
+        pool = Pool(layout, self._cache.num_blocks * BLOCK_TOKENS) if layout else None
+        self._runner = Runner(stage, limits.prefill_chunk_tokens, pool)
         self._sessions: dict[bytes, SessionSpec] = {}
         self._generations: dict[bytes, Generation] = {}
 
@@ -74,10 +82,11 @@ class Engine:
             raise InvalidSession(f"session {session_id.hex()} is already open")
         self._check_spec(spec)
         bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
-        self._cache.allocate(session_id, bytes_besides, spec.max_positions)
+        salt = spec.cache_salt if self._reuses else b""
+        self._cache.allocate(session_id, bytes_besides, spec.max_positions, salt)
         self._sessions[session_id] = spec
         self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
-        self._runner.open(session_id, spec.max_positions, self._cache.slots(session_id))
+        self._runner.open(session_id, spec.max_positions, self._cache.lanes(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)
 
@@ -96,6 +105,10 @@ class Engine:
         except EngineError:
             self.remove(session_id)
             raise
+        if self._reuses and self._sessions[session_id].cache_salt:
+            self._cache.feed(session_id, as_bytes(inputs).data.cast("B"), len(inputs))
+            num_prompt_tokens = self._sessions[session_id].num_prompt_tokens
+            self.stats.num_reusable_tokens += max(0, min(len(inputs), num_prompt_tokens - first_position))
         self._runner.put(session_id, inputs)
         self._scheduler.feed(session_id, len(inputs))
 
@@ -104,13 +117,15 @@ class Engine:
         self._scheduler.hold(session_id, held)
 
     def step(self) -> list[StageOutput]:
-        """Run the next forward over all that waits, and return what it made (a prompt's early chunks make no token)."""
+        """Take over what was computed before, run the next forward over all else that waits, and return what came of
+        both (a prompt's early chunks make no token)."""
+        outputs = self._reuse() if self._reuses else []
         chunks = self._scheduler.schedule()
         if not chunks:
             self.check_integrity()
-            return []
+            return outputs
         began = time.perf_counter()
-        outputs = self._run(chunks, self._runner.take(chunks))
+        outputs += self._run(chunks, self._runner.take(chunks))
         self._count(chunks, time.perf_counter() - began)
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
@@ -132,6 +147,33 @@ class Engine:
         self._scheduler.check_integrity()
         self._runner.check_integrity(session_ids)
 
+    def _reuse(self) -> list[StageOutput]:
+        """Copy what others computed of the same input, and pass on what came of it then."""
+        outputs = list[StageOutput]()
+        for session_id, end in self._scheduler.skippable():
+            hit = self._cache.find(session_id, end)
+            if hit is not None:
+                chunk = self._scheduler.skip(session_id, hit.num_tokens)
+                try:
+                    outputs += self._take_over(chunk, hit)
+                except Exception as error:  # out of memory, say
+                    outputs.append(self._fail(chunk, error))
+        return outputs
+
+    def _take_over(self, chunk: Chunk, hit: Hit) -> list[HiddenRows]:
+        self._runner.take([chunk])
+        self._runner.reuse(chunk, hit)
+        self._cache.copied(chunk.session_id, hit)
+        self.stats.num_reused_tokens += chunk.num_prompt_tokens
+        if self._stage.is_last:
+            return []
+        rows, most = self._runner.kept_rows(chunk), max(1, MAX_PIECE_BYTES // self._stage.bytes_per_row)
+        pieces = [rows[begin : begin + most] for begin in range(0, len(rows), most)]
+        firsts = range(chunk.first_position, chunk.end, most)
+        return [
+            HiddenRows(chunk.session_id, first, len(piece), piece) for first, piece in zip(firsts, pieces, strict=True)
+        ]
+
     def _run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         """Compute chunks. When that fails, each by itself: one request must not end the others."""
         try:
@@ -151,6 +193,7 @@ class Engine:
     def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         rows, outputs, begin = self._runner.run(chunks, inputs), list[StageOutput](), 0
         for chunk in chunks:
+            self._cache.computed(chunk.session_id, chunk.end)
             own = rows[begin : begin + chunk.num_tokens]
             outputs.append(HiddenRows(chunk.session_id, chunk.first_position, chunk.num_tokens, own))
             begin += chunk.num_tokens
@@ -159,6 +202,7 @@ class Engine:
     def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         outputs = list[StageOutput]()
         for chunk, logits in zip(chunks, self._runner.run_logits(chunks, inputs), strict=True):
+            self._cache.computed(chunk.session_id, chunk.end)
             if chunk.end >= self._sessions[chunk.session_id].num_prompt_tokens:
                 outputs.append(self._draw(chunk, logits))
         return outputs
@@ -170,6 +214,7 @@ class Engine:
             return self._fail(chunk, error)
 
     def _fail(self, chunk: Chunk, error: Exception) -> SessionFailed:
+        self._cache.free(chunk.session_id, keep=False)
         self.remove(chunk.session_id)
         failure = ForwardFailed(f"positions from {chunk.first_position} on: {type(error).__name__}: {error}")
         return SessionFailed(chunk.session_id, failure)

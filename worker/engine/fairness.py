@@ -49,6 +49,10 @@ class FairQueue:
         if waits:
             self._waiting[session_id] = None
 
+    def rest(self, session_id: bytes) -> None:
+        """A session that waited does not any more, and was not served."""
+        del self._waiting[session_id]
+
     def remove(self, session_id: bytes) -> None:
         """Forget a session; does nothing when it is unknown."""
         for books in (self._weights, self._tags, self._waiting):

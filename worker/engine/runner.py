@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.engine.blocks import Run
 from worker.engine.errors import InvalidInput
+from worker.engine.prefix import Hit
 from worker.engine.scheduler import Chunk
 from worker.model.cache import StageCache, cache_bytes
-from worker.model.packed import Pool, Segment, cut
+from worker.model.layout import Lane
+from worker.model.packed import Pool, Segment
 from worker.model.stage import Stage
 from worker.rows import is_finite
 
@@ -24,13 +25,13 @@ NOT_FINITE = "hidden states are not finite; the stage before is broken or hostil
 class Runner:
     """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
 
-    def __init__(self, stage: Stage, max_chunk_tokens: int, num_slots: int) -> None:
-        """`num_slots`: tokens whose keys and values fit into the pool, where the stage packs sessions."""
+    def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None) -> None:
+        """`pool`: where the sessions' lanes lie, if the stage packs them."""
         self.stage = stage
-        self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.architecture.hidden_size * stage.dtype.itemsize
+        self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.bytes_per_row
         self._max_chunk_tokens = max_chunk_tokens
-        self._pool = Pool(num_slots)
-        self._slots: dict[bytes, tuple[Run, ...]] = {}
+        self._pool = pool
+        self._lanes: dict[bytes, tuple[Lane, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
 
@@ -38,7 +39,7 @@ class Runner:
         """The most memory a session takes beside its blocks: a whole prompt in its inbox, and a cache of its own where
         the stage does not pack."""
         stage, inbox_bytes = self.stage, num_prompt_tokens * self.row_bytes
-        if stage.packs:
+        if self._pool is not None:
             return inbox_bytes
         return inbox_bytes + cache_bytes(
             stage.architecture,
@@ -49,28 +50,28 @@ class Runner:
             stage.dtype.itemsize,
         )
 
-    def open(self, session_id: bytes, max_positions: int, slots: tuple[Run, ...]) -> None:
-        """`slots`: where in the pool the session's tokens go, in order."""
-        if self.stage.packs:
-            self._slots[session_id] = slots
+    def open(self, session_id: bytes, max_positions: int, lanes: tuple[Lane, ...]) -> None:
+        """`lanes`: where in the pool the session's rows go."""
+        if self._pool is not None:
+            self._lanes[session_id] = lanes
         else:
             self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
         self._inboxes[session_id] = deque()
 
     def close(self, session_id: bytes) -> None:
-        self._slots.pop(session_id, None)
+        self._lanes.pop(session_id, None)
         self._caches.pop(session_id, None)
         self._inboxes.pop(session_id, None)
 
     def parse(self, payload: Payload) -> torch.Tensor:
-        """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on its device.
+        """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on the CPU.
 
         Raw bytes are u32 little-endian ids or row-major hidden states in the stage's dtype. Raises InvalidInput.
         """
         return self._parse_token_ids(payload) if self.stage.is_first else self._parse_hidden(payload)
 
     def put(self, session_id: bytes, inputs: torch.Tensor) -> None:
-        self._inboxes[session_id].append(inputs)
+        self._inboxes[session_id].append(inputs.to(self.stage.device))
 
     def take(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """The input of chunks, laid end to end, off their sessions' inboxes."""
@@ -79,17 +80,34 @@ class Runner:
 
     def run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.uint8]:
         """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
-        if self.stage.packs:
-            hidden = self.stage.forward_packed(inputs, self._segments(chunks), self._pool)
+        if self._pool is not None:
+            segments = self._segments(chunks)
+            hidden = self.stage.forward_packed(inputs, segments, self._pool)
+            if self._pool.layout.row_lanes:
+                self._pool.write_hidden(segments, hidden)
         else:
             (chunk,) = chunks
             hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
-        rows: NDArray[np.uint8] = hidden.cpu().contiguous().view(torch.uint8).numpy()
-        return rows
+        return as_bytes(hidden)
+
+    def reuse(self, chunk: Chunk, hit: Hit) -> None:
+        """Copy what was found instead of computing a chunk."""
+        assert self._pool is not None
+        for source, target, first in zip(hit.lanes, self._lanes[chunk.session_id], hit.firsts, strict=True):
+            if first > chunk.first_position:  # a ring that goes round is read whole, and 0 times NaN is NaN
+                self._pool.clear(target.runs)
+            if first < chunk.end:
+                self._pool.copy(source.cut(first, chunk.end), target.cut(first, chunk.end))
+
+    def kept_rows(self, chunk: Chunk) -> NDArray[np.uint8]:
+        """What `run` returned for these positions, where the pool has a place for it."""
+        assert self._pool is not None
+        lanes = self._lanes[chunk.session_id]
+        return as_bytes(self._pool.read_hidden(lanes, chunk.first_position, chunk.end, self.stage.bytes_per_row))
 
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
-        if self.stage.packs:
+        if self._pool is not None:
             ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
             last = [end - 1 for end in ends]
             logits = self.stage.forward_packed_logits(inputs, self._segments(chunks), self._pool, last)
@@ -100,14 +118,11 @@ class Runner:
         return found
 
     def check_integrity(self, session_ids: set[bytes]) -> None:
-        held = self._slots if self.stage.packs else self._caches
+        held = self._caches if self._pool is None else self._lanes
         assert set(held) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
 
     def _segments(self, chunks: Sequence[Chunk]) -> list[Segment]:
-        return [
-            Segment(chunk.first_position, chunk.num_tokens, cut(self._slots[chunk.session_id], 0, chunk.end))
-            for chunk in chunks
-        ]
+        return [Segment(chunk.first_position, chunk.num_tokens, self._lanes[chunk.session_id]) for chunk in chunks]
 
     def _take(self, chunk: Chunk) -> torch.Tensor:
         """The chunk's inputs off the front of the inbox, whatever the pieces they came in."""
@@ -135,7 +150,7 @@ class Runner:
         vocab_size = self.stage.architecture.vocab_size
         if len(token_ids) and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < vocab_size:
             raise InvalidInput(f"token ids from {token_ids.min()} to {token_ids.max()}, the model has {vocab_size}")
-        return torch.from_numpy(token_ids).to(self.stage.device)
+        return torch.from_numpy(token_ids)
 
     def _parse_hidden(self, payload: Payload) -> torch.Tensor:
         if isinstance(payload, bytes | bytearray | memoryview):
@@ -148,7 +163,7 @@ class Runner:
             raise InvalidInput(f"hidden states {rows.dtype} {tuple(rows.shape)}, expected {dtype} [n, {hidden_size}]")
         if not bool(torch.isfinite(rows).all()):
             raise InvalidInput(NOT_FINITE)
-        return rows.to(self.stage.device)
+        return rows.cpu()
 
     def _parse_hidden_bytes(self, payload: bytes | bytearray | memoryview) -> torch.Tensor:
         hidden_size, dtype = self.stage.architecture.hidden_size, self.stage.dtype
@@ -160,4 +175,10 @@ class Runner:
             raise InvalidInput(NOT_FINITE)
         # Copied: a received frame is read-only and may lie at any address.
         rows = torch.frombuffer(bytearray(payload), dtype=dtype) if num_bytes else torch.empty(0, dtype=dtype)
-        return rows.view(-1, hidden_size).to(self.stage.device)
+        return rows.view(-1, hidden_size)
+
+
+def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """uint8 [rows, bytes per row] on the CPU; of a tensor without rows, uint8 [bytes]."""
+    found: NDArray[np.uint8] = tensor.cpu().contiguous().view(torch.uint8).numpy()
+    return found

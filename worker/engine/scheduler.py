@@ -42,6 +42,11 @@ class _Progress:
     def is_decoding(self) -> bool:
         return self.num_computed >= self.num_prompt_tokens
 
+    def chunk(self, session_id: bytes, num_tokens: int) -> Chunk:
+        """The next so many positions."""
+        num_prompt_tokens = max(0, min(num_tokens, self.num_prompt_tokens - self.num_computed))
+        return Chunk(session_id, self.num_computed, num_tokens, num_prompt_tokens)
+
 
 class Scheduler:
     """Owner of the queues of sessions that have input waiting."""
@@ -102,6 +107,26 @@ class Scheduler:
         elif progress.num_waiting:
             self._queue_of(progress).wait(session_id)
 
+    def skippable(self) -> list[tuple[bytes, int]]:
+        """Sessions that wait, and the position up to which none needs a step of its own: all but a prompt's last token
+        and what follows it, where tokens are drawn."""
+        found = []
+        for session_id, progress in self._sessions.items():
+            end = min(progress.num_fed, progress.num_prompt_tokens - 1) if self._samples else progress.num_fed
+            if end > progress.num_computed:
+                found.append((session_id, end))
+        return found
+
+    def skip(self, session_id: bytes, end: int) -> Chunk:
+        """Count the positions before `end` as computed, out of turn; returns those that were not yet."""
+        progress = self._sessions[session_id]
+        chunk = progress.chunk(session_id, end - progress.num_computed)
+        self._queue_of(progress).rest(session_id)
+        progress.num_computed = end
+        if progress.num_waiting:
+            self._queue_of(progress).wait(session_id)
+        return chunk
+
     def schedule(self) -> list[Chunk]:
         """The next step's chunks, one per session, decoding sessions first; empty when nothing waits."""
         decoding = self._decoding.in_order()[: self._max_sessions]
@@ -140,8 +165,7 @@ class Scheduler:
         num_tokens = min(progress.num_waiting, max_tokens)
         if self._samples and not progress.is_decoding:
             num_tokens = min(num_tokens, progress.num_prompt_tokens - progress.num_computed)
-        num_prompt_tokens = max(0, min(num_tokens, progress.num_prompt_tokens - progress.num_computed))
-        chunk = Chunk(session_id, progress.num_computed, num_tokens, num_prompt_tokens)
+        chunk = progress.chunk(session_id, num_tokens)
         queue = self._queue_of(progress)
         progress.num_computed += num_tokens
         stays = queue is self._queue_of(progress)

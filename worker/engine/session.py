@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine.errors import EngineError
+from worker.grammar import Constraint
 from worker.sampling import SamplingParameters
 
 FinishReason = Literal["stop", "length"]
@@ -22,6 +23,7 @@ class EngineLimits:
         max_cache_bytes: what all open sessions may take for keys, values and input not yet computed.
         prefill_chunk_tokens: the most prompt tokens in one step; few, so that stages overlap and no session waits long.
         mixed_prefill_tokens: the same for steps in which other sessions wait for their next token.
+        prefix_reuse: whether a session takes over what others computed of the same input (see SessionSpec.cache_salt).
     """
 
     max_sessions: int
@@ -29,17 +31,22 @@ class EngineLimits:
     max_cache_bytes: int
     prefill_chunk_tokens: int = 512
     mixed_prefill_tokens: int = 64
+    prefix_reuse: bool = True
 
 
 @dataclass(frozen=True)
 class SessionSpec:
-    """One request as one stage sees it. From `sampling` to `logprobs`, fields matter at the last stage alone.
+    """One request as one stage sees it. From `sampling` to `constraint`, fields matter at the last stage alone.
 
     Attributes:
         sampling: required at the last stage, absent elsewhere.
+        constraint: what the output is held to; it belongs to the session from now on.
         stop: strings that end the output; need the engine's tokenizer.
         prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
         logprobs: whether each token comes with the logarithm of its probability.
+        top_logprobs: how many of the most likely tokens come with theirs, too.
+        cache_salt: sessions of the same salt share what they compute of the same input; with none, a session shares
+            nothing. It names who pays, so that nobody can find out by the time it takes what another one has asked.
         weight: the session's share of a busy stage, relative to the others'.
     """
 
@@ -51,6 +58,9 @@ class SessionSpec:
     ignore_eos: bool = False
     prompt_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
+    constraint: Constraint | None = None
+    cache_salt: bytes = b""
     weight: float = 1.0
 
     @property
@@ -71,7 +81,10 @@ class HiddenRows:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """Output token number `index` (from 0), which takes `position` in the sequence. With a finish reason, the last."""
+    """Output token number `index` (from 0), which takes `position` in the sequence. With a finish reason, the last.
+
+    `top_logprobs`: (token id, log probability) of the most likely tokens at its place, falling.
+    """
 
     session_id: bytes
     index: int
@@ -79,6 +92,7 @@ class SampledToken:
     token_id: int
     finish_reason: FinishReason | None
     logprob: float | None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,16 @@ class Distribution:
 
 @dataclass
 class EngineStats:
-    """`step_tokens`: of prompts and outputs together, in one forward."""
+    """`step_tokens`: of prompts and outputs together, in one forward.
+
+    Of the prompt tokens of sessions that may share, `num_reusable_tokens`, the cache had `num_reused_tokens`; the rest
+    is computed.
+    """
 
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
+    num_reusable_tokens: int = 0
+    num_reused_tokens: int = 0
     step_tokens: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
     step_sessions: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
     step_seconds: Distribution = field(default_factory=lambda: Distribution(STEP_SECONDS))

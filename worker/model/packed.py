@@ -8,31 +8,30 @@ Models that do not call it, or hide something in their masks (ALiBi), are found 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
+
+from worker.model.layout import Lane, Layout, Run
 
 ATTENTION = "declai_packed"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The next tokens of one session in a batch.
-
-    Attributes:
-        first_position: of its first token in the session.
-        runs: where the session's keys lie in the pool, from position 0 to the last of these tokens: (slot, length)s.
-    """
+    """The next tokens of one session in a batch: from `first_position` on, with the lanes where its rows lie."""
 
     first_position: int
     num_tokens: int
-    runs: tuple[tuple[int, int], ...]
+    lanes: tuple[Lane, ...]
 
     @property
     def end(self) -> int:
@@ -40,39 +39,80 @@ class Segment:
 
 
 class Pool:
-    """Keys and values of one stage's layers, [num_slots, heads, head_dim] each; one slot is one token's place.
+    """The memory of a stage's sessions: uint8 [num_slots, bytes of a row], in which lanes lie (see `layout`).
 
-    A layer's tensors are made at its first use, when its shapes are known. Nothing is cleared: who is given a slot
-    writes it before he reads it.
+    It is made at the first use. Nothing is cleared: who is given a slot writes it before he reads it.
     """
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, layout: Layout, num_slots: int) -> None:
+        self.layout = layout
         self.num_slots = num_slots
-        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._memory: torch.Tensor | None = None
+        self._shapes: dict[int, tuple[torch.Size, torch.Size, torch.Tensor]] = {}
 
     @property
     def num_bytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self._layers.values())
+        return 0 if self._memory is None else self._memory.nbytes
 
     def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put keys and values, [1, heads, tokens, head_dim], of a batch's tokens into their slots, int64 [tokens]."""
-        if layer not in self._layers:
-            self._layers[layer] = self._make(keys), self._make(values)
-        for pool, new in zip(self._layers[layer], (keys, values), strict=True):
-            pool.index_copy_(0, slots, new[0].transpose(0, 1))
+        if layer not in self._shapes:
+            rows = self._memory_on(keys.device).view(keys.dtype)
+            self._shapes[layer] = keys.shape, values.shape, rows
+        rows = self._shapes[layer][2]
+        new = torch.cat([keys[0].transpose(0, 1).flatten(1), values[0].transpose(0, 1).flatten(1)], dim=1)
+        rows[:, : new.shape[1]].index_copy_(0, slots, new)
 
-    def read(self, layer: int, runs: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, layer: int, runs: Sequence[Run]) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [1, heads, tokens, head_dim] of these runs: views of the pool when there is but one."""
-        keys, values = (self._read(pool, runs) for pool in self._layers[layer])
-        return keys, values
+        keys, values, rows = self._shapes[layer]
+        if len(runs) == 1:
+            slot, num_tokens = runs[0]
+            begin = slot * rows.shape[1]
+        else:
+            rows, begin = torch.cat([rows[slot : slot + length] for slot, length in runs]), 0
+            num_tokens = len(rows)
+        num_key_elements = keys[1] * keys[3]
+        return _view(rows, begin, keys, num_tokens), _view(rows, begin + num_key_elements, values, num_tokens)
 
-    def _make(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.empty(self.num_slots, like.shape[1], like.shape[3], dtype=like.dtype, device=like.device)
+    @torch.inference_mode()
+    def write_hidden(self, segments: Sequence[Segment], hidden: torch.Tensor) -> None:
+        """Put hidden states [tokens, hidden_size] of a batch's tokens into their lanes."""
+        slots = torch.from_numpy(slots_of(segments, self.layout.row_lanes)).to(hidden.device)
+        pieces = torch.split(hidden.contiguous().view(torch.uint8), self.layout.row_bytes, dim=1)
+        memory = self._memory_on(hidden.device)
+        for own_slots, piece in zip(slots, pieces, strict=True):
+            memory[:, : piece.shape[1]].index_copy_(0, own_slots, piece)
 
-    def _read(self, pool: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
-        pieces = [pool[slot : slot + length] for slot, length in runs]
-        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return rows.transpose(0, 1).unsqueeze(0)
+    def read_hidden(self, lanes: Sequence[Lane], first: int, end: int, num_bytes: int) -> torch.Tensor:
+        """A copy of a session's hidden states at positions [first, end), uint8 [tokens, num_bytes]."""
+        pieces = [self._rows(lanes[number].cut(first, end)) for number in self.layout.row_lanes]
+        return torch.cat(pieces, dim=1)[:, :num_bytes]
+
+    @torch.inference_mode()
+    def copy(self, source: Sequence[Run], target: Sequence[Run]) -> None:
+        """Put all that lies in some slots into as many others."""
+        pieces = torch.split(self._rows(source), [length for _, length in target])
+        for (slot, length), piece in zip(target, pieces, strict=True):
+            self._made[slot : slot + length] = piece
+
+    @torch.inference_mode()
+    def clear(self, runs: Sequence[Run]) -> None:
+        for slot, length in runs:
+            self._made[slot : slot + length] = 0
+
+    @property
+    def _made(self) -> torch.Tensor:
+        assert self._memory is not None, "nothing was written yet"
+        return self._memory
+
+    def _rows(self, runs: Sequence[Run]) -> torch.Tensor:
+        return torch.cat([self._made[slot : slot + length] for slot, length in runs])
+
+    def _memory_on(self, device: torch.device) -> torch.Tensor:
+        if self._memory is None:
+            self._memory = torch.empty(self.num_slots, self.layout.row_bytes, dtype=torch.uint8, device=device)
+        return self._memory
 
 
 class Batch(Cache):
@@ -87,37 +127,50 @@ class Batch(Cache):
         self.segments = segments
         self.windows = windows
         positions: list[int] = []
-        slots: list[int] = []
         for segment in segments:
             positions += range(segment.first_position, segment.end)
-            for slot, length in cut(segment.runs, segment.first_position, segment.end):
-                slots += range(slot, slot + length)
         self.positions = torch.tensor(positions, device=device)
-        self._slots = torch.tensor(slots, device=device)
-        self._masks: dict[tuple[int, int | None], torch.Tensor] = {}
+        self._slots = torch.from_numpy(slots_of(segments, range(len(segments[0].lanes)))).to(device)
+        self._masks: dict[tuple[int, int | None, int], torch.Tensor] = {}
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.pool.write(layer_idx, self._slots, key_states, value_states)
+        slots = self._slots[self.pool.layout.lane_of_layer[layer_idx]]
+        self.pool.write(layer_idx, slots, key_states, value_states)
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    def mask(self, index: int, first_key: int, window: int | None) -> torch.Tensor | None:
-        """Which keys from position `first_key` on the tokens of a segment may attend to, [tokens, keys]; None: all."""
+    def past(
+        self, layer: int, index: int, window: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys and values that the tokens of a segment may attend to, and which token to which, [tokens, keys]; None:
+        all to all."""
         segment = self.segments[index]
-        if segment.num_tokens == 1:
-            return None
-        if (index, window) not in self._masks:
-            queries = torch.arange(segment.first_position, segment.end, device=self._slots.device).unsqueeze(1)
-            keys = torch.arange(first_key, segment.end, device=self._slots.device)
+        lane = segment.lanes[self.pool.layout.lane_of_layer[layer]]
+        first_key = 0 if window is None else max(0, segment.first_position - window + 1)
+        runs = lane.cut(first_key, segment.end)
+        goes_round = len(runs) > 1 and len(lane.runs) == 1
+        if goes_round:  # read where it lies, in the order in which it lies
+            runs, first_key = lane.runs, segment.end - lane.num_slots
+        mask = None if segment.num_tokens == 1 and not goes_round else self._mask(index, window, first_key, goes_round)
+        return *self.pool.read(layer, runs), mask
+
+    def _mask(self, index: int, window: int | None, first_key: int, goes_round: bool) -> torch.Tensor:
+        """For the keys from `first_key` on; `goes_round`: not in order, but each in its slot of a full ring."""
+        if (index, window, first_key) not in self._masks:
+            segment, device = self.segments[index], self._slots.device
+            queries = torch.arange(segment.first_position, segment.end, device=device).unsqueeze(1)
+            keys = torch.arange(first_key, segment.end, device=device)
+            if goes_round:
+                keys = keys.roll(first_key % len(keys))
             allowed = keys <= queries
             if window is not None:
                 allowed &= keys > queries - window
-            self._masks[index, window] = allowed
-        return self._masks[index, window]
+            self._masks[index, window, first_key] = allowed
+        return self._masks[index, window, first_key]
 
 
 def attend(
@@ -141,11 +194,9 @@ def attend(
     outputs, begin = [], 0
     for index, segment in enumerate(batch.segments):
         end = begin + segment.num_tokens
-        first_key = 0 if window is None else max(0, segment.first_position - window + 1)
-        keys, values = batch.pool.read(layer, cut(segment.runs, first_key, segment.end))
+        keys, values, mask = batch.past(layer, index, window)
         if expand is not None:
             keys, values = expand(keys, values)
-        mask = batch.mask(index, first_key, window)
         if softcap is None and s_aux is None:
             output = functional.scaled_dot_product_attention(
                 query[:, :, begin:end], keys, values, mask, scale=scaling, enable_gqa=keys.shape[1] != query.shape[1]
@@ -158,15 +209,23 @@ def attend(
     return joined.transpose(1, 2).contiguous(), None
 
 
-def cut(runs: Sequence[tuple[int, int]], first: int, end: int) -> tuple[tuple[int, int], ...]:
-    """What runs have of the positions [first, end), when they begin with position 0."""
-    found, begin = [], 0
-    for slot, length in runs:
-        low, high = max(first, begin), min(end, begin + length)
-        if low < high:
-            found.append((slot + low - begin, high - low))
-        begin += length
-    return tuple(found)
+def slots_of(segments: Sequence[Segment], lanes: Iterable[int]) -> NDArray[np.int64]:
+    """Where the tokens of a batch go, in order: int64 [lanes, tokens]."""
+    rows = []
+    for number in lanes:
+        row: list[int] = []
+        for segment in segments:
+            for slot, length in segment.lanes[number].cut(segment.first_position, segment.end):
+                row += range(slot, slot + length)
+        rows.append(row)
+    return np.array(rows, dtype=np.int64)
+
+
+def _view(rows: torch.Tensor, begin: int, shape: torch.Size, num_tokens: int) -> torch.Tensor:
+    """[1, heads, tokens, head_dim] of rows [slots, elements], from one element of the first on."""
+    _, heads, _, head_dim = shape
+    width = rows.shape[1]
+    return rows.as_strided((1, heads, num_tokens, head_dim), (width, head_dim, width, 1), begin)
 
 
 def _attend_eagerly(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
+from worker.model.layout import Layout, make_layout
 from worker.model.packed import ATTENTION, Batch, Pool, Segment, attach
 from worker.model.packing import pack_linears
 from worker.model.slicing import Seam, load_slice, stage_shards
@@ -62,10 +63,18 @@ class Stage:
         return stage_shards(self.architecture, self.first_layer, self.end_layer)
 
     @property
-    def bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers of the stage."""
+    def bytes_per_row(self) -> int:
+        """The hidden state of one token, as it goes from stage to stage."""
+        return self.architecture.hidden_size * self.dtype.itemsize
+
+    def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> Layout:
+        """How the stage's sessions lie in a pool, when they bring at most `max_step_tokens` each to one forward.
+
+        `keeps_hidden`: whether their hidden states lie there, too.
+        """
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
-        return sum(layer.elements_per_token for layer in layers) * self.dtype.itemsize
+        hidden_bytes = self.bytes_per_row if keeps_hidden else 0
+        return make_layout(layers, self.first_layer, self.dtype.itemsize, hidden_bytes, max_step_tokens)
 
     @classmethod
     def load(

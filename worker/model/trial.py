@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.model.packed import Pool, Segment, cut
+from worker.model.layout import Lane
+from worker.model.packed import Pool, Segment
 
 if TYPE_CHECKING:
     from worker.model.stage import Stage
 
-# Two sessions, and where their keys lie: neither in order nor in one piece.
+# Two sessions, and where the keys of a layer lie: neither in order nor in one piece.
 _RUNS = (((9, 2), (3, 3)), ((12, 3),))
 _LENGTHS = (5, 3)
 _NUM_SLOTS = 15
@@ -50,11 +51,15 @@ def _alone(stage: Stage, piece: torch.Tensor) -> torch.Tensor:
 
 def _together(stage: Stage, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Hidden states of all tokens of each piece."""
-    pool = Pool(_NUM_SLOTS)
-    prompts = [
-        Segment(0, len(piece) - 1, cut(runs, 0, len(piece) - 1)) for piece, runs in zip(pieces, _RUNS, strict=True)
+    layout = stage.layout(max(_LENGTHS), keeps_hidden=False)
+    num_lanes = sum(group.num_lanes for group in layout.groups)
+    pool = Pool(layout, num_lanes * _NUM_SLOTS)
+    lanes = [
+        tuple(Lane(tuple((slot + lane * _NUM_SLOTS, count) for slot, count in runs)) for lane in range(num_lanes))
+        for runs in _RUNS
     ]
-    last = [Segment(len(piece) - 1, 1, runs) for piece, runs in zip(pieces, _RUNS, strict=True)]
+    prompts = [Segment(0, len(piece) - 1, own) for piece, own in zip(pieces, lanes, strict=True)]
+    last = [Segment(len(piece) - 1, 1, own) for piece, own in zip(pieces, lanes, strict=True)]
     first_rows = stage.forward_packed(torch.cat([piece[:-1] for piece in pieces]), prompts, pool)
     last_rows = stage.forward_packed(torch.cat([piece[-1:] for piece in pieces]), last, pool)
     parts = zip(torch.split(first_rows, [len(piece) - 1 for piece in pieces]), torch.split(last_rows, 1), strict=True)

@@ -179,6 +179,20 @@ def test_api_key_requests_at_once_get_nonces_of_their_own_and_stay_in_budget(boo
     assert books.market.session(session).settled == sum(costs)
 
 
+def test_a_set_of_requests_enters_whole_or_not_at_all(books: Books) -> None:
+    session = books.market.open_session(UNITS_PER_CREDIT)
+    asked = Asked(MODEL, {}, 8, Tier.RESEARCH, UNITS_PER_CREDIT // 4)
+    with pytest.raises(BudgetExhausted):
+        books.admission.admit_keyed_set(session, asked, 5)
+    totals = books.store.session_totals(session)
+    assert (totals.finished_total, totals.running) == (0, {})
+    admitted = books.admission.admit_keyed_set(session, asked, 4)
+    assert len({item.message.nonce for item in admitted}) == 4
+    costs = [books.finish(item) for item in admitted]
+    books.settlement.run()
+    assert books.market.session(session).settled == sum(costs)
+
+
 def test_receipts_above_the_cap_are_not_recorded(books: Books) -> None:
     session = books.market.open_session()
     admitted = books.admit(session, max_cost=10)

@@ -37,7 +37,8 @@ from tests.api.serve.echo import EchoEngine
 from tests.api.serve.test_tokenizer import sentence_piece
 from worker.admission import Terms
 from worker.broker import JoinAnswer, join_text, parse_task_message
-from worker.jobs import Peer
+from worker.grammar import Constraint, GrammarCompiler
+from worker.jobs import Grammar, Peer
 from worker.links import LinkKeyPair, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
@@ -135,6 +136,7 @@ class EchoNode:
         self.links = Links(self.keys, bind, lambda key: self.registry.holder_of(key) is not None)
         self.engine = EchoEngine(tokenizer, layers[0] == 0, layers[1] == NUM_LAYERS, EOS)
         self.manifest = manifest
+        self.grammars = GrammarCompiler(tokenizer, manifest.vocab_size, manifest.eos_token_ids)
         self.store = NodeStore(directory / "node.db")
         served = Served(model_id(MODEL), cid, *layers, capacity=8)
         options = PipelineOptions(heartbeat_s=0.3, peer_grace_s=1.0)
@@ -174,6 +176,9 @@ class EchoNode:
     @property
     def member(self) -> chain_setup.Member:
         return chain_setup.Member(self.operator, self.signer, self.keys.public, self.links.endpoint)
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        return self.grammars.constraint(grammar)
 
     def get(self, first_layer: int, end_layer: int) -> tuple[EchoEngine, StageIdentity]:
         """The engine for a job's layers (`worker.service.Engines`)."""

@@ -112,6 +112,31 @@ def test_token_ids_and_logprobs_on_request(client: openai.OpenAI, idle: Network)
     assert all(item.logprob <= 0 for item in scored)
 
 
+def test_the_likeliest_tokens_on_request(client: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    options = {"model": MODEL, "messages": messages, "max_tokens": 50, "logprobs": True, "top_logprobs": 3}
+    whole = client.chat.completions.create(**options).choices[0].logprobs  # type: ignore[call-overload]
+    chunks = list(client.chat.completions.create(**options, stream=True))  # type: ignore[call-overload]
+    assert [item for chunk in chunks for item in chunk.choices[0].logprobs.content] == whole.content
+    for item in whole.content:
+        assert [likely.logprob for likely in item.top_logprobs] == sorted(
+            (likely.logprob for likely in item.top_logprobs), reverse=True
+        )
+        assert (item.top_logprobs[0].token, item.top_logprobs[0].logprob) == (item.token, item.logprob)
+        assert len(item.top_logprobs) == 3
+
+
+def test_the_likeliest_tokens_of_a_completion(client: openai.OpenAI) -> None:
+    logprobs = client.completions.create(model=MODEL, prompt="hello", max_tokens=50, logprobs=5).choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.tokens is not None
+    assert logprobs.token_logprobs is not None
+    assert logprobs.top_logprobs is not None
+    for text, value, likely in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
+        assert likely[text] == value == max(likely.values())
+        assert len(likely) <= 6
+
+
 def test_prompts_as_token_ids(client: openai.OpenAI, idle: Network) -> None:
     ids = idle.tokenizer.encode("hello", add_special_tokens=False).ids
     for prompt in (ids, [ids], ["hello"]):

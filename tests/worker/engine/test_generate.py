@@ -157,6 +157,18 @@ def test_log_probabilities_are_the_models_own(zoo: Zoo) -> None:
     assert Pipeline(zoo, "llama").generate(prompt, spec(prompt, 1))[0].logprob is None
 
 
+def test_the_likeliest_tokens_are_the_models_own(zoo: Zoo) -> None:
+    prompt = prompt_of(20)
+    sampling = SamplingParameters(temperature=1.0, seed=3, top_k=2, logit_bias={5: 50.0})
+    tokens = Pipeline(zoo, "llama").generate(prompt, spec(prompt, 5, sampling, logprobs=True, top_logprobs=20))
+    with torch.inference_mode():
+        scores = zoo.whole("llama")(torch.tensor([prompt + ids(tokens)])).logits[0].log_softmax(-1)
+    for token in tokens:
+        values, found = scores[token.position - 1].topk(20)
+        assert [token_id for token_id, _ in token.top_logprobs] == found.tolist()
+        assert [value for _, value in token.top_logprobs] == pytest.approx(values.tolist(), abs=1e-4)
+
+
 def word_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(WordLevel({f"<{number}>": number for number in range(VOCAB_SIZE)}, unk_token="<0>"))
     tokenizer.decoder = Fuse()

@@ -65,7 +65,7 @@ def test_sessions_are_counted(zoo: Zoo) -> None:
 def test_memory_is_reserved_for_the_longest_a_session_can_get(zoo: Zoo) -> None:
     engine = engine_of(zoo, 2, 4)
     engine.add(b"a", SessionSpec(10, 91))
-    bytes_per_token = 2 * (2 * 2 * 8) * 4
+    bytes_per_token = 2 * (2 * 2 * 8) * 4 + ROW  # keys and values of two layers, and what goes to the next stage
     assert engine.used_cache_bytes == 112 * bytes_per_token + 10 * ROW  # 100 positions in blocks of 16
     tight = engine_of(zoo, 2, 4, replace(LIMITS, max_cache_bytes=engine.used_cache_bytes))
     tight.add(b"a", SessionSpec(10, 91))
@@ -76,10 +76,13 @@ def test_memory_is_reserved_for_the_longest_a_session_can_get(zoo: Zoo) -> None:
     with pytest.raises(AtCapacity):
         tight.add(b"b", SessionSpec(10, 104))
     tight.check_integrity()
+    without = engine_of(zoo, 2, 4, replace(LIMITS, prefix_reuse=False))
+    without.add(b"a", SessionSpec(10, 91))
+    assert without.used_cache_bytes == 112 * (bytes_per_token - ROW) + 10 * ROW
 
 
 def test_as_many_sessions_fit_as_the_arithmetic_says(zoo: Zoo) -> None:
-    bytes_per_token = 2 * (2 * 2 * 8) * 4
+    bytes_per_token = 2 * (2 * 2 * 8) * 4 + ROW
     each = 608 * bytes_per_token + 100 * ROW  # 600 positions in blocks of 16, and the prompt in the inbox
     engine = engine_of(zoo, 2, 4, EngineLimits(100, 640, 24 * each))
     for number in range(24):

@@ -18,7 +18,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from worker.sampling import NonFiniteLogits, SamplingParameters, log_probability, sample
+from worker.sampling import NonFiniteLogits, SamplingParameters, log_probabilities, most_likely, sample
 
 VOCAB_SIZE = 24
 
@@ -212,4 +212,16 @@ def test_biases_are_added() -> None:
 
 def test_log_probabilities_are_normalised() -> None:
     logits = logits_of(3) * 50
-    assert sum(np.exp(log_probability(logits, token_id)) for token_id in range(VOCAB_SIZE)) == pytest.approx(1)
+    values = log_probabilities(logits, range(VOCAB_SIZE))
+    assert sum(np.exp(values)) == pytest.approx(1)
+    assert max(values) <= 0
+
+
+@given(
+    st.lists(st.sampled_from([-np.inf, -3.0, 0.0, 0.5, 7.0]), min_size=1, max_size=40),
+    st.integers(0, 45),
+)
+def test_the_most_likely_are_those_of_a_stable_sort(values: list[float], count: int) -> None:
+    logits = np.array(values, dtype=np.float32)
+    possible = [token_id for token_id, value in enumerate(values) if value > -np.inf]
+    assert most_likely(logits, count) == sorted(possible, key=lambda token_id: -values[token_id])[:count]

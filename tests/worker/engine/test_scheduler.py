@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.blocks import FreeBlocks, Run
-from worker.engine.cache import BLOCK_TOKENS, CacheManager
+from worker.engine.blocks import FreeBlocks
+from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity, PositionMismatch
 from worker.engine.fairness import FairQueue
+from worker.engine.prefix import BLOCK_TOKENS
 from worker.engine.scheduler import Chunk, Scheduler
+from worker.model.layout import Group, Layout, Run
 
 
 @given(
@@ -196,35 +198,40 @@ TestTurns = Turns.TestCase
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 70)), max_size=30),
+    sizes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 400)), max_size=30),
     max_sessions=st.integers(1, 5),
     leave=st.lists(st.integers(0, 29), max_size=30),
 )
 def test_memory_is_never_promised_twice(sizes: list[tuple[int, int]], max_sessions: int, leave: list[int]) -> None:
-    manager = CacheManager(max_sessions, max_bytes=100, block_bytes=10)
+    layout = Layout(1, (Group((0,), None, None), Group((1, 2), 8, 20)))
+    manager = CacheManager(max_sessions, 1600, layout)
     held: dict[bytes, int] = {}
     for index, (size, num_tokens) in enumerate(sizes):
         name = bytes([index])
-        needed = size + -(-num_tokens // BLOCK_TOKENS) * 10
-        fits = len(held) < max_sessions and sum(held.values()) + needed <= 100
+        needed = size + (blocks(num_tokens) + 2 * blocks(min(num_tokens, 20))) * BLOCK_TOKENS
+        fits = len(held) < max_sessions and sum(held.values()) + needed <= 1600
         assert manager.can_allocate(size, num_tokens) == fits
         if fits:
             manager.allocate(name, size, num_tokens)
             held[name] = needed
-            assert sum(length for _, length in manager.slots(name)) >= num_tokens
+            lengths = [lane.num_slots for lane in manager.lanes(name)]
+            assert all(lengths[0] >= num_tokens and length >= min(num_tokens, 20) for length in lengths)
         else:
             with pytest.raises(AtCapacity):
                 manager.allocate(name, size, num_tokens)
         if index < len(leave):
             manager.free(bytes([leave[index]]))
             held.pop(bytes([leave[index]]), None)
-        assert manager.used_bytes == sum(held.values()) <= 100
+        assert manager.used_bytes == sum(held.values()) <= 1600
         manager.check_integrity(held)
-        slots = [
-            slot for name in held for first, length in manager.slots(name) for slot in range(first, first + length)
-        ]
+        runs = [run for name in held for lane in manager.lanes(name) for run in lane.runs]
+        slots = [slot for first, length in runs for slot in range(first, first + length)]
         assert len(slots) == len(set(slots))
-        assert all(0 <= slot < 10 * BLOCK_TOKENS for slot in slots)
+        assert all(0 <= slot < 100 * BLOCK_TOKENS for slot in slots)
+
+
+def blocks(num_tokens: int) -> int:
+    return -(-num_tokens // BLOCK_TOKENS)
 
 
 def test_memory_without_a_session_is_noticed() -> None:

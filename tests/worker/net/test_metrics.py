@@ -45,6 +45,7 @@ def test_an_engines_work_is_counted(tmp_path: Path) -> None:
     assert found["vllm:num_requests_running"] == 1
     assert 0 < found["vllm:kv_cache_usage_perc"] < 1
     assert found["vllm:iteration_tokens_total_sum"] == 35
+    assert found["vllm:prefix_cache_queries_total"] == found["vllm:prefix_cache_hits_total"] == 0
     assert found["declai_step_sessions_bucket"] == found["declai_step_seconds_count"]
 
 

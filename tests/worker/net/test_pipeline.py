@@ -15,8 +15,9 @@ from eth_utils.crypto import keccak
 from chain.messages import new_account, sign
 from worker import wire
 from worker.admission import Terms
-from worker.errors import WorkerError
-from worker.jobs import Envelope, Peer, Sampling, StageJob, seal
+from worker.errors import InvalidGrammar, WorkerError
+from worker.grammar import Constraint
+from worker.jobs import Envelope, Grammar, Peer, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
@@ -87,6 +88,9 @@ class ToyNode:
         if (first_layer, end_layer) != (self.engine.first, self.engine.end):
             raise WorkerError("not these layers")
         return self.engine, StageIdentity("fp32", "float32", bytes(32))
+
+    def constraint(self, grammar: Grammar) -> Constraint:
+        raise InvalidGrammar("toys follow no grammar")
 
     def dispatch(self, envelope: Envelope) -> None:
         task = threading.Thread(target=self.service.run_stage, args=(envelope,), daemon=True)
@@ -268,6 +272,14 @@ def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> No
         assert [node.engine.sessions[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
 
 
+def test_each_stage_shares_what_it_computes_within_a_payers_session_alone(slow_net: Network) -> None:
+    jobs = slow_net.jobs(max_tokens=500)
+    slow_net.dispatch(jobs)
+    wait_for(lambda: all(node.engine.sessions for node in slow_net.nodes))
+    for node, job in zip(slow_net.nodes, jobs, strict=True):
+        assert node.engine.sessions[job.job_id].spec.cache_salt == job.request.session != b""
+
+
 def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     expected = expected_tokens(PROMPT, net.num_layers, 12)
     jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), sampling=Sampling(temperature=1, seed=2**64 - 1))
@@ -410,6 +422,16 @@ def test_a_task_refused_is_told_to_its_gateway(net: Network) -> None:
     net.dispatch([jobs[0], StageJob.model_validate(changed.model_dump()), jobs[2]])
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     assert net.of(wire.Failed, jobs[0])[0][1].code == "price_too_low"  # type: ignore[union-attr]
+
+
+def test_a_grammar_that_does_not_compile_is_told_to_the_gateway(net: Network) -> None:
+    jobs = net.jobs(sampling=Sampling(grammar=Grammar(kind="regex", text="a")))
+    net.dispatch(jobs)
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    (address, frame), *_ = net.of(wire.Failed, jobs[0])
+    assert isinstance(frame, wire.Failed)
+    assert (address, frame.code) == (jobs[-1].assignment.node, "invalid_session")
+    assert "toys" in frame.message
 
 
 def test_a_silent_gateway_ends_its_jobs(slow_net: Network) -> None:

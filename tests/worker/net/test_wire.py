@@ -53,9 +53,9 @@ def heartbeats(draw: st.DrawFn) -> wire.Heartbeat:
 
 
 reasons = st.sampled_from(["stop", "length", "cancelled"])
-tokens = st.builds(
-    wire.Token, job_ids, u32, u32, u32, st.none() | reasons, st.none() | st.floats(max_value=0, allow_infinity=False)
-)
+logprobs = st.floats(max_value=0, allow_infinity=False)
+likeliest = st.lists(st.tuples(u32, logprobs), max_size=wire.MAX_TOP_LOGPROBS).map(tuple)
+tokens = st.builds(wire.Token, job_ids, u32, u32, u32, st.none() | reasons, st.none() | logprobs, likeliest)
 finishes = st.builds(wire.Finish, job_ids, reasons, st.integers(0, wire.MAX_TOKENS))
 texts = st.text(st.characters(codec="utf-8"), max_size=400)
 failures = st.builds(wire.Failed, job_ids, st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z"), texts)
@@ -142,6 +142,10 @@ def test_the_payload_is_a_view_of_what_arrived() -> None:
         (wire.Token, {"job": bytes(32), "index": -1, "position": 0, "token_id": 0}),
         (wire.Token, {"job": bytes(32), "index": 0, "position": 0, "token_id": True}),
         (wire.Token, {"job": bytes(32), "index": 0, "position": 0, "token_id": 0, "logprob": float("nan")}),
+        *(
+            (wire.Token, {"job": bytes(32), "index": 0, "position": 0, "token_id": 0, "top_logprobs": value})
+            for value in ([[1, 0.5]], [[1, float("-inf")]], [[-1, -1.0]], [[1]], [1], {"1": -1.0}, [[1, -1.0]] * 21)
+        ),
         (wire.Finish, {"job": bytes(32), "finish_reason": "because", "num_output_tokens": 1}),
         (wire.Failed, {"job": bytes(32), "code": "No Spaces"}),
         (wire.ReceiptAck, {"job": bytes(32)}),

@@ -1,0 +1,57 @@
+"""Several requests that are one answer's choices, as their reader sees them: one stream of all their pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from api.errors import GatewayError
+from api.serving.running import End, Piece, Running
+
+Item = tuple[int, Piece | End]
+
+
+class Choices:
+    """Requests under way, by the choice that each makes."""
+
+    def __init__(self, running: Sequence[Running]) -> None:
+        self.running = running
+
+    def cancel(self) -> None:
+        """The reader wants no more of any of them. What was made is charged."""
+        for running in self.running:
+            running.cancel()
+
+    async def items(self) -> AsyncIterator[Item]:
+        """(choice, piece) as they come, each choice's End last. To be closed by whoever leaves early.
+
+        Raises:
+            GatewayError: one of them failed; the others were cancelled.
+        """
+        arrived: asyncio.Queue[tuple[int, Piece | End | GatewayError]] = asyncio.Queue()
+
+        async def pass_on(choice: int, running: Running) -> None:
+            try:
+                async for item in running.items():
+                    arrived.put_nowait((choice, item))
+            except GatewayError as error:
+                arrived.put_nowait((choice, error))
+
+        readers = [asyncio.create_task(pass_on(*pair), name="choice") for pair in enumerate(self.running)]
+        num_open = len(readers)
+        try:
+            while num_open:
+                choice, item = await arrived.get()
+                if isinstance(item, GatewayError):
+                    raise self._told(choice, item)
+                num_open -= isinstance(item, End)
+                yield choice, item
+        finally:
+            self.cancel()  # those that ended take no notice
+            for reader in readers:
+                reader.cancel()
+
+    def _told(self, choice: int, error: GatewayError) -> GatewayError:
+        if len(self.running) > 1:
+            error.message = f"choice {choice}: {error.message}; the others are charged for what they made"
+        return error

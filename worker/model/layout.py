@@ -1,0 +1,115 @@
+"""How a stage's cache is laid out. Pure Python: the memory is `packed.Pool`'s.
+
+The memory is one long list of rows of one size. A row is a token's keys and values of one layer, or a piece of the
+hidden state that left the stage. All rows of one session for one layer are a lane. Lanes are as long as the session,
+but where a window slides: there the lane is a ring, a window and a step long, in which new tokens overwrite what none
+needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.model.architecture import LayerCache
+
+Run = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The slots of one lane, as runs of (first slot, number of slots). Position p lies in slot number p, modulo all."""
+
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def num_slots(self) -> int:
+        return sum(length for _, length in self.runs)
+
+    def cut(self, first: int, end: int) -> tuple[Run, ...]:
+        """Where the positions [first, end) lie, in order. There must not be more of them than slots."""
+        begin = first % self.num_slots
+        rest = begin + end - first - self.num_slots
+        if rest > 0:
+            return (*_cut(self.runs, begin, self.num_slots), *_cut(self.runs, 0, rest))
+        return _cut(self.runs, begin, begin + end - first)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers whose lanes are equally long.
+
+    Attributes:
+        window: how many positions a token attends to, itself included; None for all.
+        max_slots: of a lane.
+        num_row_lanes: lanes of hidden states, after those of the layers.
+    """
+
+    layers: tuple[int, ...]
+    window: int | None
+    max_slots: int | None
+    num_row_lanes: int = 0
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self.layers) + self.num_row_lanes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The lanes of each session of a stage: those of the first group, then those of the next.
+
+    The hidden states go with the first group, which keeps most.
+    """
+
+    row_bytes: int
+    groups: tuple[Group, ...]
+
+    @cached_property
+    def lane_of_layer(self) -> dict[int, int]:
+        found, begin = dict[int, int](), 0
+        for group in self.groups:
+            found |= {layer: begin + index for index, layer in enumerate(group.layers)}
+            begin += group.num_lanes
+        return found
+
+    @property
+    def row_lanes(self) -> range:
+        return range(len(self.groups[0].layers), self.groups[0].num_lanes)
+
+
+def make_layout(
+    layers: Sequence[LayerCache], first_layer: int, element_bytes: int, hidden_bytes: int, max_step_tokens: int
+) -> Layout:
+    """
+    Args:
+        layers: those of the stage, `first_layer` being the number of the first.
+        hidden_bytes: of a hidden state that is to be kept; 0 for none.
+        max_step_tokens: of one session in one forward.
+    """
+    row_bytes = max(layer.elements_per_token for layer in layers) * element_bytes
+    windows = sorted({layer.window for layer in layers}, key=lambda window: (window is not None, -(window or 0)))
+    groups = [
+        Group(
+            layers=tuple(first_layer + index for index, layer in enumerate(layers) if layer.window == window),
+            window=window,
+            max_slots=None if window is None else window - 1 + max_step_tokens,
+            num_row_lanes=-(-hidden_bytes // row_bytes) if window == windows[0] else 0,
+        )
+        for window in windows
+    ]
+    return Layout(row_bytes, tuple(groups))
+
+
+def _cut(runs: Sequence[Run], first: int, end: int) -> tuple[Run, ...]:
+    """What runs have of the slots number [first, end)."""
+    found, begin = [], 0
+    for slot, length in runs:
+        low, high = max(first, begin), min(end, begin + length)
+        if low < high:
+            found.append((slot + low - begin, high - low))
+        begin += length
+    return tuple(found)
