@@ -151,6 +151,7 @@ async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStac
         domain=base.chain.domain,
         fee_bps=settings.fee_bps,
         timeouts=Timeouts(settings.ready_timeout_s, settings.stall_timeout_s, settings.receipt_timeout_s),
+        coarsest_prompt_format=settings.coarsest_prompt_format,
     )
     generator = Generator(office, admission, metrics, settings.max_requests_running)
     catalog = ModelCatalog(base.index, base.blocks, settings.data_dir / "tokenizers")

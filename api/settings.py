@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from chain.settings import ChainSettings
+from worker.wire import PromptFormat
 
 MIB = 2**20
 
@@ -58,6 +59,9 @@ class GatewaySettings(ChainSettings):
     ready_timeout_s: float = Field(default=10.0, gt=0)
     stall_timeout_s: float = Field(default=60.0, gt=0)
     receipt_timeout_s: float = Field(default=10.0, gt=0)
+    coarsest_prompt_format: PromptFormat = Field(
+        default="profile", description="to which a prompt's hidden states may be rounded for slow links: float16, int8"
+    )
 
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> GatewaySettings:

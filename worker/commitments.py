@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from chain.fields import NUMERIC_PROFILES
 from worker.errors import CommitmentError
+from worker.hashing import Later
 from worker.wire import RECORD_BYTES, Buffer
 
 CHUNK_TOKENS = 32
@@ -146,41 +147,62 @@ class _Side:
     def __init__(self) -> None:
         self._roots: list[bytes] = []
         self._open: list[bytes] = []
+        # Counts what was taken, hashed already or not.
         self.num_tokens = 0
 
-    def append(self, position: int, wire_bytes: Buffer) -> None:
-        if len(self._open) == CHUNK_TOKENS:
-            self._roots.append(tree_root(self._open))
-            self._open = []
-        self._open.append(leaf(position, wire_bytes))
-        self.num_tokens += 1
+    def hash(self, first_position: int, rows: memoryview, num_tokens: int) -> None:
+        width = rows.nbytes // num_tokens
+        for row in range(num_tokens):
+            if len(self._open) == CHUNK_TOKENS:
+                self._roots.append(tree_root(self._open))
+                self._open = []
+            self._open.append(leaf(first_position + row, rows[row * width : (row + 1) * width]))
+
+    def check_roots(self, num_tokens: int) -> None:
+        newest_chunk = max(0, self.num_tokens - 1) // CHUNK_TOKENS
+        if num_tokens < 1 or not newest_chunk * CHUNK_TOKENS <= num_tokens <= self.num_tokens:
+            raise CommitmentError(f"{self.num_tokens} tokens cannot be sealed as {num_tokens}")
 
     def roots(self, num_tokens: int) -> list[bytes]:
+        self.check_roots(num_tokens)
         kept = num_tokens - len(self._roots) * CHUNK_TOKENS
-        if num_tokens < 1 or not 0 <= kept <= len(self._open):
-            raise CommitmentError(f"{self.num_tokens} tokens cannot be sealed as {num_tokens}")
         return self._roots + ([tree_root(self._open[:kept])] if kept else [])
 
 
 class StageCommitment:
     """Collects one stage's rows and seals them. Rows of a side must continue without a gap; sides may run apart."""
 
-    def __init__(self, job_id: bytes, assignment_digest: bytes, stage: int, profile: str, shard_root: bytes) -> None:
+    def __init__(
+        self,
+        job_id: bytes,
+        assignment_digest: bytes,
+        stage: int,
+        profile: str,
+        shard_root: bytes,
+        later: Later = lambda action, num_bytes: action(),
+    ) -> None:
+        """`later(action, num_bytes)` runs the hashing; `seal` must come after all that was handed to it is done."""
         self._job_id = job_id
         self._assignment_digest = assignment_digest
         self._stage = stage
         self._profile = NUMERIC_PROFILES[profile]
         self._shard_root = shard_root
+        self._later = later
         self._in = _Side()
         self._out = _Side()
 
     def received(self, first_position: int, rows: Buffer, num_tokens: int) -> None:
         """`rows`: `num_tokens` rows of equal size, as they came over the link. Raises CommitmentError on a gap."""
-        _extend(self._in, first_position, rows, num_tokens)
+        self._extend(self._in, first_position, rows, num_tokens)
 
     def sent(self, first_position: int, rows: Buffer, num_tokens: int) -> None:
         """`rows` as they went over the link; the last stage's are token ids, or empty before the first output token."""
-        _extend(self._out, first_position, rows, num_tokens)
+        self._extend(self._out, first_position, rows, num_tokens)
+
+    def check_seal(self, num_positions: int) -> None:
+        """Raises CommitmentError where `seal` would, before the hashing is done."""
+        self._in.check_roots(num_positions)
+        self._out.check_roots(num_positions)
 
     def seal(self, num_positions: int, output: bytes | None = None) -> Commitment:
         """Commit to the first `num_positions` positions; `output`: the last stage's `output_record`.
@@ -195,22 +217,20 @@ class StageCommitment:
         head = record_chain(self._assignment_digest, records + ([output] if output is not None else []))
         return Commitment(link_chain(self._job_id, self._stage, in_roots), head, b"".join(records))
 
+    def _extend(self, side: _Side, first_position: int, rows: Buffer, num_tokens: int) -> None:
+        view = memoryview(rows).cast("B") if rows else memoryview(b"")
+        if first_position != side.num_tokens or num_tokens < 1 or view.nbytes % num_tokens:
+            given = f"{view.nbytes} bytes for {num_tokens} tokens at {first_position}"
+            raise CommitmentError(f"{given} do not follow {side.num_tokens} tokens")
+        side.num_tokens += num_tokens
+        self._later(lambda: side.hash(first_position, view, num_tokens), view.nbytes)
+
     def _record(self, chunk: int, num_positions: int, in_root: bytes, out_root: bytes) -> Record:
         first = chunk * CHUNK_TOKENS
         count = min(CHUNK_TOKENS, num_positions - first)
         prefix = self._job_id[:16]
         shard = self._shard_root
         return Record(RECORD_VERSION, self._profile, self._stage, chunk, first, count, prefix, shard, in_root, out_root)
-
-
-def _extend(side: _Side, first_position: int, rows: Buffer, num_tokens: int) -> None:
-    view = memoryview(rows).cast("B") if rows else memoryview(b"")
-    if first_position != side.num_tokens or num_tokens < 1 or view.nbytes % num_tokens:
-        given = f"{view.nbytes} bytes for {num_tokens} tokens at {first_position}"
-        raise CommitmentError(f"{given} do not follow {side.num_tokens} tokens")
-    width = view.nbytes // num_tokens
-    for row in range(num_tokens):
-        side.append(first_position + row, view[row * width : (row + 1) * width])
 
 
 def parse_records(data: Buffer, job_id: bytes, stage: int, num_positions: int) -> list[Record]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from chain.pricing import Tier
-from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
+from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255
@@ -98,8 +98,9 @@ class Sampling(_Message):
 
 
 class StageJob(_Message):
-    """Everything one stage needs to know of a job. What follows `max_tokens` is for the last stage alone.
+    """Everything one stage needs to know of a job. What follows `prompt_format_out` is for the last stage alone.
 
+    `prompt_format_in` and `_out`: how the prompt's hidden states come from `upstream` and go to `downstream`.
     `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
     """
 
@@ -119,6 +120,8 @@ class StageJob(_Message):
     downstream: Peer | None = None
     num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    prompt_format_in: PromptFormat = "profile"
+    prompt_format_out: PromptFormat = "profile"
     sampling: Sampling | None = None
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
     eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
@@ -140,6 +143,10 @@ class StageJob(_Message):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
         if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
             raise ValueError("only the last stage decides when to stop")
+        if (self.is_first and self.prompt_format_in != "profile") or (
+            self.is_last and self.prompt_format_out != "profile"
+        ):
+            raise ValueError("a format for hidden states where token ids travel")
         if self.top_logprobs and not (self.is_last and self.logprobs):
             raise ValueError("top_logprobs are the last stage's, beside logprobs")
         if self.sampling is not None and self.sampling.grammar is not None and self.ignore_eos:

@@ -43,6 +43,7 @@ class NodeMetrics(Collector):
         yield from self._wait_metrics()
         yield from self._share_metrics()
         yield from self._pipeline_metrics()
+        yield from self._link_metrics()
 
     def _engine_metrics(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("vllm:num_requests_running", "Sessions that are open.", labels=LABELS)
@@ -115,7 +116,26 @@ class NodeMetrics(Collector):
             dropped.add_metric((why,), number)
         waiting = GaugeMetricFamily("declai_receipts_waiting", "Receipts that no gateway has accepted yet.")
         waiting.add_metric((), seen.num_receipts_waiting)
-        return jobs, dropped, waiting
+        full = CounterMetricFamily("declai_link_full", "Frames that a full link did not take at once.")
+        full.add_metric((), seen.num_link_full)
+        return jobs, dropped, waiting, full
+
+    def _link_metrics(self) -> Iterable[Metric]:
+        seen = self._pipeline.status()
+        frames = CounterMetricFamily("declai_link_frames", "Frames over a link.", labels=("peer", "direction"))
+        size = CounterMetricFamily("declai_link_bytes", "Bytes of frames over a link.", labels=("peer", "direction"))
+        for link in seen.traffic:
+            frames.add_metric((link.peer, "sent"), link.num_frames_sent)
+            frames.add_metric((link.peer, "received"), link.num_frames_received)
+            size.add_metric((link.peer, "sent"), link.num_bytes_sent)
+            size.add_metric((link.peer, "received"), link.num_bytes_received)
+        rtt = GaugeMetricFamily("declai_link_rtt_seconds", "Round trip to a neighbour.", labels=("peer",))
+        bandwidth = GaugeMetricFamily("declai_link_bytes_per_second", "Bandwidth toward a neighbour.", labels=("peer",))
+        for report in seen.links:
+            rtt.add_metric((report.address,), report.rtt_s)
+            if report.bytes_per_s is not None:
+                bandwidth.add_metric((report.address,), report.bytes_per_s)
+        return frames, size, rtt, bandwidth
 
 
 def _named(layers: tuple[int, int]) -> tuple[str]:

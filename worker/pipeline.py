@@ -19,11 +19,15 @@ from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.errors import LinkError
 from worker.grammar import Constraint
+from worker.hashing import Hasher
 from worker.jobs import RELAY, Peer, StageJob
 from worker.links import Inbound, Links
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
+from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
+from worker.sending import Sender
+from worker.traffic import LinkTraffic
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,9 @@ class PipelineStatus:
     draining: bool
     dropped: dict[str, int]
     ended: dict[str, int]
+    links: tuple[wire.LinkReport, ...]
+    traffic: tuple[LinkTraffic, ...]
+    num_link_full: int
 
 
 class Pipeline(threading.Thread):
@@ -96,7 +103,13 @@ class Pipeline(threading.Thread):
         self._jobs: dict[bytes, _Entry] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parked = ParkedReady()
+        self._hasher = Hasher()
+        self._probes = LinkProbes()
+        self._reports: tuple[wire.LinkReport, ...] = ()
         self._outbox = Outbox(links.send, on_acknowledged)
+        self._sender = Sender(self._send)
+        self._held: set[bytes] = set()
+        self._num_connections: dict[Peer, int] = {}
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
         self._draining = self._stopping = False
@@ -166,9 +179,13 @@ class Pipeline(threading.Thread):
             | {"malformed": self._links.num_malformed, "refused": self._links.num_refused}
             | self._links.num_unsealed,
             ended=dict(self._ended),
+            links=self._reports,
+            traffic=self._links.traffic.snapshot(),
+            num_link_full=self._sender.num_full,
         )
 
     def run(self) -> None:
+        self._hasher.start()
         while not self._stopping:
             try:
                 self._turn()
@@ -177,6 +194,7 @@ class Pipeline(threading.Thread):
                 time.sleep(TICK_S)
         for entry in list(self._jobs.values()):
             self._fail(entry, "node_stopped", "the node is shutting down")
+        self._hasher.close()
         self._links.close()
 
     def _turn(self) -> None:
@@ -186,8 +204,10 @@ class Pipeline(threading.Thread):
         self._run_inbox()
         for engine in self._busy_engines():
             self._step(engine)
+        self._wait_for_links()
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
+        self._hasher.release()
 
     def _busy_engines(self) -> list[StageEngine]:
         engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
@@ -217,7 +237,7 @@ class Pipeline(threading.Thread):
             self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
             return
         try:
-            running = RunningJob(job, engine, identity, self._links.send, constraint)
+            running = RunningJob(job, engine, identity, self._sender.send, constraint, self._hasher.put)
         except EngineError as error:
             self._end_before_start(job, future, error.code, str(error))
             return
@@ -243,6 +263,8 @@ class Pipeline(threading.Thread):
         frame, sender = inbound.frame, inbound.sender
         if isinstance(frame, wire.Heartbeat | wire.Receipt | wire.Relayed | wire.Listening):
             self._dropped["foreign"] += 1
+        elif isinstance(frame, wire.Ping | wire.Pong):
+            self._receive_probe(sender, frame)
         elif isinstance(frame, wire.ReceiptAck):
             if not self._outbox.acknowledge(sender, frame):
                 self._dropped["unknown_job"] += 1
@@ -255,6 +277,49 @@ class Pipeline(threading.Thread):
             with self._guard(entry):
                 entry.running.receive(sender, frame)
                 entry.last_activity = time.monotonic()
+
+    def _receive_probe(self, sender: bytes, frame: wire.Ping | wire.Pong) -> None:
+        now = time.monotonic()
+        if isinstance(frame, wire.Pong):
+            if not self._probes.take(sender, frame, now):
+                self._dropped["foreign"] += 1
+            return
+        neighbour = next((peer for peer in self._neighbours() if peer.link_key == sender), None)
+        if neighbour is None:
+            self._dropped["foreign"] += 1
+        elif self._probes.may_answer(sender, now):
+            self._tell(neighbour, wire.Pong(frame.id))
+
+    def _neighbours(self) -> set[Peer]:
+        """The other stages that this node's jobs speak with, but for those beyond a relay, which carries jobs alone."""
+        jobs = [entry.running.job for entry in self._jobs.values()]
+        peers = {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
+        return {peer for peer in peers if peer.relay is None}
+
+    def _send(self, peer: Peer, frame: wire.Frame) -> None:
+        """A job's frame to its peer; behind a large one a ping."""
+        began = time.monotonic()
+        self._links.send(peer, frame)
+        if isinstance(frame, wire.Hidden) and peer.relay is None:
+            ping = self._probes.behind(peer, memoryview(frame.payload).nbytes, began)
+            if ping is not None:
+                self._tell(peer, ping)
+
+    def _wait_for_links(self) -> None:
+        """Send what a full link left waiting; jobs that still wait get no turns of their engines, others again."""
+        self._sender.flush()
+        waiting = self._sender.waiting_jobs
+        for job_id in waiting ^ self._held:
+            if (entry := self._jobs.get(job_id)) is not None:
+                entry.running.engine.hold(job_id, job_id in waiting)
+        self._held = waiting
+
+    def _repeat_after_cuts(self) -> None:
+        before, now = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
+        for peer, number in now.items():
+            if number > before.get(peer, number):
+                self._sender.is_back(peer)
+        self._num_connections = now
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -284,11 +349,16 @@ class Pipeline(threading.Thread):
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK_S
         self._links.watch_peers()
+        self._repeat_after_cuts()
+        self._sender.forget_ended_before(now - self._options.peer_grace_s)
         self._parked.forget_before(now - PARKED_READY_S)
         for entry in list(self._jobs.values()):
             with self._guard(entry):
                 self._check(entry, now)
         self._outbox.send_again(now)
+        for peer, ping in self._probes.due(self._neighbours(), now):
+            self._tell(peer, ping)
+        self._reports = tuple(self._probes.reports())
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat_s
             self._beat()
@@ -322,6 +392,7 @@ class Pipeline(threading.Thread):
             seconds_per_token_layer=min(self._speed, 3600.0),
             numeric_profile=served.numeric_profile,
             draining=self._draining,
+            links=wire.pack_reports(self._reports),
         )
         for gateway in self._gateways.values():
             self._tell(gateway, frame)
@@ -329,7 +400,7 @@ class Pipeline(threading.Thread):
     def _forget_links(self) -> None:
         """Close links that no job, receipt or heartbeat needs."""
         needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
-        self._links.keep_only(needed | set(self._outbox.peers) | set(self._gateways.values()))
+        self._links.keep_only(needed | self._sender.peers | set(self._outbox.peers) | set(self._gateways.values()))
 
     def _tell(self, peer: Peer, frame: wire.Frame) -> None:
         try:
@@ -345,7 +416,8 @@ class Pipeline(threading.Thread):
         running = entry.running
         if running.end is not None and self._jobs.pop(running.job.job_id, None) is not None:
             self._ended[running.end.code or running.end.finish_reason or "finished"] += 1
-            entry.future.set_result(running.end)
+            self._sender.ended(running.job.job_id, failed=bool(running.end.code), now=time.monotonic())
+            self._hasher.put(lambda: entry.future.set_result(running.conclude()))
 
     @contextlib.contextmanager
     def _guard(self, entry: _Entry) -> Iterator[None]:

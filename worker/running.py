@@ -5,9 +5,12 @@ Input positions must continue without gap or repeat; whatever does not fit ends 
 
 from __future__ import annotations
 
+import logging
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from chain.pricing import BPS, Tier
@@ -17,8 +20,12 @@ from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, 
 from worker.engine.runner import Payload
 from worker.errors import CommitmentError, LinkError
 from worker.grammar import Constraint
+from worker.hashing import Later
 from worker.jobs import Peer, StageJob
+from worker.rows import BadRows, decode_rows, encode_rows, formats_of
 from worker.sampling import SamplingParameters
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[Peer, wire.Frame], None]
 
@@ -30,6 +37,7 @@ class StageEngine(Protocol):
     def has_work(self) -> bool: ...
     def add(self, session_id: bytes, spec: SessionSpec) -> None: ...
     def feed(self, session_id: bytes, first_position: int, payload: Payload) -> None: ...
+    def hold(self, session_id: bytes, held: bool) -> None: ...
     def step(self) -> list[StageOutput]: ...
     def remove(self, session_id: bytes) -> None: ...
 
@@ -45,7 +53,10 @@ class StageIdentity:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed."""
+    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed.
+
+    `RunningJob.end` never has the commitment: `RunningJob.conclude` adds it.
+    """
 
     num_output_tokens: int = 0
     finish_reason: wire.FinishReason | None = None
@@ -76,10 +87,11 @@ class RunningJob:
         identity: StageIdentity,
         send: Send,
         constraint: Constraint | None = None,
+        later: Later = lambda action, num_bytes: action(),
     ) -> None:
         """Open the engine's session. Raises EngineError when the engine will not have it.
 
-        `constraint`: the compiled grammar of the job's sampling, when it has one.
+        `constraint`: the compiled grammar of the job's sampling, when it has one; `later` hashes for the commitment.
         """
         self.job = job
         self.engine = engine
@@ -88,10 +100,12 @@ class RunningJob:
         self._identity = identity
         self._send_frame = send
         self._num_received = 0
+        self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
         self._tokens: list[int] = []
         self._num_tokens_back = 0
+        self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
-        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root)
+        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
         engine.add(job.job_id, _session_spec(job, constraint))
 
     @property
@@ -115,6 +129,8 @@ class RunningJob:
         """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
         if not self._may_say(sender, frame):
             raise ForeignFrame(f"{frame.kind} from {sender.hex()}")
+        if self._is_repeated(frame):
+            return
         if isinstance(frame, wire.Ready):
             self.downstream_ready = True
             self.announce()
@@ -153,6 +169,17 @@ class RunningJob:
                 except LinkError:
                     continue  # who cannot be told finds out by itself
 
+    def conclude(self) -> JobEnd:
+        """The end with its commitment; to be called once all that was hashed `later` is done."""
+        assert self.end is not None
+        if self._seal is None:
+            return self.end
+        try:
+            return replace(self.end, commitment=self._seal())
+        except Exception as error:  # whoever waits for the end must get one
+            log.exception("a commitment could not be sealed")
+            return JobEnd(code="node_error", message=type(error).__name__)
+
     def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
         job = self.job
         gateway, upstream, downstream = (
@@ -176,15 +203,38 @@ class RunningJob:
             case _:
                 return False
 
+    def _is_repeated(self, frame: wire.JobFrame) -> bool:
+        """Whether this input is the last or the one before it again: its sender cannot know what a cut link lost."""
+        match frame:
+            case wire.Prompt():
+                span = (0, frame.num_tokens)
+            case wire.Hidden():
+                span = (frame.first_position, frame.num_tokens)
+            case wire.Token():
+                span = (frame.position, 1)
+            case _:
+                return False
+        if (frame.kind, *span) in self._recent_in:
+            return True
+        self._recent_in.append((frame.kind, *span))
+        return False
+
     def _take_prompt(self, frame: wire.Prompt) -> None:
         if frame.num_tokens != self.job.num_prompt_tokens:
             raise JobFailed("wrong_prompt", f"{frame.num_tokens} tokens, the job has {self.job.num_prompt_tokens}")
         self._feed(0, frame.payload, frame.num_tokens)
 
     def _take_hidden(self, frame: wire.Hidden) -> None:
-        if frame.dtype != self._identity.dtype:
-            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {self._identity.dtype}")
-        self._feed(frame.first_position, frame.payload, frame.num_tokens)
+        dtype = self._identity.dtype
+        in_prompt = self._is_prompt(frame.first_position, frame.num_tokens)
+        allowed = formats_of(self.job.prompt_format_in, dtype) if in_prompt else (dtype,)
+        if frame.dtype not in allowed:
+            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
+        try:
+            rows = decode_rows(frame.payload, frame.num_tokens, frame.dtype, dtype)
+        except BadRows as error:
+            raise JobFailed("invalid_input", str(error)) from error
+        self._feed(frame.first_position, frame.payload, frame.num_tokens, rows)
 
     def _take_token(self, frame: wire.Token) -> None:
         if frame.index != self._num_tokens_back or frame.position != self.job.num_prompt_tokens + frame.index:
@@ -208,11 +258,17 @@ class RunningJob:
         else:
             self._decide("cancelled")
 
-    def _feed(self, first_position: int, payload: wire.Buffer, num_tokens: int) -> None:
+    def _is_prompt(self, first_position: int, num_tokens: int) -> bool:
+        return first_position + num_tokens <= self.job.num_prompt_tokens
+
+    def _feed(
+        self, first_position: int, payload: wire.Buffer, num_tokens: int, rows: wire.Buffer | None = None
+    ) -> None:
+        """Commit to the payload as it came; compute with it, or with the `rows` that it decodes to."""
         if first_position != self._num_received:
             raise JobFailed("position_mismatch", f"position {first_position}, expected {self._num_received}")
         try:
-            self.engine.feed(self.job.job_id, first_position, payload)
+            self.engine.feed(self.job.job_id, first_position, payload if rows is None else rows)
             self._commitment.received(first_position, payload, num_tokens)
         except EngineError as error:
             raise JobFailed(error.code, str(error)) from error
@@ -221,11 +277,15 @@ class RunningJob:
         self._num_received += num_tokens
 
     def _put_hidden(self, output: HiddenRows) -> None:
-        rows = output.rows.data.cast("B")
         assert self.job.downstream is not None
-        frame = wire.Hidden(self.job.job_id, output.first_position, output.num_tokens, self._identity.dtype, rows)
-        self._send(self.job.downstream, frame)  # before hashing: the next stage waits for it
-        self._commitment.sent(output.first_position, rows, output.num_tokens)
+        first, num_tokens = output.first_position, output.num_tokens
+        wanted = self.job.prompt_format_out if self._is_prompt(first, num_tokens) else "profile"
+        try:
+            row_format, rows = encode_rows(output.rows.data.cast("B"), num_tokens, self._identity.dtype, wanted)
+        except BadRows as error:
+            raise JobFailed("not_finite", str(error)) from error
+        self._send(self.job.downstream, wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
+        self._commitment.sent(first, rows, num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
         ids = (output.index, output.position, output.token_id)
@@ -255,14 +315,15 @@ class RunningJob:
         self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
 
     def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
-        commitment = None
         if num_output_tokens:
+            num_positions = self.job.num_prompt_tokens + num_output_tokens - 1
             try:
-                commitment = self._commitment.seal(self.job.num_prompt_tokens + num_output_tokens - 1, output)
+                self._commitment.check_seal(num_positions)
             except CommitmentError as error:
                 raise JobFailed("finish_mismatch", str(error)) from error
+            self._seal = partial(self._commitment.seal, num_positions, output)
         self.engine.remove(self.job.job_id)
-        self.end = JobEnd(num_output_tokens, reason, commitment)
+        self.end = JobEnd(num_output_tokens, reason)
 
     def _send(self, peer: Peer, frame: wire.Frame) -> None:
         try:

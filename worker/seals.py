@@ -23,7 +23,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from worker.errors import ForgedFrame, LinkError, MalformedFrame, RepeatedFrame
-from worker.wire import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Frame, Heartbeat, Listening, Relayed, decode, encode
+from worker.wire import (
+    MAX_HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Frame,
+    Heartbeat,
+    Listening,
+    Ping,
+    Pong,
+    Relayed,
+    decode,
+    encode,
+)
 
 LABEL = b"DeCLAI relayed frames 1"
 STREAM_BYTES, COUNTER_BYTES, NONCE_BYTES, TAG_BYTES, SIZE_BYTES = 16, 8, 12, 16, 2
@@ -58,7 +69,7 @@ class Seals:
         Raises:
             LinkError: the frame is too large, has no job, or `receiver` is no key.
         """
-        if isinstance(frame, Heartbeat | Listening | Relayed):
+        if isinstance(frame, Heartbeat | Ping | Pong | Listening | Relayed):
             raise LinkError(f"a {frame.kind} frame is not relayed")
         header, payload = encode(frame)
         size = OVERHEAD_BYTES + len(header) + memoryview(payload).nbytes
@@ -130,6 +141,6 @@ def _unpacked(text: bytes, job: bytes) -> Frame:
     if size > min(MAX_HEADER_BYTES, view.nbytes):
         raise MalformedFrame(f"a header of {size} bytes is too long")
     frame = decode([view[:size], view[size:]])
-    if isinstance(frame, Heartbeat | Listening | Relayed) or frame.job != job:
+    if isinstance(frame, Heartbeat | Ping | Pong | Listening | Relayed) or frame.job != job:
         raise MalformedFrame(f"a {frame.kind} frame that is not of this job")
     return frame

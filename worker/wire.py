@@ -8,10 +8,12 @@ payload is raw bytes and empty for most kinds. Payloads are never copied: `encod
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgpack
+from eth_utils.address import to_checksum_address
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
@@ -25,12 +27,17 @@ MAX_TOP_LOGPROBS = 20
 RECORD_BYTES = 254
 JOB_ID_BYTES = 32
 SIGNATURE_BYTES = 65
+MAX_RTT_S = 3600.0
+MAX_BYTES_PER_S = 1e12
 LINK_KEY_BYTES = 32
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
+# How rows of hidden states travel (see `worker.rows`), and what a gateway may allow for those of a prompt.
+RowFormat = Literal["float32", "bfloat16", "float16", "int8"]
+PromptFormat = Literal["profile", "float16", "int8"]
 FinishReason = Literal["stop", "length", "cancelled"]
-ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES: dict[RowFormat, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 JobId = Annotated[bytes, Field(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
 SignatureBytes = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
@@ -79,7 +86,7 @@ class Hidden:
     job: JobId
     first_position: U32
     num_tokens: TokenCount
-    dtype: Dtype
+    dtype: RowFormat
     payload: Payload
 
     def __post_init__(self) -> None:
@@ -158,8 +165,64 @@ class ReceiptAck:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Ping:
+    """To a neighbour in a running job: answer at once. Answered seldom, and to neighbours alone."""
+
+    kind: ClassVar[str] = "ping"
+    id: Annotated[int, Field(ge=0, lt=2**64)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Pong:
+    """The answer to the ping of this id."""
+
+    kind: ClassVar[str] = "pong"
+    id: Annotated[int, Field(ge=0, lt=2**64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkReport:
+    """What a node measured of its link to another: the round trip, and the bandwidth toward it where known."""
+
+    address: str
+    rtt_s: float
+    bytes_per_s: float | None
+
+
+_REPORT = struct.Struct("<20sff")
+MAX_LINK_REPORTS = 32
+
+
+def pack_reports(reports: Sequence[LinkReport]) -> bytes:
+    """At most MAX_LINK_REPORTS of them, for a heartbeat."""
+    return b"".join(
+        _REPORT.pack(
+            bytes.fromhex(report.address[2:]),
+            min(report.rtt_s, MAX_RTT_S),
+            min(report.bytes_per_s or 0.0, MAX_BYTES_PER_S),
+        )
+        for report in reports
+    )
+
+
+def unpack_reports(data: bytes) -> list[LinkReport]:
+    """Raises ValueError for what `pack_reports` does not make."""
+    if len(data) % _REPORT.size:
+        raise ValueError(f"{len(data)} bytes are no whole number of reports")
+    reports = []
+    for address, rtt_s, bytes_per_s in _REPORT.iter_unpack(data):
+        if not (0 <= rtt_s <= MAX_RTT_S and 0 <= bytes_per_s <= MAX_BYTES_PER_S):  # False for a NaN, too
+            raise ValueError(f"a round trip of {rtt_s} s at {bytes_per_s} bytes/s")
+        reports.append(LinkReport(to_checksum_address(address), rtt_s, bytes_per_s or None))
+    return reports
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Heartbeat:
-    """Node to gateway, every two seconds: what it serves and how busy it is. `model` is the 32-byte model id."""
+    """Node to gateway, every two seconds: what it serves and how busy it is. `model` is the 32-byte model id.
+
+    `links`: what it measured, as `pack_reports` makes it.
+    """
 
     kind: ClassVar[str] = "heartbeat"
     model: Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -171,8 +234,10 @@ class Heartbeat:
     seconds_per_token_layer: Annotated[float, Field(ge=0.0, le=3600.0, allow_inf_nan=False)]
     draining: bool = False
     numeric_profile: Annotated[int, Field(ge=0, lt=2**8)] = 0
+    links: Annotated[bytes, Field(max_length=_REPORT.size * MAX_LINK_REPORTS)] = b""
 
     def __post_init__(self) -> None:
+        unpack_reports(self.links)
         if self.first_layer >= self.end_layer:
             raise ValueError(f"layers [{self.first_layer}, {self.end_layer}) are empty")
 
@@ -200,7 +265,7 @@ class Listening:
 
 
 JobFrame: TypeAlias = Ready | Prompt | Hidden | Token | Finish | Cancel | Failed | Receipt | ReceiptAck
-Frame: TypeAlias = JobFrame | Heartbeat | Relayed | Listening
+Frame: TypeAlias = JobFrame | Heartbeat | Ping | Pong | Relayed | Listening
 
 _FRAMES: dict[str, type[Any]] = {frame.kind: frame for frame in get_args(Frame)}
 _FIELDS = {frame: [f.name for f in dataclasses.fields(frame) if f.name != "payload"] for frame in _FRAMES.values()}

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from api.http.caller import gateway_of
 from worker.broker import JoinAnswer, JoinRequest
+from worker.wire import unpack_reports
 
 router = APIRouter(tags=["nodes"])
 
@@ -39,6 +40,10 @@ async def list_nodes(request: Request) -> dict[str, Any]:
                 "running": gateway.directory.num_running(node),
                 "capacity": beat.capacity,
                 "seconds_per_token_layer": beat.seconds_per_token_layer,
+                "links": [
+                    {"to": link.address, "rtt_ms": round(1000 * link.rtt_s, 3), "bytes_per_s": link.bytes_per_s}
+                    for link in unpack_reports(beat.links)
+                ],
             }
         )
     return {"object": "list", "data": rows}

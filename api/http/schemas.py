@@ -81,6 +81,7 @@ class GenerationRequest(Schema):
     numeric_profile: Annotated[int, Field(ge=0, le=255, description="as in the nodes' offers")] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
+    exact: Annotated[bool, Field(description="round no hidden states, however slow the links")] = False
     structured_outputs: StructuredOutputs | None = None
 
     user: Annotated[str, Field(max_length=512)] | None = None
@@ -106,7 +107,7 @@ class GenerationRequest(Schema):
                 raise UnsupportedParameter(f"{name} is not supported here: leave it out", param=name)
         return {name: value for name, value in data.items() if name not in UNSUPPORTED}
 
-    @field_validator("stream", "ignore_eos", "return_token_ids", mode="before")
+    @field_validator("stream", "ignore_eos", "return_token_ids", "exact", mode="before")
     @classmethod
     def _none_is_false(cls, value: Any) -> Any:
         return False if value is None else value
@@ -163,6 +164,7 @@ class GenerationRequest(Schema):
             logprobs=self.wants_logprobs,
             top_logprobs=self.num_top_logprobs,
             numeric_profile=self.numeric_profile,
+            exact=self.exact,
             num_choices=self.n or 1,
             grammar_param="response_format" if self.structured_outputs is None else "structured_outputs",
         )

@@ -6,16 +6,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
-from api.scheduling.placement import NodeOffer
+from api.scheduling.placement import LinkSpeed, NodeOffer
 from chain.client import Chain
 from chain.contracts.nodes import Node, Offer, Role
 from chain.index import EventIndex
 from worker.jobs import RELAY, Peer
-from worker.wire import Heartbeat
+from worker.wire import Heartbeat, unpack_reports
 
 logger = logging.getLogger(__name__)
 # Nodes beat every two seconds; one that missed three is taken for dead.
@@ -141,6 +141,21 @@ class NodeDirectory:
         """What a live node offers of the model that it has loaded."""
         beat = node.heartbeat
         return self.registry.offers.get((node.address, beat.model, beat.numeric_profile))
+
+    def link_speeds(self) -> dict[tuple[str, str], LinkSpeed]:
+        """What live nodes measured of their links, by (sender, receiver).
+
+        Of the two reports of a round trip the longer one counts: a node alone cannot make itself look near.
+        """
+        found: dict[tuple[str, str], LinkSpeed] = {}
+        for node in self.live():
+            for report in unpack_reports(node.heartbeat.links):
+                other = found.get((report.address, node.address))
+                rtt_s = max(report.rtt_s, other.rtt_s) if other is not None else report.rtt_s
+                if other is not None:
+                    found[report.address, node.address] = replace(other, rtt_s=rtt_s)
+                found[node.address, report.address] = LinkSpeed(rtt_s, report.bytes_per_s)
+        return found
 
     def offers(self, model: bytes, manifest_cid: str) -> list[NodeOffer]:
         """What live nodes can do for one version of a model now: the layers that they offer and have loaded."""

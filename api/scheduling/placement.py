@@ -1,4 +1,4 @@
-"""Which nodes serve which layers of one request: a pure function of offers, request and round-trip times.
+"""Which nodes serve which layers of one request: a pure function of offers, request and measured links.
 
 A plan cuts the layers [0, num_layers) into contiguous ranges, one node each, no node twice. It has the least
 `price + seconds * credits_per_second`, so one number says what a second is worth to this request.
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 CREDIT = 10**18
 TOKEN_LAYERS_PER_PRICE = 10**6
 BASIS_POINTS = 10**4
-# Between two nodes while none is measured: one site.
+# Between two nodes while nothing is measured: one site.
 DEFAULT_RTT_S = 0.0005
+DEFAULT_BYTES_PER_S = 125e6
 # What a token takes longer to a node that nobody can connect to: once more through the internet and the gateway.
 RELAYED_HOP_S = 0.01
 # After this many cases the search goes for the first valid plan it can reach, no longer for the best.
@@ -31,8 +32,17 @@ MAX_CASES = 64
 # Scores closer than this are equal: rounding, far below one base unit's worth of anything.
 TOLERANCE_CREDITS = 1e-15
 
-# Measured round-trip times in seconds by (address, address), either way round; what is missing has the default.
-RoundTrips = Mapping[tuple[str, str], float]
+
+@dataclass(frozen=True, slots=True)
+class LinkSpeed:
+    """What was measured from one node to another; `bytes_per_s` is that way alone, the round trip counts both ways."""
+
+    rtt_s: float
+    bytes_per_s: float | None = None
+
+
+# By (sender, receiver). A round trip that is missing is the other way's, or the default.
+LinkSpeeds = Mapping[tuple[str, str], LinkSpeed]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -59,13 +69,15 @@ class NodeOffer:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the plan is for. `credits_per_second` weighs time against price."""
+    """What the plan is for. `credits_per_second` weighs time against price; a position's hidden states have
+    `bytes_per_position`."""
 
     num_layers: int
     num_prompt_tokens: int
     num_output_tokens: int
     tier_bps: int
     credits_per_second: float
+    bytes_per_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ class NoPlan(Exception):
 def place(
     offers: Sequence[NodeOffer],
     demand: Demand,
-    rtt_s: RoundTrips = MappingProxyType({}),
+    links: LinkSpeeds = MappingProxyType({}),
     *,
     excluded: frozenset[str] = frozenset(),
     numeric_profile: int | None = None,
@@ -127,7 +139,7 @@ def place(
     uncovered = _uncovered(usable, demand.num_layers)
     if uncovered:
         raise NoPlan(demand.num_layers, uncovered)
-    market = _Market(usable, demand, rtt_s)
+    market = _Market(usable, demand, links)
     return market.plan(_branch_and_bound(market))
 
 
@@ -147,7 +159,7 @@ Allowed = NDArray[np.bool_]
 class _Market:
     """The numbers of one problem: cost per layer of each node, cost of each hop between two, all in credits."""
 
-    def __init__(self, offers: Sequence[NodeOffer], demand: Demand, rtt_s: RoundTrips) -> None:
+    def __init__(self, offers: Sequence[NodeOffer], demand: Demand, links: LinkSpeeds) -> None:
         self.offers = offers
         num_tokens = demand.num_prompt_tokens + demand.num_output_tokens
         self.layer_seconds = np.array([num_tokens * o.seconds_per_token_layer * (1 + o.num_running) for o in offers])
@@ -156,30 +168,47 @@ class _Market:
             dtype=np.float64,
         ) * (demand.tier_bps / (TOKEN_LAYERS_PER_PRICE * BASIS_POINTS * CREDIT))
         self.layer_cost = price + self.layer_seconds * demand.credits_per_second
-        rtt = np.full((len(offers), len(offers)), DEFAULT_RTT_S)
-        # The diagonal is staying on a node: no link.
-        np.fill_diagonal(rtt, 0.0)
-        index = {offer.address: i for i, offer in enumerate(offers)}
-        self.uniform = True
-        for (a, b), seconds in rtt_s.items():
-            if a in index and b in index and a != b:
-                self.uniform = False
-                rtt[index[a], index[b]] = rtt[index[b], index[a]] = seconds
-        # A token crosses each link once, one way.
+        rtt, bytes_per_s = self._matrices(links)
+        # A token crosses each link once, one way: as hidden states forth, as its id from the last node back.
+        num_bytes = demand.bytes_per_position * num_tokens
         enter_seconds = np.array([RELAYED_HOP_S * o.relayed for o in offers])
         enter_all = np.where(np.eye(len(offers), dtype=bool), 0.0, enter_seconds)
-        self.hop_seconds = (rtt / 2 + enter_all) * demand.num_output_tokens
+        self.back_seconds = (rtt / 2 + enter_all) * demand.num_output_tokens
+        self.hop_seconds = self.back_seconds + num_bytes / bytes_per_s
+        self.back_cost = self.back_seconds * demand.credits_per_second
         self.hop_cost = self.hop_seconds * demand.credits_per_second
         self.enter_cost = enter_seconds * demand.num_output_tokens * demand.credits_per_second
-        self.uniform_hop_cost = DEFAULT_RTT_S / 2 * demand.num_output_tokens * demand.credits_per_second
+        uniform_seconds = DEFAULT_RTT_S / 2 * demand.num_output_tokens + num_bytes / DEFAULT_BYTES_PER_S
+        self.uniform_hop_cost = uniform_seconds * demand.credits_per_second
         first_layers = np.array([o.first_layer for o in offers])
         end_layers = np.array([o.end_layer for o in offers])
         layers = np.arange(demand.num_layers)[:, None]
         self.allowed: Allowed = (layers >= first_layers) & (layers < end_layers)
 
+    def _matrices(self, links: LinkSpeeds) -> tuple[Floats, Floats]:
+        """Round trips in seconds and bytes per second from each node to each; on the diagonal no time passes."""
+        size = (len(self.offers), len(self.offers))
+        rtt, bytes_per_s = np.full(size, DEFAULT_RTT_S), np.full(size, DEFAULT_BYTES_PER_S)
+        index = {offer.address: i for i, offer in enumerate(self.offers)}
+        self.uniform = True
+        for (a, b), link in links.items():
+            if a in index and b in index and a != b:
+                self.uniform = False
+                rtt[index[a], index[b]] = link.rtt_s
+                bytes_per_s[index[a], index[b]] = link.bytes_per_s or DEFAULT_BYTES_PER_S
+                if (b, a) not in links:
+                    rtt[index[b], index[a]] = link.rtt_s
+        np.fill_diagonal(rtt, 0.0)
+        np.fill_diagonal(bytes_per_s, np.inf)
+        return rtt, bytes_per_s
+
     def score(self, path: Path) -> float:
+        return float(self._along(path, self.layer_cost, self.hop_cost, self.back_cost))
+
+    def _along(self, path: Path, layers: Floats, hops: Floats, back: Floats) -> np.float64:
         nodes = np.array(path)
-        return float(self.layer_cost[nodes].sum() + self.hop_cost[nodes, np.roll(nodes, -1)].sum())
+        total: np.float64 = layers[nodes].sum() + hops[nodes[:-1], nodes[1:]].sum() + back[nodes[-1], nodes[0]]
+        return total
 
     def plan(self, path: Path) -> Plan:
         stages, first_layer = [], 0
@@ -187,8 +216,7 @@ class _Market:
             end_layer = first_layer + sum(1 for _ in group)
             stages.append(Stage(self.offers[index], first_layer, end_layer))
             first_layer = end_layer
-        nodes = np.array(path)
-        seconds = self.layer_seconds[nodes].sum() + self.hop_seconds[nodes, np.roll(nodes, -1)].sum()
+        seconds = self._along(path, self.layer_seconds, self.hop_seconds, self.back_seconds)
         return Plan(tuple(stages), self.score(path), float(seconds))
 
 
@@ -261,7 +289,7 @@ def _solve(market: _Market, allowed: Allowed, depth: int) -> _Case | None:
         best = (int(whole[market.layer_cost[whole].argmin()]),) * len(allowed)
         best_score = market.score(best)
     # From here on more than one stage: the first node again at the end would be a repeat.
-    closing = market.hop_cost.copy()
+    closing = market.back_cost.copy()
     np.fill_diagonal(closing, np.inf)
     closing[~allowed[-1]] = np.inf
     open_cost, steps = _backward(market, allowed, np.zeros(len(market.offers)))

@@ -44,6 +44,7 @@ class Ask:
     grammar_param: str = "response_format"
     num_choices: int = 1
     numeric_profile: int | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Desk:
             max_cost=max_cost,
         )
         offers = self._directory.offers(model.id, model.manifest_cid)
-        return generation, await asyncio.to_thread(quote, offers, question, self._fee_bps)
+        links = self._directory.link_speeds()
+        return generation, await asyncio.to_thread(quote, offers, links, question, self._fee_bps)
 
     async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
@@ -137,6 +139,7 @@ class Desk:
             logprobs=ask.logprobs,
             top_logprobs=ask.top_logprobs,
             numeric_profile=ask.numeric_profile,
+            exact=ask.exact,
         )
 
 

@@ -126,7 +126,8 @@ class Generator:
             max_cost=admitted.message.max_cost,
         )
         offers = self._office.directory.offers(generation.model.id, generation.model.manifest_cid)
-        found = await asyncio.to_thread(quote, offers, question, self._office.fee_bps, excluded)
+        links = self._office.directory.link_speeds()
+        found = await asyncio.to_thread(quote, offers, links, question, self._office.fee_bps, excluded)
         if found.max_cost > admitted.message.max_cost:
             raise problem
         return found.plan

@@ -13,7 +13,7 @@ from api.serving.relay import Relay, RelayLimits
 from worker.errors import LinkError
 from worker.jobs import Peer
 from worker.links import AsyncLinks, LinkKeyPair
-from worker.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Receipt, ReceiptAck, Relayed
+from worker.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.
@@ -132,6 +132,9 @@ class LinkHub:
     def _take(self, sender: bytes, frame: Frame, connection: bytes) -> None:
         if isinstance(frame, Heartbeat):
             self._directory.beat(sender, frame)
+            return
+        if isinstance(frame, Ping | Pong):  # between neighbours in a ring, where the gateway is none
+            self.num_dropped += 1
             return
         if isinstance(frame, Relayed):
             self.relay.forward(sender, frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from api.credits.admission import Admitted
 from api.scheduling.placement import Plan
 from api.serving.catalog import ServedModel
+from api.serving.formats import stage_format
 from api.serving.office import Office
 from chain.messages import Assignment, sign
 from worker.jobs import Peer, Sampling, StageJob
+from worker.wire import PromptFormat
 
 # A promise to run, and the longest that a job may take.
 ASSIGNMENT_TTL_S = 3600
@@ -19,7 +22,8 @@ ASSIGNMENT_TTL_S = 3600
 
 @dataclass(frozen=True)
 class Generation:
-    """What is to be generated; `prompt_token_ids` and `max_tokens` fit the model's context."""
+    """What is to be generated; `prompt_token_ids` and `max_tokens` fit the model's context. `exact`: no link may round
+    hidden states, whatever the gateway allows."""
 
     model: ServedModel
     prompt_token_ids: Sequence[int]
@@ -30,6 +34,7 @@ class Generation:
     logprobs: bool = False
     top_logprobs: int = 0
     numeric_profile: int | None = None
+    exact: bool = False
 
 
 def stage_jobs(
@@ -38,6 +43,7 @@ def stage_jobs(
     """One job per stage, the assignments signed; `peers` in the order of the stages."""
     deadline = int(time.time()) + ASSIGNMENT_TTL_S
     num_stages = len(plan.stages)
+    formats = prompt_formats(office, generation, plan)
     jobs = []
     for number, stage in enumerate(plan.stages):
         assignment = Assignment(
@@ -72,6 +78,8 @@ def stage_jobs(
             downstream=peers[(number + 1) % num_stages] if num_stages > 1 else None,
             num_prompt_tokens=len(generation.prompt_token_ids),
             max_tokens=generation.max_tokens,
+            prompt_format_in=formats[number],
+            prompt_format_out=formats[number + 1],
             sampling=generation.sampling if is_last else None,
             stop=generation.stop if is_last else (),
             eos_token_ids=tuple(generation.model.manifest.eos_token_ids) if is_last else (),
@@ -82,3 +90,15 @@ def stage_jobs(
         )
         jobs.append(job)
     return jobs
+
+
+def prompt_formats(office: Office, generation: Generation, plan: Plan) -> list[PromptFormat]:
+    """How the prompt comes to each stage and leaves the last: between two of them hidden states travel."""
+    coarsest = "profile" if generation.exact else office.coarsest_prompt_format
+    links, stages = office.directory.link_speeds(), plan.stages
+    num_tokens, hidden_size = len(generation.prompt_token_ids), generation.model.manifest.hidden_size
+    between = [
+        stage_format(here, links.get((here.offer.address, there.offer.address)), num_tokens, hidden_size, coarsest)
+        for here, there in itertools.pairwise(stages)
+    ]
+    return ["profile", *between, "profile"]

@@ -11,6 +11,7 @@ from api.scheduling.nodes import NodeDirectory
 from api.serving.hub import LinkHub
 from chain.messages import Domain
 from worker.jobs import Envelope, Peer
+from worker.wire import PromptFormat
 
 Dispatch = Callable[[Sequence[tuple[str, Envelope]]], Awaitable[None]]
 
@@ -36,3 +37,4 @@ class Office:
     domain: Domain
     fee_bps: int
     timeouts: Timeouts
+    coarsest_prompt_format: PromptFormat = "profile"

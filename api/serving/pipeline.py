@@ -25,6 +25,8 @@ from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of
 from worker.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
+# A stage that is still ready so long after the prompt was sent did not get it.
+PROMPT_AGAIN_S = 1.0
 # How often a wait looks whether the nodes still live.
 LOOK_S = 1.0
 
@@ -67,7 +69,7 @@ class Pipeline:
         self._receipts: dict[str, SignedReceipt] = {}
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self.ready_at = 0.0
+        self.ready_at = self._prompt_sent_at = 0.0
 
     @property
     def _last(self) -> Peer:
@@ -113,8 +115,12 @@ class Pipeline:
             if isinstance(frame, Ready) and address == self._peers[0].address:
                 break
         self.ready_at = time.monotonic()
+        self._send_prompt()
+
+    def _send_prompt(self) -> None:
         ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
         self._office.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
+        self._prompt_sent_at = time.monotonic()
 
     async def _decode(self) -> AsyncIterator[Token]:
         # The first token comes after the whole prompt went through all stages.
@@ -126,9 +132,13 @@ class Pipeline:
                 self._office.hub.send(self._last, Cancel(self._job))
                 deadline = time.monotonic() + CANCEL_TIMEOUT_S
             address, frame = await self._next(deadline, "no token came in time")
+            if isinstance(frame, Ready) and time.monotonic() - self._prompt_sent_at > PROMPT_AGAIN_S:
+                self._send_prompt()  # a stage is ready until data comes: a cut link lost the prompt
             if address != self._last.address:
                 continue
             if isinstance(frame, Token):
+                if frame in self.tokens[-2:]:
+                    continue  # said again after its link was cut
                 self._check_token(frame)
                 self.tokens.append(frame)
                 if not asked_to_stop:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.errors import NoCapacity
-from api.scheduling.placement import Demand, NodeOffer, NoPlan, Plan, Stage, place
+from api.scheduling.placement import Demand, LinkSpeeds, NodeOffer, NoPlan, Plan, Stage, place
 from api.serving.catalog import ServedModel
 from chain.pricing import Tier, request_cost, stage_cost
 from worker.jobs import MAX_STAGES
 
+# Of a number in hidden states, whatever the profile: a plan is made before the profile is known.
+LARGEST_ITEM_BYTES = 4
 # What a second is worth against price when a plan is chosen, in credits, by tier.
 CREDITS_PER_SECOND = {Tier.RESEARCH: 1e-5, Tier.PRODUCTION: 1e-3, Tier.REALTIME: 1e-1}
 
@@ -37,21 +39,27 @@ class Quote:
 
 
 def quote(
-    offers: Sequence[NodeOffer], question: Question, fee_bps: int, excluded: frozenset[str] = frozenset()
+    offers: Sequence[NodeOffer],
+    links: LinkSpeeds,
+    question: Question,
+    fee_bps: int,
+    excluded: frozenset[str] = frozenset(),
 ) -> Quote:
-    """Choose nodes and price the worst case. `offers` are those of the live nodes for the model's version.
+    """Choose nodes and price the worst case. `offers` are those of the live nodes for the model's version, `links` what
+    these measured of each other.
 
     Raises:
         NoCapacity: the free ones do not cover the model.
     """
-    found = _quote(offers, question, fee_bps, excluded, CREDITS_PER_SECOND[question.tier])
+    found = _quote(offers, links, question, fee_bps, excluded, CREDITS_PER_SECOND[question.tier])
     if question.max_cost is not None and found.max_cost > question.max_cost:
-        return _quote(offers, question, fee_bps, excluded, 0.0)
+        return _quote(offers, links, question, fee_bps, excluded, 0.0)
     return found
 
 
 def _quote(
     offers: Sequence[NodeOffer],
+    links: LinkSpeeds,
     question: Question,
     fee_bps: int,
     excluded: frozenset[str],
@@ -64,9 +72,10 @@ def _quote(
         num_output_tokens=question.max_tokens,
         tier_bps=question.tier.factor_bps,
         credits_per_second=credits_per_second,
+        bytes_per_position=model.manifest.hidden_size * LARGEST_ITEM_BYTES,
     )
     try:
-        plan = place(offers, demand, excluded=excluded, numeric_profile=question.numeric_profile)
+        plan = place(offers, demand, links, excluded=excluded, numeric_profile=question.numeric_profile)
     except NoPlan as error:
         ranges = ", ".join(f"{first}-{end - 1}" for first, end in error.uncovered)
         num_busy = sum(offer.num_running >= offer.capacity for offer in offers)

@@ -129,6 +129,10 @@ class Engine:
         self._scheduler.feed(session_id, len(inputs))
         self._clock.feed(session_id, first_position + len(inputs), time.perf_counter())
 
+    def hold(self, session_id: bytes, held: bool) -> None:
+        """Compute nothing for a session, whatever it is fed, until it is held no more: nobody takes its output now."""
+        self._scheduler.hold(session_id, held)
+
     def step(self) -> list[StageOutput]:
         """Take over what was computed before, run the next forward over all else that waits, and return what came of
         both (a prompt's early chunks make no token)."""

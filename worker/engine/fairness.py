@@ -33,6 +33,10 @@ class FairQueue:
             self._tags[session_id] = max(self._tags[session_id], self._now)
             self._waiting[session_id] = None
 
+    def pause(self, session_id: bytes) -> None:
+        """The session gets no turn until it waits again."""
+        self._waiting.pop(session_id, None)
+
     def in_order(self) -> list[bytes]:
         """All that wait, who is next first; equals by how long they wait."""
         return sorted(self._waiting, key=self._tags.__getitem__)

@@ -32,6 +32,7 @@ class _Progress:
     max_positions: int
     num_fed: int = 0
     num_computed: int = 0
+    is_held: bool = False
 
     @property
     def num_waiting(self) -> int:
@@ -92,7 +93,19 @@ class Scheduler:
     def feed(self, session_id: bytes, num_tokens: int) -> None:
         progress = self._sessions[session_id]
         progress.num_fed += num_tokens
-        self._queue_of(progress).wait(session_id)
+        if not progress.is_held:
+            self._queue_of(progress).wait(session_id)
+
+    def hold(self, session_id: bytes, held: bool) -> None:
+        """Give a session no turns, or turns again; does nothing when it is unknown."""
+        progress = self._sessions.get(session_id)
+        if progress is None or progress.is_held == held:
+            return
+        progress.is_held = held
+        if held:
+            self._queue_of(progress).pause(session_id)
+        elif progress.num_waiting:
+            self._queue_of(progress).wait(session_id)
 
     def skippable(self) -> list[tuple[bytes, int]]:
         """Sessions that wait, and the position up to which none needs a step of its own: all but a prompt's last token
@@ -134,7 +147,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         for session_id, progress in self._sessions.items():
             for queue in (self._prompts, self._decoding):
-                waits = progress.num_waiting > 0 and queue is self._queue_of(progress)
+                waits = progress.num_waiting > 0 and not progress.is_held and queue is self._queue_of(progress)
                 assert (session_id in queue) == waits, "the queues and the counts differ"
         assert len(self._prompts) + len(self._decoding) <= len(self._sessions), "somebody unknown waits"
 

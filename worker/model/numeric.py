@@ -26,6 +26,13 @@ class Numerics:
     dtype: torch.dtype
     weight_bits: Literal[4, 8] | None = None
 
+    @property
+    def bytes_per_weight(self) -> float:
+        """Of the layers' matrices, with their scales."""
+        if self.weight_bits is None:
+            return float(self.dtype.itemsize)
+        return {8: 1.0, 4: 0.625}[self.weight_bits]
+
 
 _NUMERICS = {
     "fp32": Numerics(torch.float32),

@@ -81,7 +81,7 @@ class Stage:
     def bytes_per_token(self) -> int:
         """Keys and values of one token in all layers of the stage."""
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
-        return sum(layer.elements_per_token for layer in layers) * self.dtype.itemsize
+        return sum(layer.elements_per_token for layer in layers) * self.cache_dtype.itemsize
 
     def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> Layout:
         """How the stage's sessions lie in a pool, when they bring at most `max_step_tokens` each to one forward.

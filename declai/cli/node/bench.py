@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chain.fields import NUMERIC_PROFILES
 from declai.cli.node.offer import Layers
 from declai.cli.node.operating import node_settings
 from declai.cli.options import config_option
@@ -20,7 +21,6 @@ from worker.settings import NodeSettings
 if TYPE_CHECKING:
     from declai.contributor.bench.subject import Subject
 
-PROFILES = ("fp32", "bf16", "fp16")
 GIB = 2**30
 BUSY = 0.5  # load per core at which figures say more about others than about the stage
 
@@ -29,7 +29,7 @@ BUSY = 0.5  # load per core at which figures say more about others than about th
 @click.argument("model_dir", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @config_option
 @click.option("--layers", type=Layers(), help="Layers to measure. [default: the offered ones, or all of MODEL_DIR]")
-@click.option("--profile", type=click.Choice(PROFILES), help="Number format. [default: the offer's, or fp32]")
+@click.option("--profile", type=click.Choice(NUMERIC_PROFILES), help="Number format. [default: the offer's, or fp32]")
 @click.option("--device", help="Such as cuda. [default: the settings', or cpu]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: as the node takes them]")
 @click.option("--quick", is_flag=True, help="Fewer steps and smaller sizes: rougher figures in less time.")

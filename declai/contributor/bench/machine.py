@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from worker.model.packing import pack_linears
+from worker.model.linears import linear_for
+from worker.model.numeric import Numerics
 
 READ_BYTES = 2**29  # far beyond the caches of any processor's cores
 MATRIX_SIZE = 2048
@@ -18,29 +18,28 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes a second that can be read, and floating-point operations a second of a matrix product in a dtype."""
+    """Bytes a second that can be read, and floating-point operations a second of a profile's matrix product."""
 
     bytes_per_s: float
     flops_per_s: float
 
 
 @torch.inference_mode()
-def measure_limits(dtype: torch.dtype, device: str, *, quick: bool) -> Limits:
+def measure_limits(numerics: Numerics, device: torch.device, *, quick: bool) -> Limits:
     """The best of some rounds each, with as many threads as torch has now."""
-    return Limits(_read_rate(device, READ_BYTES // (4 if quick else 1)), _product_rate(dtype, device, quick=quick))
+    return Limits(_read_rate(device, READ_BYTES // (4 if quick else 1)), _product_rate(numerics, device, quick=quick))
 
 
-def _read_rate(device: str, num_bytes: int) -> float:
+def _read_rate(device: torch.device, num_bytes: int) -> float:
     values = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
     return num_bytes / _best(lambda: values.sum().item())
 
 
-def _product_rate(dtype: torch.dtype, device: str, *, quick: bool) -> float:
+def _product_rate(numerics: Numerics, device: torch.device, *, quick: bool) -> float:
     """By a linear layer as stages have them, with as many rows as columns."""
-    size = MATRIX_SIZE // (2 if quick else 1) * (1 if device == "cpu" else 4)
-    layer = nn.Sequential(nn.Linear(size, size, bias=False, dtype=dtype, device=device))
-    pack_linears(layer)
-    rows = torch.ones(size, size, dtype=dtype, device=device)
+    size = MATRIX_SIZE // (2 if quick else 1) * (1 if device.type == "cpu" else 4)
+    layer = linear_for(numerics, device, torch.ones(size, size), None)
+    rows = torch.ones(size, size, device=device)
     return 2 * size**3 / _best(lambda: layer(rows)[0, 0].item())
 
 

@@ -13,6 +13,7 @@ from declai.contributor.bench.measure import Bench, Timing
 from declai.contributor.bench.roofline import Work, bottleneck, shares
 from declai.contributor.bench.subject import Subject
 from worker.engine import Engine, EngineLimits
+from worker.model.numeric import numerics_of
 from worker.model.stage import Stage
 
 SESSION_TOKENS = (1_000, 4_000)
@@ -29,10 +30,11 @@ def run(
     load = round(os.getloadavg()[0], 2)
     torch.set_num_threads(threads)
     stage = subject.load()
-    limits = measure_limits(stage.dtype, subject.device, quick=quick)
+    numerics = numerics_of(subject.profile)
+    limits = measure_limits(numerics, stage.device, quick=quick)
     bench = Bench(stage, quick=quick, tick=tick)
     started(bench.num_timings)
-    work = Work(*subject.num_weights(), stage.dtype.itemsize, stage.bytes_per_token)
+    work = Work(*subject.num_weights(), numerics.bytes_per_weight, numerics.dtype.itemsize, stage.bytes_per_token)
     decode, prefill = bench.decode(), bench.prefill()
     return {
         "model": {

@@ -17,12 +17,13 @@ class Work:
 
     num_weights: int
     num_head_weights: int
-    bytes_per_weight: int
+    bytes_per_weight: float
+    bytes_per_head_weight: int
     bytes_per_token: int
 
     @property
     def weight_bytes(self) -> int:
-        return (self.num_weights + self.num_head_weights) * self.bytes_per_weight
+        return int(self.num_weights * self.bytes_per_weight) + self.num_head_weights * self.bytes_per_head_weight
 
     def bytes_of(self, timing: Timing) -> int:
         """Weights once, and the keys and values of the tokens that came before."""

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from declai.errors import DeclaiError
 from ipfs.shards import read_header
 from worker.model.architecture import Architecture, Shard, inspect_architecture
-from worker.model.numeric import dtype_of
+from worker.model.devices import open_device
+from worker.model.numeric import numerics_of
 from worker.model.slicing import without_progress_bars
 from worker.model.stage import Stage
 from worker.settings import NodeSettings
@@ -33,7 +34,7 @@ class Subject:
     def load(self) -> Stage:
         """Raises what `worker.model` raises."""
         layers = self.first_layer, self.end_layer
-        return Stage.load(self.architecture, *layers, self.files, dtype_of(self.profile), self.device)
+        return Stage.load(self.architecture, *layers, self.files, self.profile, open_device(self.device))
 
     @property
     def architecture(self) -> Architecture:
@@ -92,7 +93,7 @@ def made(folder: Path, profile: str, device: str, *, quick: bool) -> Subject:
         num_key_value_heads=hidden_size // 128,
         max_position_embeddings=8192,
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype_of(profile))  # type: ignore[no-untyped-call]
+    model = AutoModelForCausalLM.from_config(config, dtype=numerics_of(profile).dtype)  # type: ignore[no-untyped-call]
     with without_progress_bars():
         model.save_pretrained(folder)
     name = f"random Llama ({num_layers} layers, hidden {hidden_size}, {hidden_size // 64} heads, vocabulary 4096)"

@@ -95,9 +95,8 @@ def accelerators(case: Case) -> Finding:
     kind = device.partition(":")[0] if device else "cpu"
     if kind != "cpu" and device not in found and not (device == kind and any(name.startswith(kind) for name in found)):
         return problem(f"{value}; the settings want {device}", 'set device = "cpu", or install torch for your device')
-    usable = [name for name in found if name.startswith(("cuda", "mps"))]
-    if kind == "cpu" and case.given is not None and usable:
-        return warning(f"{value}; the settings use the processor", f'set device = "{usable[0]}"')
+    if kind == "cpu" and case.given is not None and found:
+        return warning(f"{value}; the settings use the processor", f'set device = "{next(iter(found))}"')
     return ok(value)
 
 
@@ -105,22 +104,20 @@ def _accelerators() -> dict[str, str]:
     """What torch sees, by the name that it has in the settings."""
     import torch as installed
 
+    from worker.model.devices import available_devices
+
     found = {}
-    if installed.cuda.is_available():
-        kind = "ROCm" if installed.version.hip else "CUDA"
-        for index in range(installed.cuda.device_count()):
-            free, total = installed.cuda.mem_get_info(index)
-            name = installed.cuda.get_device_name(index)
-            memory = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
-            found[f"cuda:{index}"] = f"cuda:{index} {name} ({kind}, {memory})"
-    if installed.backends.mps.is_available():
-        found["mps"] = f"mps Apple GPU ({installed.mps.recommended_max_memory() / GIB:.1f} GiB)"
-    if hasattr(installed, "xpu") and installed.xpu.is_available():
-        for index in range(installed.xpu.device_count()):
-            seen = installed.xpu.get_device_properties(index)
-            found[f"xpu:{index}"] = (
-                f"xpu:{index} {seen.name} ({seen.total_memory / GIB:.1f} GiB), which nodes cannot use"
-            )
+    for name in available_devices():
+        kind, _, index = name.partition(":")
+        if kind in ("cuda", "rocm"):
+            free, total = installed.cuda.mem_get_info(int(index))
+            model = installed.cuda.get_device_name(int(index))
+            found[name] = f"{name} {model} ({free / GIB:.1f} of {total / GIB:.1f} GiB free)"
+        elif kind == "xpu":
+            seen = installed.xpu.get_device_properties(int(index))
+            found[name] = f"{name} {seen.name} ({seen.total_memory / GIB:.1f} GiB)"
+        elif kind == "mps":
+            found[name] = f"{name} Apple GPU ({installed.mps.recommended_max_memory() / GIB:.1f} GiB)"
     return found
 
 

@@ -11,7 +11,7 @@ from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, probl
 
 GIB = 2**30
 PROGRAM_BYTES = 2**29  # Python, torch and what they load; measured 0.4 GiB
-BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2, "float32": 4, "bfloat16": 2, "float16": 2}
+STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FILES_BESIDES = 128  # libraries, the store, Redis, HTTP
 FILES_PER_SESSION = 8  # links to two neighbours and a gateway, each a socket and its monitor
 
@@ -42,8 +42,10 @@ def weight_bytes(case: Case) -> int:
     """Of the offered layers, in the offer's number format. Raises Unknown."""
     offer, profile = case.offer
     shards = case.manifest.stage_shards(offer.first_layer, offer.end_layer)
-    stored = BYTES_PER_ELEMENT.get(case.manifest.dtype, 4)
-    return sum(shard.size for shard in shards) * BYTES_PER_ELEMENT.get(profile, 4) // stored
+    from worker.model.numeric import numerics_of  # torch takes seconds to load
+
+    num_weights = sum(shard.size for shard in shards) // STORED_BYTES.get(case.manifest.dtype, 4)
+    return int(num_weights * numerics_of(profile).bytes_per_weight)
 
 
 def machine_memory(path: Path = Path("/proc/meminfo")) -> tuple[int, int]:
@@ -61,10 +63,10 @@ def device_memory(device: str) -> tuple[int, int] | None:
     """(total, free) bytes of an accelerator; None for the processor. Raises Unknown."""
     import torch
 
-    if device.startswith("cuda"):
+    if device.startswith(("cuda", "rocm")):
         if not torch.cuda.is_available():
             raise Unknown(f"torch sees no {device}")
-        free, total = torch.cuda.mem_get_info(torch.device(device))
+        free, total = torch.cuda.mem_get_info(torch.device(device.replace("rocm", "cuda")))
         return total, free
     return None
 

@@ -46,6 +46,9 @@ class EchoEngine:
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self.sessions[session_id] = _Session(session_id, spec, self.tokenizer)
 
+    def hold(self, session_id: bytes, held: bool) -> None:
+        pass
+
     def remove(self, session_id: bytes) -> None:
         self.sessions.pop(session_id, None)
 

@@ -15,13 +15,16 @@ import pytest
 import redis
 from sqlalchemy import select
 
+from api.serving.hub import LinkHub
 from api.settlement.jobs import collect_fees, run_settlement
 from api.store.schema import requests
 from chain.messages import Assignment, Domain, InferenceRequest, recover
 from chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
+from worker.jobs import Peer
 from worker.receipts import SignedPlan, SignedReceipt, acceptance_of, verify_job_receipts
+from worker.wire import Finish, Frame, Prompt, Token
 
 LONG = "abcdefghij " * 8
 
@@ -263,3 +266,28 @@ def test_settlement_pays_what_the_receipts_say(http: httpx.Client, idle: Network
     assert collect_fees(idle.settings) == fees
     assert collect_fees(idle.settings) == 0
     assert idle.chain.ledger.balance_of(idle.operator.address) == fees
+
+
+def test_what_a_cut_link_lost_or_brought_twice_spoils_no_request(
+    idle: Network, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[Prompt] = []
+    send, take = LinkHub.send, LinkHub._take
+
+    def send_all_but_the_first_prompt(hub: LinkHub, peer: Peer, frame: Frame) -> None:
+        if isinstance(frame, Prompt):
+            prompts.append(frame)
+            if len(prompts) == 1:
+                return
+        send(hub, peer, frame)
+
+    def take_twice(hub: LinkHub, sender: bytes, frame: Frame) -> None:
+        for _ in range(2 if isinstance(frame, Token | Finish) else 1):
+            take(hub, sender, frame)
+
+    monkeypatch.setattr(LinkHub, "send", send_all_but_the_first_prompt)
+    monkeypatch.setattr(LinkHub, "_take", take_twice)
+    body = {"model": MODEL, "prompt": "hello", "max_tokens": 20, "ignore_eos": True}
+    answer = http.post("/v1/completions", json=body)
+    assert answer.json()["usage"]["completion_tokens"] == 20
+    assert len(prompts) == 2

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.scheduling.placement import DEFAULT_RTT_S, RELAYED_HOP_S, Demand, NodeOffer, NoPlan, Plan, Stage, place
+from api.scheduling.placement import (
+    DEFAULT_BYTES_PER_S,
+    DEFAULT_RTT_S,
+    RELAYED_HOP_S,
+    Demand,
+    LinkSpeed,
+    NodeOffer,
+    NoPlan,
+    Plan,
+    Stage,
+    place,
+)
 
 
 def address(index: int) -> str:
@@ -23,7 +34,10 @@ def offer(index: int, first_layer: int, end_layer: int, price: int = 10**15, spe
     return NodeOffer(address(index), first_layer, end_layer, price, 2 * price, speed)
 
 
-def score(stages: tuple[Stage, ...], demand: Demand, rtt_s: dict[tuple[str, str], float]) -> float:
+Links = dict[tuple[str, str], LinkSpeed]
+
+
+def score(stages: tuple[Stage, ...], demand: Demand, links: Links) -> float:
     """The objective, straight from its definition."""
     total = 0.0
     for stage in stages:
@@ -35,9 +49,13 @@ def score(stages: tuple[Stage, ...], demand: Demand, rtt_s: dict[tuple[str, str]
     if len(stages) > 1:
         for here, there in zip(stages, stages[1:] + stages[:1], strict=True):
             pair = (here.offer.address, there.offer.address)
-            rtt = rtt_s.get(pair, rtt_s.get(pair[::-1], DEFAULT_RTT_S))
-            seconds = rtt / 2 + RELAYED_HOP_S * there.offer.relayed
-            total += seconds * demand.num_output_tokens * demand.credits_per_second
+            link = links.get(pair)
+            rtt = (link or links.get(pair[::-1]) or LinkSpeed(DEFAULT_RTT_S)).rtt_s
+            seconds = (rtt / 2 + RELAYED_HOP_S * there.offer.relayed) * demand.num_output_tokens
+            if there != stages[0]:
+                bytes_per_s = (link and link.bytes_per_s) or DEFAULT_BYTES_PER_S
+                seconds += num_tokens * demand.bytes_per_position / bytes_per_s
+            total += seconds * demand.credits_per_second
     return total
 
 
@@ -51,7 +69,7 @@ def all_plans(offers: list[NodeOffer], num_layers: int) -> Iterator[tuple[Stage,
 
 
 @st.composite
-def markets(draw: st.DrawFn) -> tuple[list[NodeOffer], Demand, dict[tuple[str, str], float]]:
+def markets(draw: st.DrawFn) -> tuple[list[NodeOffer], Demand, Links]:
     num_layers = draw(st.integers(1, 6))
     offers = []
     for index in range(draw(st.integers(1, 5))):
@@ -61,11 +79,12 @@ def markets(draw: st.DrawFn) -> tuple[list[NodeOffer], Demand, dict[tuple[str, s
         made = offer(index, first, end, price, draw(st.sampled_from([1e-5, 1e-4, 1e-3])))
         offers.append(replace(made, relayed=draw(st.booleans())))
     weight = draw(st.sampled_from([0.0, 1e-6, 1e-4, 1e-2]))
-    demand = Demand(num_layers, draw(st.integers(1, 50)), draw(st.integers(1, 50)), 10_000, weight)
-    pairs = list(itertools.combinations([o.address for o in offers], 2))
+    num_bytes = draw(st.sampled_from([0, 4096]))
+    demand = Demand(num_layers, draw(st.integers(1, 50)), draw(st.integers(1, 50)), 10_000, weight, num_bytes)
+    pairs = list(itertools.permutations([o.address for o in offers], 2))
     measured = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
-    rtt_s = {pair: draw(st.sampled_from([1e-4, 1e-2, 0.3])) for pair in measured}
-    return offers, demand, rtt_s
+    speeds = st.builds(LinkSpeed, st.sampled_from([1e-4, 1e-2, 0.3]), st.sampled_from([None, 1e4, 1e9]))
+    return offers, demand, {pair: draw(speeds) for pair in measured}
 
 
 def check_valid(plan: Plan, offers: list[NodeOffer], num_layers: int) -> None:
@@ -81,16 +100,16 @@ def check_valid(plan: Plan, offers: list[NodeOffer], num_layers: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(markets())
-def test_as_good_as_the_best_of_all_plans(market: tuple[list[NodeOffer], Demand, dict[tuple[str, str], float]]) -> None:
-    offers, demand, rtt_s = market
-    best = min((score(stages, demand, rtt_s) for stages in all_plans(offers, demand.num_layers)), default=None)
+def test_as_good_as_the_best_of_all_plans(market: tuple[list[NodeOffer], Demand, Links]) -> None:
+    offers, demand, links = market
+    best = min((score(stages, demand, links) for stages in all_plans(offers, demand.num_layers)), default=None)
     if best is None:
         with pytest.raises(NoPlan):
-            place(offers, demand, rtt_s)
+            place(offers, demand, links)
         return
-    plan = place(offers, demand, rtt_s)
+    plan = place(offers, demand, links)
     check_valid(plan, offers, demand.num_layers)
-    assert math.isclose(plan.score, score(plan.stages, demand, rtt_s), rel_tol=1e-9, abs_tol=1e-15)
+    assert math.isclose(plan.score, score(plan.stages, demand, links), rel_tol=1e-9, abs_tol=1e-15)
     assert math.isclose(plan.score, best, rel_tol=1e-9, abs_tol=1e-14)
 
 
@@ -102,9 +121,23 @@ def test_large_markets_give_valid_plans(seed: int, measured: bool) -> None:
     for index in range(1, 60):
         first = random.randrange(num_layers)
         offers.append(offer(index, first, random.randint(first + 1, num_layers), random.randint(1, 10**16)))
-    rtt_s = {(address(a), address(b)): random.uniform(1e-4, 0.2) for a in range(60) for b in range(a)}
+    links = {(address(a), address(b)): LinkSpeed(random.uniform(1e-4, 0.2)) for a in range(60) for b in range(a)}
     demand = Demand(num_layers, 100, 100, 25_000, random.choice([0.0, 1e-5, 1e-3]))
-    check_valid(place(offers, demand, rtt_s if measured else {}), offers, num_layers)
+    check_valid(place(offers, demand, links if measured else {}), offers, num_layers)
+
+
+def test_the_near_chain_is_preferred_and_the_wide_one_for_long_prompts() -> None:
+    offers = [offer(1, 0, 2), offer(2, 2, 4), offer(3, 2, 4)]
+    links = {
+        (address(1), address(2)): LinkSpeed(0.05, 1e9),
+        (address(1), address(3)): LinkSpeed(0.001, 1e6),
+    }
+
+    def second(demand: Demand) -> str:
+        return place(offers, demand, links).stages[1].offer.address
+
+    assert second(Demand(4, 10, 100, 10_000, 1e-3, 16_384)) == address(3)
+    assert second(Demand(4, 10_000, 10, 10_000, 1e-3, 16_384)) == address(2)
 
 
 def test_a_cheap_node_inside_a_dear_one_does_not_make_it_serve_twice() -> None:

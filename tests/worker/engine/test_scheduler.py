@@ -265,3 +265,23 @@ def test_blocks_are_taken_in_as_few_runs_as_there_are() -> None:
     assert free.take(8) == ((8, 8),)
     free.give_back(((8, 4),))
     assert free.take(5) == ((8, 4), (3, 1))
+
+
+def test_a_held_session_gets_no_turn_and_goes_on_where_it_was() -> None:
+    scheduler = Scheduler(4, 2, 8, samples=False)
+    for name in (b"a", b"b"):
+        scheduler.add(name, 10, 20)
+        scheduler.feed(name, 6)
+    scheduler.hold(b"a", True)
+    assert [chunk.session_id for chunk in scheduler.schedule()] == [b"b"]
+    scheduler.feed(b"a", 4)
+    scheduler.check_integrity()
+    scheduler.schedule()
+    assert not scheduler.has_waiting
+    scheduler.hold(b"a", True)
+    scheduler.hold(b"a", False)
+    scheduler.hold(b"unknown", True)
+    (chunk,) = scheduler.schedule()
+    assert (chunk.session_id, chunk.first_position, chunk.num_tokens) == (b"a", 0, 4)
+    scheduler.remove(b"a")
+    scheduler.check_integrity()

@@ -16,6 +16,7 @@ from tests.worker.engine.pipeline import LIMITS, spec
 from tests.worker.engine.pipeline import Pipeline as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
 from tests.worker.net.kit import Party, make_jobs
+from worker import probes, traffic
 from worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSession, SessionSpec
 from worker.engine.scheduler import Chunk
 from worker.engine.stats import EngineStats, SessionClock
@@ -23,6 +24,8 @@ from worker.links import LinkKeyPair, Links
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline, Served
 from worker.running import StageIdentity
+
+from .test_pipeline import PROMPT, Network
 
 Samples = dict[tuple[str, ...], float]
 
@@ -162,3 +165,42 @@ def test_time_in_the_queue_is_that_from_input_to_step() -> None:
     assert stats.input_wait_seconds.sum == 1.0 + 0.5 + 0.25
     assert stats.first_output_seconds.sum == 2.5
     assert stats.between_outputs_seconds.sum == 8.0
+
+
+def test_links_are_counted_measured_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "PING_EVERY_S", 0.05)
+    net = Network(tmp_path, 2, delay_s=0.002)
+    try:
+        jobs = net.jobs(max_tokens=30)
+        net.dispatch(jobs)
+        net.prompt(jobs[0])
+        net.until(lambda: net.finish(jobs[0]))
+        first, last = (node.party.address for node in net.nodes)
+        net.until(lambda: net.nodes[0].pipeline.status().links)
+        found = {
+            (sample.name, sample.labels.get("peer"), sample.labels.get("direction")): sample.value
+            for family in NodeMetrics(dict, net.nodes[0].pipeline).collect()
+            for sample in family.samples
+        }
+        net.receipts(jobs)
+    finally:
+        net.close()
+    assert found["declai_link_frames_total", last, "sent"] >= 30
+    assert found["declai_link_bytes_total", last, "sent"] >= 16 * (len(PROMPT) + 29)
+    assert found["declai_link_frames_total", last, "received"] >= 30
+    assert found["declai_link_bytes_total", net.gateway.address, "received"] >= 4 * len(PROMPT)
+    assert 0 < found["declai_link_rtt_seconds", last, None] < 1
+    assert found["declai_link_full_total", None, None] == 0
+    assert not any(first in key for key in found)
+
+
+def test_of_too_many_peers_the_quietest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "MAX_PEERS", 2)
+    counts = traffic.Traffic()
+    for key in (b"a", b"b", b"a", b"c"):
+        counts.received(key, 10)
+    counts.sent(b"c", "0xc", 5)
+    assert counts.snapshot() == (
+        traffic.LinkTraffic(b"a".hex(), num_frames_received=2, num_bytes_received=20),
+        traffic.LinkTraffic("0xc", 1, 5, 1, 10),
+    )

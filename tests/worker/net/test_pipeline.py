@@ -17,7 +17,7 @@ from worker import wire
 from worker.admission import Terms
 from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint
-from worker.jobs import Envelope, Grammar, Sampling, StageJob, seal
+from worker.jobs import Envelope, Grammar, Peer, Sampling, StageJob, seal
 from worker.links import LinkKeyPair, LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
@@ -44,12 +44,20 @@ class ToyNode:
     """One node: its links, its engine thread, its service; a thread per task, as Celery's pool has."""
 
     def __init__(
-        self, party: Party, registry: FakeRegistry, cut: tuple[int, int], num_layers: int, folder: Path, delay_s: float
+        self,
+        party: Party,
+        registry: FakeRegistry,
+        cut: tuple[int, int],
+        num_layers: int,
+        folder: Path,
+        delay_s: float,
+        row_bytes: int,
+        options: LinkOptions,
     ) -> None:
         self.party = party
-        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, QUICK_LINKS)
+        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, options)
         party.endpoint = links.endpoint
-        self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s)
+        self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s, row_bytes=row_bytes)
         self.store = NodeStore(folder / f"{party.address}.db")
         model = keccak(text=MODEL_NAME)
         self.pipeline = Pipeline(
@@ -103,7 +111,15 @@ class ToyNode:
 class Network:
     """Three nodes and a gateway that speaks by hand."""
 
-    def __init__(self, folder: Path, num_nodes: int = 3, delay_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        num_nodes: int = 3,
+        delay_s: float = 0.0,
+        row_bytes: int = 16,
+        options: LinkOptions = QUICK_LINKS,
+    ) -> None:
+        self.prompt_ids = PROMPT
         self.gateway, self.stranger = Party(), Party()
         parties = [Party() for _ in range(num_nodes)]
         self.registry = FakeRegistry([self.gateway], [*parties, self.stranger])
@@ -111,7 +127,7 @@ class Network:
         self.num_layers = cuts[-1][1]
         self.links = self._open(self.gateway)
         self.nodes = [
-            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s)
+            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s, row_bytes, options)
             for party, cut in zip(parties, cuts, strict=True)
         ]
         self.frames: list[tuple[str, wire.Frame]] = []
@@ -126,7 +142,11 @@ class Network:
 
     def jobs(self, **options: object) -> list[StageJob]:
         parties = [node.party for node in self.nodes]
-        defaults: dict[str, object] = {"num_prompt_tokens": len(PROMPT), "max_tokens": 40, "salt": os.urandom(8)}
+        defaults: dict[str, object] = {
+            "num_prompt_tokens": len(self.prompt_ids),
+            "max_tokens": 40,
+            "salt": os.urandom(8),
+        }
         return make_jobs(self.gateway, parties, **(defaults | options))  # type: ignore[arg-type]
 
     def dispatch(self, jobs: list[StageJob], order: list[int] | None = None) -> None:
@@ -157,7 +177,9 @@ class Network:
 
     def prompt(self, job: StageJob) -> None:
         self.until(lambda: self.of(wire.Ready, job))
-        self.send(0, wire.Prompt(job.job_id, len(PROMPT), struct.pack(f"<{len(PROMPT)}I", *PROMPT)))
+        self.send(
+            0, wire.Prompt(job.job_id, len(self.prompt_ids), struct.pack(f"<{len(self.prompt_ids)}I", *self.prompt_ids))
+        )
 
     def receipts(self, jobs: list[StageJob]) -> list[SignedReceipt]:
         self.until(lambda: len({who for who, _ in self.of(wire.Receipt, jobs[0])}) == len(jobs))
@@ -174,8 +196,8 @@ class Network:
     def check(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> list[SignedReceipt]:
         receipts = self.receipts(jobs)
         signers = {node.party.address: node.party.signer.address for node in self.nodes}
-        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
-        transcript = Transcript(PROMPT, tokens, sampling or Sampling())
+        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(self.prompt_ids))
+        transcript = Transcript(self.prompt_ids, tokens, sampling or Sampling())
         assert verify_job_receipts(receipts, plan, len(tokens), transcript, int(time.time())) == []
         return receipts
 
@@ -266,6 +288,72 @@ def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     net.until(lambda: net.finish(jobs[0]))
     assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "stop", 12)
     net.check(jobs, expected, Sampling(temperature=1, seed=2**64 - 1))
+
+
+def coarser(jobs: list[StageJob], wanted: wire.PromptFormat) -> list[StageJob]:
+    last = len(jobs) - 1
+    return [
+        job.model_copy(
+            update={
+                "prompt_format_in": wanted if job.stage else "profile",
+                "prompt_format_out": wanted if job.stage < last else "profile",
+            }
+        )
+        for job in jobs
+    ]
+
+
+def noted(node: ToyNode) -> list[wire.Hidden]:
+    """The hidden states that a node sends from now on."""
+    sent: list[wire.Hidden] = []
+    send = node.pipeline._links.send
+
+    def note(peer: Peer, frame: wire.Frame) -> None:
+        if isinstance(frame, wire.Hidden):
+            sent.append(frame)
+        send(peer, frame)
+
+    node.pipeline._links.send = note  # type: ignore[method-assign]
+    return sent
+
+
+@pytest.mark.parametrize("wanted", ["float16", "int8"])
+def test_a_prompt_may_travel_rounded_and_tokens_never_do(net: Network, wanted: wire.PromptFormat) -> None:
+    sent = [noted(node) for node in net.nodes[:2]]
+    jobs = coarser(net.jobs(max_tokens=40), wanted)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: net.finish(jobs[0]))
+    expected = expected_tokens(PROMPT, net.num_layers, 40)
+    assert net.tokens(jobs[0]) == expected
+    net.check(jobs, expected)
+    for frames in sent:
+        assert {f.dtype for f in frames if f.first_position < len(PROMPT)} == {wanted}
+        assert {f.dtype for f in frames if f.first_position >= len(PROMPT)} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "dtype", "position", "size"),
+    [
+        ("profile", "int8", 0, 8),
+        ("profile", "float16", 0, 8),
+        ("float16", "int8", 0, 8),
+        ("int8", "float32", 0, 16),
+        ("int8", "float16", 0, 8),
+    ],
+)
+def test_a_format_that_the_job_does_not_name_ends_it(
+    net: Network, allowed: wire.PromptFormat, dtype: wire.RowFormat, position: int, size: int
+) -> None:
+    jobs = coarser(net.jobs(), allowed)
+    net.dispatch(jobs)
+    net.until(lambda: net.of(wire.Ready, jobs[0]))
+    neighbour = net.nodes[0]
+    frame = wire.Hidden(jobs[0].job_id, position, 1, dtype, bytes(size))
+    neighbour.pipeline._call(lambda: neighbour.pipeline._links.send(net.nodes[1].party.peer, frame))
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"wrong_dtype"}  # type: ignore[union-attr]
+    net.wait_idle()
 
 
 def test_cancel_ends_all_stages_with_equal_counts(slow_net: Network) -> None:

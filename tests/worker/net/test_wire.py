@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgpack
 import pytest
+from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,12 +31,24 @@ def hiddens(draw: st.DrawFn) -> wire.Hidden:
     return wire.Hidden(draw(job_ids), draw(u32), n, dtype, draw(st.binary(min_size=size, max_size=size)))
 
 
+addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
+reports = st.builds(wire.LinkReport, addresses, st.floats(0, 3600, width=32), st.none() | st.floats(1, 2**39, width=32))
+
+
 @st.composite
 def heartbeats(draw: st.DrawFn) -> wire.Heartbeat:
     first = draw(st.integers(0, 1000))
     speed = draw(st.floats(0, 3600))
     return wire.Heartbeat(
-        draw(job_ids), "bafy", first, first + draw(st.integers(1, 99)), draw(u32), draw(u32), speed, draw(st.booleans())
+        draw(job_ids),
+        "bafy",
+        first,
+        first + draw(st.integers(1, 99)),
+        draw(u32),
+        draw(u32),
+        speed,
+        draw(st.booleans()),
+        links=wire.pack_reports(draw(st.lists(reports, max_size=wire.MAX_LINK_REPORTS))),
     )
 
 
@@ -53,10 +68,13 @@ receipts = st.builds(
 )
 signatures = st.binary(min_size=65, max_size=65)
 acks = st.builds(wire.ReceiptAck, job_ids, signatures)
+ids = st.integers(0, 2**64 - 1)
+probes = st.builds(wire.Ping, ids) | st.builds(wire.Pong, ids)
 bare = st.builds(wire.Ready, job_ids) | st.builds(wire.Cancel, job_ids) | acks
 relayed = st.builds(wire.Relayed, job_ids, job_ids, st.binary(max_size=99), st.integers(0, 2**64 - 1))
 listening = st.builds(wire.Listening, st.integers(0, 2**64 - 1))
-frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | bare | relayed | listening
+extras = bare | probes | relayed | listening
+frames = prompts() | hiddens() | tokens | finishes | failures | receipts | heartbeats() | extras
 
 
 @given(frames)
@@ -144,3 +162,27 @@ def test_oversized_parts_are_malformed() -> None:
     for parts in ([bytes(wire.MAX_HEADER_BYTES + 1), b""], [header, bytes(1)], [header], [header, b"", b""]):
         with pytest.raises(MalformedFrame):
             wire.decode(parts)
+
+
+@given(st.lists(reports, max_size=wire.MAX_LINK_REPORTS))
+def test_link_reports_come_back_as_they_were(given_reports: list[wire.LinkReport]) -> None:
+    assert wire.unpack_reports(wire.pack_reports(given_reports)) == given_reports
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        bytes(27),
+        bytes(28 * (wire.MAX_LINK_REPORTS + 1)),
+        bytes(20) + struct.pack("<ff", -1.0, 1.0),
+        bytes(20) + struct.pack("<ff", float("nan"), 1.0),
+        bytes(20) + struct.pack("<ff", 1.0, float("nan")),
+        bytes(20) + struct.pack("<ff", 1.0, float("inf")),
+        bytes(20) + struct.pack("<ff", 3601.0, 1.0),
+    ],
+)
+def test_a_heartbeat_with_impossible_links_is_malformed(links: bytes) -> None:
+    header = {"v": 1, "kind": "heartbeat", "model": bytes(32), "manifest_cid": "x", "first_layer": 0, "end_layer": 1}
+    header |= {"jobs_running": 0, "capacity": 1, "seconds_per_token_layer": 0.0, "links": links}
+    with pytest.raises(MalformedFrame):
+        wire.decode([msgpack.packb(header), b""])

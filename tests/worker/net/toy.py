@@ -41,12 +41,16 @@ class _Session:
         self.num_computed = 0
         self.total = 0.0
         self.num_tokens = 0
+        self.is_held = False
 
 
 class ToyEngine:
-    """Layers [first, end) of `num_layers`. `delay_s` slows each step down."""
+    """Layers [first, end) of `num_layers`. `delay_s` slows each step down; rows are padded to `row_bytes`."""
 
-    def __init__(self, first: int, end: int, num_layers: int, *, chunk: int = 4, delay_s: float = 0.0) -> None:
+    def __init__(
+        self, first: int, end: int, num_layers: int, *, chunk: int = 4, delay_s: float = 0.0, row_bytes: int = ROW.size
+    ) -> None:
+        self.row_bytes = row_bytes
         self.first, self.end, self.num_layers, self.delay_s = first, end, num_layers, delay_s
         self.limits = EngineLimits(
             max_sessions=8, max_context_tokens=10_000, max_cache_bytes=2**30, prefill_chunk_tokens=chunk
@@ -55,7 +59,7 @@ class ToyEngine:
 
     @property
     def has_work(self) -> bool:
-        return any(session.num_computed < len(session.rows) for session in self.sessions.values())
+        return any(not s.is_held and s.num_computed < len(s.rows) for s in self.sessions.values())
 
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self.sessions[session_id] = _Session(spec)
@@ -69,16 +73,20 @@ class ToyEngine:
         if self.first == 0:
             new = [float(i) for i in np.frombuffer(payload, "<u4")]
         else:
-            if len(payload) % ROW.size:
+            if len(payload) % self.row_bytes:
                 raise InvalidInput("no whole rows")
-            new = [ROW.unpack_from(payload, at)[0] for at in range(0, len(payload), ROW.size)]
+            new = [ROW.unpack_from(payload, at)[0] for at in range(0, len(payload), self.row_bytes)]
         if len(session.rows) + len(new) > session.spec.max_positions or not all(map(math.isfinite, new)):
             raise InvalidInput("too many positions, or not finite")
         session.rows += new
 
+    def hold(self, session_id: bytes, held: bool) -> None:
+        if session_id in self.sessions:
+            self.sessions[session_id].is_held = held
+
     def step(self) -> list[StageOutput]:
         for session_id, session in self.sessions.items():
-            if session.num_computed < len(session.rows):
+            if not session.is_held and session.num_computed < len(session.rows):
                 time.sleep(self.delay_s)
                 return self._run(session_id, session)
         return []
@@ -97,15 +105,15 @@ class ToyEngine:
                 row = session.total
             out.append(row + sum(range(self.first, self.end)))
         if self.end < self.num_layers:
-            packed = b"".join(ROW.pack(value, 0, 0, 0) for value in out)
-            array = np.frombuffer(packed, np.uint8).reshape(len(rows), ROW.size)
+            packed = b"".join(ROW.pack(value, 0, 0, 0).ljust(self.row_bytes, b"\0") for value in out)
+            array = np.frombuffer(packed, np.uint8).reshape(len(rows), self.row_bytes)
             return [HiddenRows(session_id, first, len(rows), array)]
         spec = session.spec
         if session.num_computed < spec.num_prompt_tokens:
             return []
         index = session.num_tokens
         session.num_tokens += 1
-        token = int(out[-1]) % VOCAB
+        token = round(out[-1]) % VOCAB  # a prompt's rows may have been rounded on their way
         reason = None
         if token in spec.eos_token_ids and not spec.ignore_eos:
             reason = "stop"

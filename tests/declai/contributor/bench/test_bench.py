@@ -172,7 +172,7 @@ def test_as_many_sessions_fit_as_it_says(zoo: Zoo) -> None:
 
 
 def test_shares_are_work_over_time_over_limit() -> None:
-    work = Work(num_weights=1000, num_head_weights=100, bytes_per_weight=2, bytes_per_token=10)
+    work = Work(1000, 100, bytes_per_weight=2.0, bytes_per_head_weight=2, bytes_per_token=10)
     timing = Timing(num_sessions=4, num_tokens=8, num_cached=80, seconds=0.5)
     found = shares(timing, work, Limits(bytes_per_s=6000, flops_per_s=67_200))
     assert found.memory == pytest.approx((2200 + 800) / 0.5 / 6000)

@@ -1,0 +1,120 @@
+"""A TCP proxy on loopback that delays, limits, holds up or cuts what goes through it: a bad line, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+PIECE_BYTES = 16 * 1024
+# What may be on its way in one direction of one connection; then the sender is read no further.
+MAX_PIECES = 256
+
+
+class TcpProxy:
+    """Forwards connections to `target` ("tcp://host:port") from a thread of its own, until it is closed.
+
+    `delay_s` is added each way; `bytes_per_s` limits each direction of each connection.
+    """
+
+    def __init__(self, target: str, *, delay_s: float = 0.0, bytes_per_s: float | None = None) -> None:
+        self._host, _, port = target.removeprefix("tcp://").rpartition(":")
+        self._port = int(port)
+        self._delay_s = delay_s
+        self._bytes_per_s = bytes_per_s
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
+        self.endpoint = f"tcp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def hold(self) -> None:
+        """Forward nothing until `go_on`; connections stay."""
+        self._call(self._flows.clear)
+
+    def go_on(self) -> None:
+        self._call(self._flows.set)
+
+    def cut(self) -> None:
+        """Break all connections; what is on its way is lost. New ones are taken."""
+        self._call(self._abort)
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            self._flows.set()
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                self._abort()  # once more: a connection may have come up since
+                await asyncio.wait(others, timeout=0.1)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> TcpProxy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, action: Callable[[], object]) -> None:
+        async def act() -> None:
+            action()
+
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(5)
+
+    def _abort(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=PIECE_BYTES)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._host, self._port, limit=PIECE_BYTES)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        pumps = [asyncio.create_task(self._pump(*ends)) for ends in ((reader, far_writer), (far_reader, writer))]
+        with suppress(OSError):
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        for end in (writer, far_writer):
+            end.transport.abort()
+            self._writers.discard(end)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One direction: pieces wait in a line until the time at which they come out at the other end."""
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_PIECES)
+        putting_out = asyncio.create_task(self._put_out(line, writer))
+        free_at = 0.0
+        try:
+            while data := await reader.read(PIECE_BYTES):
+                free_at = max(free_at, self._loop.time())
+                if self._bytes_per_s is not None:
+                    free_at += len(data) / self._bytes_per_s
+                await line.put((free_at + self._delay_s, data))
+        finally:
+            putting_out.cancel()
+            await asyncio.gather(putting_out, return_exceptions=True)
+
+    async def _put_out(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                due_at, data = await line.get()
+                await asyncio.sleep(max(0.0, due_at - self._loop.time()))
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()

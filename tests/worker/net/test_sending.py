@@ -1,0 +1,200 @@
+"""Slow and broken lines: a job waits for a link that is full, and goes on, or ends clearly, after a cut."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.proxy import TcpProxy
+from worker import wire
+from worker.errors import LinkFull
+from worker.jobs import Peer, StageJob
+from worker.sending import MAX_WAITING_FRAMES, Sender
+
+from .kit import Party
+from .test_pipeline import QUICK_LINKS, Network, wait_for
+from .toy import expected_tokens
+
+NEAR, FAR = Party().peer, Party().peer
+JOB, OTHER = bytes(32), b"\1" * 32
+
+
+class Line:
+    """Links that can be full."""
+
+    def __init__(self) -> None:
+        self.full: set[Peer] = set()
+        self.sent: list[tuple[Peer, wire.Frame]] = []
+
+    def send(self, peer: Peer, frame: wire.Frame) -> None:
+        if peer in self.full:
+            raise LinkFull("full")
+        self.sent.append((peer, frame))
+
+
+def token(job: bytes, index: int) -> wire.Token:
+    return wire.Token(job, index, 10 + index, 7)
+
+
+def hidden(job: bytes, position: int) -> wire.Hidden:
+    return wire.Hidden(job, position, 1, "float32", bytes(16))
+
+
+def test_frames_wait_in_order_and_no_other_link_waits_with_them() -> None:
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR}
+    for index in range(3):
+        sender.send(NEAR, token(JOB, index))
+        sender.send(FAR, token(OTHER, index))
+    assert sender.waiting_jobs == {JOB}
+    assert line.sent == [(FAR, token(OTHER, index)) for index in range(3)]
+    sender.flush()
+    assert sender.waiting_jobs == {JOB}
+    line.full, line.sent = set(), []
+    sender.send(NEAR, token(JOB, 3))
+    assert line.sent == []
+    sender.flush()
+    assert line.sent == [(NEAR, token(JOB, index)) for index in range(4)]
+    assert sender.waiting_jobs == set()
+
+
+def test_what_may_wait_is_bounded_for_each_job_alone() -> None:
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR}
+    for index in range(MAX_WAITING_FRAMES):
+        sender.send(NEAR, token(JOB, index))
+    with pytest.raises(LinkFull):
+        sender.send(NEAR, token(JOB, MAX_WAITING_FRAMES))
+    sender.send(NEAR, token(OTHER, 0))
+    sender.send(NEAR, wire.Ready(b"\2" * 32))
+    assert sender.waiting_jobs == {JOB, OTHER, b"\2" * 32}
+
+
+def test_of_a_failed_job_only_that_it_failed_still_leaves() -> None:
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR}
+    for frame in (token(JOB, 0), token(OTHER, 0), wire.Failed(JOB, "because")):
+        sender.send(NEAR, frame)
+    sender.ended(JOB, failed=True, now=1.0)
+    line.full = set()
+    sender.flush()
+    assert [frame for _, frame in line.sent] == [token(OTHER, 0), wire.Failed(JOB, "because")]
+
+
+def test_the_last_words_are_said_again_to_a_peer_that_is_back_until_they_are_forgotten() -> None:
+    line = Line()
+    sender = Sender(line.send)
+    finish = wire.Finish(JOB, "stop", 2)
+    for frame in (token(JOB, 0), token(JOB, 1), finish):
+        sender.send(NEAR, frame)
+    for position in range(3):
+        sender.send(NEAR, hidden(OTHER, position))
+    sender.send(FAR, token(JOB, 0))
+    sender.ended(JOB, failed=False, now=5.0)
+    sender.forget_ended_before(4.0)
+    line.sent = []
+    sender.is_back(NEAR)
+    assert [frame for _, frame in line.sent] == [token(JOB, 1), finish, hidden(OTHER, 2)]
+    assert sender.peers == {NEAR, FAR}
+    sender.forget_ended_before(6.0)
+    line.sent = []
+    sender.is_back(NEAR)
+    assert [frame for _, frame in line.sent] == [hidden(OTHER, 2)]
+    assert sender.peers == {NEAR}
+
+
+def test_a_stage_waits_for_a_slow_reader_and_then_goes_on(tmp_path: Path) -> None:
+    """100 frames of 256 KiB to a neighbour that reads nothing for a while: far more than links and sockets hold."""
+    net = Network(tmp_path, 2, row_bytes=65536, options=replace(QUICK_LINKS, high_water_messages=4))
+    net.prompt_ids = [number % 11 for number in range(400)]
+    try:
+        with TcpProxy(net.nodes[1].party.endpoint) as line:
+            net.nodes[1].party.endpoint = line.endpoint
+            jobs = net.jobs(max_tokens=5)
+            job = jobs[0].job_id
+            net.dispatch(jobs)
+            net.until(lambda: net.of(wire.Ready, jobs[0]))
+            line.hold()
+            net.prompt(jobs[0])
+            session = net.nodes[0].engine.sessions[job]
+            # Until all that is between the two has filled up it goes on in steps; then it stands, well before the end.
+            while True:
+                computed = session.num_computed
+                time.sleep(0.4)
+                if session.is_held and session.num_computed == computed:
+                    break
+            assert 0 < computed < 400
+            line.go_on()
+            net.until(lambda: net.finish(jobs[0]))
+            expected = expected_tokens(net.prompt_ids, net.num_layers, 5)
+            assert net.tokens(jobs[0]) == expected
+            net.check(jobs, expected)
+            net.wait_idle()
+    finally:
+        net.close()
+
+
+@pytest.fixture
+def cuttable(tmp_path: Path) -> Iterator[tuple[Network, list[TcpProxy]]]:
+    """Three nodes and a gateway; every link goes through a proxy."""
+    net = Network(tmp_path, 3, delay_s=0.002)
+    with ExitStack() as opened:
+        opened.callback(net.close)
+        proxies = []
+        for party in (net.gateway, *(node.party for node in net.nodes)):
+            proxies.append(opened.enter_context(TcpProxy(party.endpoint)))
+            party.endpoint = proxies[-1].endpoint
+        yield net, proxies
+
+
+def tokens_once(net: Network, job: StageJob) -> list[int]:
+    by_index = {frame.index: frame.token_id for _, frame in net.of(wire.Token, job)}  # type: ignore[union-attr]
+    return [by_index[index] for index in sorted(by_index)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_a_job_survives_short_cuts_of_any_link_while_it_makes_tokens(
+    cuttable: tuple[Network, list[TcpProxy]], cut: int
+) -> None:
+    net, proxies = cuttable
+    jobs = net.jobs(max_tokens=60)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    for wanted in (5, 20, 35):
+        net.until(lambda wanted=wanted: len(tokens_once(net, jobs[0])) >= wanted)
+        proxies[cut].cut()
+    net.until(lambda: net.finish(jobs[0]))
+    expected = expected_tokens(net.prompt_ids, net.num_layers, 60)
+    net.until(lambda: len(tokens_once(net, jobs[0])) == 60)
+    assert tokens_once(net, jobs[0]) == expected
+    net.check(jobs, expected)
+    net.wait_idle()
+
+
+def test_a_cut_in_a_prompt_ends_the_job_clearly_or_loses_nothing(tmp_path: Path) -> None:
+    net = Network(tmp_path, 2, row_bytes=65536)
+    net.prompt_ids = [number % 11 for number in range(200)]
+    try:
+        with TcpProxy(net.nodes[1].party.endpoint, bytes_per_s=50e6) as line:
+            net.nodes[1].party.endpoint = line.endpoint
+            jobs = net.jobs(max_tokens=5)
+            net.dispatch(jobs)
+            net.prompt(jobs[0])
+            wait_for(lambda: len(net.nodes[1].engine.sessions[jobs[0].job_id].rows) > 20)
+            line.cut()
+            net.until(lambda: net.finish(jobs[0]) or net.of(wire.Failed, jobs[0]))
+            if failed := net.of(wire.Failed, jobs[0]):
+                assert {f.code for _, f in failed} == {"position_mismatch"}  # type: ignore[union-attr]
+            else:
+                net.check(jobs, expected_tokens(net.prompt_ids, net.num_layers, 5))
+            net.wait_idle()
+    finally:
+        net.close()

@@ -1,0 +1,112 @@
+"""Jobs' frames on their way out: a full link is waited out, and after a cut the last words are said again. No sockets.
+
+A frame that a full link does not take waits in line, and the pipeline gives its job no more turns until the line is
+empty: frames keep their order, and what waits stays small. What was on its way when a connection broke is lost; in a
+job that makes tokens this is at most the newest frame to a peer, or the last token and the end. These are kept, and
+sent again to a peer that is back. A receiver drops what it has; where more was lost it sees the gap and ends the job.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from worker import wire
+from worker.errors import LinkFull
+from worker.jobs import Peer
+from worker.running import Send
+
+# Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
+MAX_WAITING_FRAMES = 16
+
+
+@dataclass
+class _LastWords:
+    frames: deque[wire.Frame] = field(default_factory=lambda: deque(maxlen=2))
+    ended_at: float | None = None
+
+
+class Sender:
+    """Used by the engine thread alone."""
+
+    def __init__(self, send: Send) -> None:
+        """`send` raises LinkFull where a link takes no more now."""
+        self._send = send
+        self._lines: dict[Peer, deque[wire.JobFrame]] = {}
+        self._last: dict[tuple[Peer, bytes], _LastWords] = {}
+        self.num_full = 0
+
+    @property
+    def peers(self) -> set[Peer]:
+        """Those for whom frames wait or are kept."""
+        return set(self._lines) | {peer for peer, _ in self._last}
+
+    @property
+    def waiting_jobs(self) -> set[bytes]:
+        """The jobs that have frames in a line."""
+        return {frame.job for line in self._lines.values() for frame in line}
+
+    def send(self, peer: Peer, frame: wire.Frame) -> None:
+        """Send a job's frame now or as soon as its link takes it. Raises LinkFull when too much of its job waits."""
+        assert not isinstance(frame, wire.Heartbeat | wire.Ping | wire.Pong | wire.Relayed | wire.Listening)
+        self._remember(peer, frame)
+        if peer not in self._lines:
+            try:
+                self._send(peer, frame)
+                return
+            except LinkFull:
+                self.num_full += 1
+                if isinstance(frame, wire.Ready):  # it is said again anyway
+                    return
+        if sum(waiting.job == frame.job for line in self._lines.values() for waiting in line) >= MAX_WAITING_FRAMES:
+            raise LinkFull(f"{MAX_WAITING_FRAMES} frames wait for the link to {peer.address}")
+        self._lines.setdefault(peer, deque()).append(frame)
+
+    def flush(self) -> None:
+        """Send what waits, as far as links take it now."""
+        for peer, line in list(self._lines.items()):
+            try:
+                while line:
+                    self._send(peer, line[0])
+                    line.popleft()
+            except LinkFull:
+                continue
+            del self._lines[peer]
+
+    def is_back(self, peer: Peer) -> None:
+        """The connection to a peer broke and is there again: say the last words of each job again."""
+        for (to, _), last in list(self._last.items()):
+            if to == peer:
+                for frame in list(last.frames):
+                    self._say_again(peer, frame)
+
+    def ended(self, job: bytes, failed: bool, now: float) -> None:
+        """A job is over. Of one that failed nothing but that matters."""
+        for (_, name), last in self._last.items():
+            if name == job:
+                last.ended_at = now
+        if failed:
+            for peer, line in list(self._lines.items()):
+                kept = deque(frame for frame in line if frame.job != job or isinstance(frame, wire.Failed))
+                self._lines[peer] = kept
+            self._lines = {peer: line for peer, line in self._lines.items() if line}
+
+    def forget_ended_before(self, then: float) -> None:
+        """Nobody will ask for the last words of jobs that ended before."""
+        self._last = {key: last for key, last in self._last.items() if last.ended_at is None or last.ended_at >= then}
+
+    def _remember(self, peer: Peer, frame: wire.JobFrame) -> None:
+        if isinstance(frame, wire.Ready):
+            return
+        last = self._last.setdefault((peer, frame.job), _LastWords())
+        if isinstance(frame, wire.Hidden | wire.Failed):  # one is all that can matter, and hidden states are large
+            last.frames.clear()
+        last.frames.append(frame)
+
+    def _say_again(self, peer: Peer, frame: wire.Frame) -> None:
+        if peer in self._lines:
+            return  # what waits has not been on its way
+        try:
+            self._send(peer, frame)
+        except LinkFull:
+            self.num_full += 1
