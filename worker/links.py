@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -215,22 +215,25 @@ class _LinkSockets:
         """Open the link to a peer ahead of the first frame; does nothing when it is open."""
         self._link_to(peer)
 
-    def send(self, peer: Peer, frame: Frame) -> None:
-        """Hand a frame to the peer's link; never waits.
+    def send(self, peer: Peer, *frames: Frame) -> None:
+        """Hand frames to the peer's link in one message, so that they arrive together; never waits.
+
+        To a relayed peer they go one by one.
 
         Raises:
-            LinkFull: too much is on its way already; the frame was not taken.
-            LinkError: no socket can be made for the peer, or the frame cannot be sealed for it.
+            LinkFull: too much is on its way already; no frame was taken.
+            LinkError: no socket can be made for the peer, or a frame cannot be sealed for it.
         """
         outgoing = self._link_to(peer)
         if peer.relay is not None:
-            frame = self.seals.seal(peer.relay, peer.link_key, frame)
-        parts = encode(frame)
+            (frame,) = frames
+            frames = (self.seals.seal(peer.relay, peer.link_key, frame),)
+        parts = [part for frame in frames for part in encode(frame)]
         try:
             outgoing.socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
             raise LinkFull(f"the link to {peer.address} at {peer.endpoint} is full") from None
-        self.traffic.sent(peer.link_key, peer.address, _size(parts))
+        self.traffic.sent(peer.link_key, peer.address, _size(parts), len(frames))
 
     def down_for_s(self, peer: Peer) -> float:
         """Seconds since the peer was last connected (since the first attempt when never); 0 while it is.
@@ -289,13 +292,21 @@ class _LinkSockets:
         # Asked first: an exception for every time that nothing is left costs more than the question.
         while len(received) < max_messages and cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
             connection, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            received += self._frames(connection.bytes, parts)
+        return received
+
+    def _frames(self, connection: bytes, parts: list[zmq.Frame]) -> Iterator[Inbound]:
+        """A message's frames, two parts each; a malformed one is counted and does the others no harm."""
+        if not parts or len(parts) % 2:
+            self.num_malformed += 1
+            return
+        sender, buffers = _sender_of(parts), [part.buffer for part in parts]
+        self.traffic.received(sender, _size(buffers), len(parts) // 2)
+        for begin in range(0, len(buffers), 2):
             try:
-                sender, buffers = _sender_of(parts), [part.buffer for part in parts]
-                self.traffic.received(sender, _size(buffers))
-                received.append(Inbound(sender, decode(buffers), connection.bytes))
+                yield Inbound(sender, decode(buffers[begin : begin + 2]), connection)
             except MalformedFrame:
                 self.num_malformed += 1
-        return received
 
 
 def _size(parts: Sequence[Buffer]) -> int:
@@ -304,8 +315,6 @@ def _size(parts: Sequence[Buffer]) -> int:
 
 def _sender_of(parts: list[zmq.Frame]) -> bytes:
     """The link key that `_Admission` let in, which ZeroMQ attaches to every part it receives on that connection."""
-    if not parts:
-        raise MalformedFrame("a message without parts")
     return bytes.fromhex(cast(str, parts[0].get("User-Id")))
 
 

@@ -116,7 +116,7 @@ class NodeMetrics(Collector):
             dropped.add_metric((why,), number)
         waiting = GaugeMetricFamily("declai_receipts_waiting", "Receipts that no gateway has accepted yet.")
         waiting.add_metric((), seen.num_receipts_waiting)
-        full = CounterMetricFamily("declai_link_full", "Frames that a full link did not take at once.")
+        full = CounterMetricFamily("declai_link_full", "How often a link took no more.")
         full.add_metric((), seen.num_link_full)
         return jobs, dropped, waiting, full
 

@@ -107,7 +107,7 @@ class Pipeline(threading.Thread):
         self._probes = LinkProbes()
         self._reports: tuple[wire.LinkReport, ...] = ()
         self._outbox = Outbox(links.send, on_acknowledged)
-        self._sender = Sender(self._send)
+        self._sender = Sender(self._send, may_join=lambda peer: peer.relay is None)
         self._held: set[bytes] = set()
         self._num_connections: dict[Peer, int] = {}
         self._gateways: dict[str, Peer] = {}
@@ -296,23 +296,29 @@ class Pipeline(threading.Thread):
         peers = {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
         return {peer for peer in peers if peer.relay is None}
 
-    def _send(self, peer: Peer, frame: wire.Frame) -> None:
-        """A job's frame to its peer; behind a large one a ping."""
+    def _send(self, peer: Peer, *frames: wire.Frame) -> None:
+        """Jobs' frames to their peer; behind large ones a ping."""
         began = time.monotonic()
-        self._links.send(peer, frame)
-        if isinstance(frame, wire.Hidden) and peer.relay is None:
-            ping = self._probes.behind(peer, memoryview(frame.payload).nbytes, began)
+        self._links.send(peer, *frames)
+        num_bytes = sum(memoryview(frame.payload).nbytes for frame in frames if isinstance(frame, wire.Hidden))
+        if num_bytes and peer.relay is None:
+            ping = self._probes.behind(peer, num_bytes, began)
             if ping is not None:
                 self._tell(peer, ping)
 
     def _wait_for_links(self) -> None:
         """Send what a full link left waiting; jobs that still wait get no turns of their engines, others again."""
-        self._sender.flush()
+        self._flush()
         waiting = self._sender.waiting_jobs
         for job_id in waiting ^ self._held:
             if (entry := self._jobs.get(job_id)) is not None:
                 entry.running.engine.hold(job_id, job_id in waiting)
         self._held = waiting
+
+    def _flush(self) -> None:
+        for job_id, error in self._sender.flush().items():
+            if (entry := self._jobs.get(job_id)) is not None:
+                self._fail(entry, "link_full", str(error))
 
     def _repeat_after_cuts(self) -> None:
         before, now = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
@@ -331,12 +337,14 @@ class Pipeline(threading.Thread):
                 self._fail(entry, "engine_error", f"{type(error).__name__}: {error}")
             return
         elapsed_s = time.perf_counter() - started
-        for output in outputs:
-            if (owner := self._jobs.get(output.session_id)) is not None:
-                self._measure(output, elapsed_s / len(outputs), owner.running.job.num_layers)
-                owner.last_activity = time.monotonic()
-                with self._guard(owner):
-                    owner.running.put_out(output)
+        with self._sender.together():
+            for output in outputs:
+                if (owner := self._jobs.get(output.session_id)) is not None:
+                    self._measure(output, elapsed_s / len(outputs), owner.running.job.num_layers)
+                    owner.last_activity = time.monotonic()
+                    with self._guard(owner):
+                        owner.running.put_out(output)
+        self._flush()
 
     def _measure(self, output: StageOutput, elapsed_s: float, num_layers: int) -> None:
         decoded = (isinstance(output, HiddenRows) and output.num_tokens == 1) or (

@@ -336,7 +336,9 @@ def _session_spec(job: StageJob, constraint: Constraint | None) -> SessionSpec:
     salt = job.request.session
     weight = Tier(job.request.tier).factor_bps / BPS  # who pays twice as much per token gets twice as many
     if job.sampling is None:
-        return SessionSpec(job.num_prompt_tokens, job.max_tokens, cache_salt=salt, weight=weight)
+        return SessionSpec(
+            job.num_prompt_tokens, job.max_tokens, cache_salt=salt, weight=weight, num_stages=job.num_stages
+        )
     return SessionSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
@@ -350,4 +352,5 @@ def _session_spec(job: StageJob, constraint: Constraint | None) -> SessionSpec:
         constraint=constraint,
         cache_salt=salt,
         weight=weight,
+        num_stages=job.num_stages,
     )

@@ -1,5 +1,8 @@
 """Jobs' frames on their way out: a full link is waited out, and after a cut the last words are said again. No sockets.
 
+What one step makes for a peer leaves in one message: frames that came one by one would each begin a step of their own
+at a next stage that has nothing else to do, and batches would fall apart.
+
 A frame that a full link does not take waits in line, and the pipeline gives its job no more turns until the line is
 empty: frames keep their order, and what waits stays small. What was on its way when a connection broke is lost; in a
 job that makes tokens this is at most the newest frame to a peer, or the last token and the end. These are kept, and
@@ -8,16 +11,20 @@ sent again to a peer that is back. A receiver drops what it has; where more was 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from worker import wire
-from worker.errors import LinkFull
+from worker.errors import LinkError, LinkFull
 from worker.jobs import Peer
-from worker.running import Send
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
 MAX_WAITING_FRAMES = 16
+MAX_MESSAGE_FRAMES = 64
+MAX_MESSAGE_BYTES = 2**20
 
 
 @dataclass
@@ -29,9 +36,15 @@ class _LastWords:
 class Sender:
     """Used by the engine thread alone."""
 
-    def __init__(self, send: Send) -> None:
-        """`send` raises LinkFull where a link takes no more now."""
+    def __init__(self, send: Callable[..., None], may_join: Callable[[Peer], bool] = lambda peer: True) -> None:
+        """
+        Args:
+            send: takes a peer and the frames of one message; raises LinkFull where the link takes no more now.
+            may_join: whether a message to this peer may have several frames.
+        """
         self._send = send
+        self._may_join = may_join
+        self._gathered: dict[Peer, deque[wire.JobFrame]] | None = None
         self._lines: dict[Peer, deque[wire.JobFrame]] = {}
         self._last: dict[tuple[Peer, bytes], _LastWords] = {}
         self.num_full = 0
@@ -50,6 +63,9 @@ class Sender:
         """Send a job's frame now or as soon as its link takes it. Raises LinkFull when too much of its job waits."""
         assert not isinstance(frame, wire.Heartbeat | wire.Ping | wire.Pong | wire.Relayed | wire.Listening)
         self._remember(peer, frame)
+        if self._gathered is not None:
+            self._gathered.setdefault(peer, deque()).append(frame)
+            return
         if peer not in self._lines:
             try:
                 self._send(peer, frame)
@@ -62,16 +78,34 @@ class Sender:
             raise LinkFull(f"{MAX_WAITING_FRAMES} frames wait for the link to {peer.address}")
         self._lines.setdefault(peer, deque()).append(frame)
 
-    def flush(self) -> None:
-        """Send what waits, as far as links take it now."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent inside leaves with the next `flush`, those for one peer in as few messages as can be."""
+        self._gathered = {}
+        try:
+            yield
+        finally:
+            gathered, self._gathered = self._gathered, None
+            for peer, frames in gathered.items():
+                self._lines.setdefault(peer, deque()).extend(frames)
+
+    def flush(self) -> dict[bytes, LinkError]:
+        """Send what waits, as far as links take it now; returns the jobs whose frames can never be sent, and why."""
+        failed: dict[bytes, LinkError] = {}
         for peer, line in list(self._lines.items()):
             try:
                 while line:
-                    self._send(peer, line[0])
-                    line.popleft()
+                    message = self._message(peer, line)
+                    self._send(peer, *message)
+                    for _ in message:
+                        line.popleft()
             except LinkFull:
+                self.num_full += 1
                 continue
+            except LinkError as error:
+                failed |= dict.fromkeys((frame.job for frame in line), error)
             del self._lines[peer]
+        return failed
 
     def is_back(self, peer: Peer) -> None:
         """The connection to a peer broke and is there again: say the last words of each job again."""
@@ -86,10 +120,9 @@ class Sender:
             if name == job:
                 last.ended_at = now
         if failed:
-            for peer, line in list(self._lines.items()):
-                kept = deque(frame for frame in line if frame.job != job or isinstance(frame, wire.Failed))
-                self._lines[peer] = kept
-            self._lines = {peer: line for peer, line in self._lines.items() if line}
+            self._lines = _without(self._lines, job)
+            if self._gathered is not None:
+                self._gathered = _without(self._gathered, job)
 
     def forget_ended_before(self, then: float) -> None:
         """Nobody will ask for the last words of jobs that ended before."""
@@ -103,6 +136,18 @@ class Sender:
             last.frames.clear()
         last.frames.append(frame)
 
+    def _message(self, peer: Peer, line: deque[wire.JobFrame]) -> list[wire.JobFrame]:
+        """The frames at the head of a line that go into one message: one at least."""
+        if not self._may_join(peer):
+            return [line[0]]
+        message, num_bytes = list[wire.JobFrame](), 0
+        for frame in itertools.islice(line, MAX_MESSAGE_FRAMES):
+            num_bytes += memoryview(getattr(frame, "payload", b"")).nbytes
+            if message and num_bytes > MAX_MESSAGE_BYTES:
+                break
+            message.append(frame)
+        return message
+
     def _say_again(self, peer: Peer, frame: wire.Frame) -> None:
         if peer in self._lines:
             return  # what waits has not been on its way
@@ -110,3 +155,12 @@ class Sender:
             self._send(peer, frame)
         except LinkFull:
             self.num_full += 1
+
+
+def _without(lines: dict[Peer, deque[wire.JobFrame]], job: bytes) -> dict[Peer, deque[wire.JobFrame]]:
+    """Lines without a job's frames, but for those that say that it failed; none of them empty."""
+    kept = {
+        peer: deque(frame for frame in line if frame.job != job or isinstance(frame, wire.Failed))
+        for peer, line in lines.items()
+    }
+    return {peer: line for peer, line in kept.items() if line}

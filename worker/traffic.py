@@ -26,15 +26,15 @@ class Traffic:
     def __init__(self) -> None:
         self._links: OrderedDict[bytes, LinkTraffic] = OrderedDict()
 
-    def sent(self, link_key: bytes, address: str, num_bytes: int) -> None:
+    def sent(self, link_key: bytes, address: str, num_bytes: int, num_frames: int = 1) -> None:
         link = self._link(link_key)
         link.peer = address
-        link.num_frames_sent += 1
+        link.num_frames_sent += num_frames
         link.num_bytes_sent += num_bytes
 
-    def received(self, link_key: bytes, num_bytes: int) -> None:
+    def received(self, link_key: bytes, num_bytes: int, num_frames: int = 1) -> None:
         link = self._link(link_key)
-        link.num_frames_received += 1
+        link.num_frames_received += num_frames
         link.num_bytes_received += num_bytes
 
     def snapshot(self) -> tuple[LinkTraffic, ...]:

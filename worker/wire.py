@@ -1,8 +1,8 @@
 """The frames that travel over links: one frozen dataclass per kind, with bounds; msgpack header, raw payload.
 
-A message has two parts: `[header, payload]`. The header is a msgpack map `{v, kind, **fields}` of at most 4 KiB; the
-payload is raw bytes and empty for most kinds. Payloads are never copied: `encode` hands out the caller's buffer and
-`decode` keeps a view of the received one.
+A frame is two parts of a message, `[header, payload]`; a message has one frame or several. The header is a msgpack map
+`{v, kind, **fields}` of at most 4 KiB; the payload is raw bytes and empty for most kinds. Payloads are never copied:
+`encode` hands out the caller's buffer and `decode` keeps a view of the received one.
 """
 
 from __future__ import annotations

@@ -100,7 +100,13 @@ class Engine:
             raise
         self._sessions[session_id] = spec
         self._clock.open(session_id, spec.num_prompt_tokens)
-        self._scheduler.add(session_id, spec.num_prompt_tokens, spec.max_positions, spec.weight)
+        self._scheduler.add(
+            session_id,
+            spec.num_prompt_tokens,
+            spec.max_positions,
+            weight=spec.weight,
+            num_groups=spec.num_stages if self._stage.is_first else 1,
+        )
         self._runner.open(session_id, spec.max_positions, self._cache.lanes(session_id))
         if spec.sampling is not None:
             self._generations[session_id] = Generation(session_id, spec, spec.sampling, self._tokenizer)

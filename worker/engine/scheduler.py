@@ -5,6 +5,7 @@ prompts' share of a step is small: a long prompt then takes more steps, and nobo
 Where there is not room for all, each kind has its turns in a fair queue.
 """
 
+import math
 from dataclasses import dataclass
 
 from worker.engine.errors import PositionMismatch
@@ -30,6 +31,7 @@ class Chunk:
 class _Progress:
     num_prompt_tokens: int
     max_positions: int
+    num_groups: int
     num_fed: int = 0
     num_computed: int = 0
     is_held: bool = False
@@ -74,9 +76,21 @@ class Scheduler:
     def has_waiting(self) -> bool:
         return bool(self._prompts or self._decoding)
 
-    def add(self, session_id: bytes, num_prompt_tokens: int, max_positions: int, weight: float = 1.0) -> None:
-        """`weight`: the session's share of a busy stage, relative to the others'."""
-        self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions)
+    def add(
+        self,
+        session_id: bytes,
+        num_prompt_tokens: int,
+        max_positions: int,
+        *,
+        weight: float = 1.0,
+        num_groups: int = 1,
+    ) -> None:
+        """
+        Args:
+            weight: the session's share of a busy stage, relative to the others'.
+            num_groups: into how many steps sessions like this one are to be spread while they decode.
+        """
+        self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions, num_groups)
         for queue in (self._prompts, self._decoding):
             queue.add(session_id, weight)
 
@@ -113,7 +127,7 @@ class Scheduler:
         found = []
         for session_id, progress in self._sessions.items():
             end = min(progress.num_fed, progress.num_prompt_tokens - 1) if self._samples else progress.num_fed
-            if end > progress.num_computed:
+            if end > progress.num_computed and not progress.is_held:
                 found.append((session_id, end))
         return found
 
@@ -129,7 +143,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step's chunks, one per session, decoding sessions first; empty when nothing waits."""
-        decoding = self._decoding.in_order()[: self._max_sessions]
+        decoding = self._decoding.in_order()[: min(self._max_sessions, self._group_size())]
         prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
         chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
         budget = self._prefill_budget()
@@ -153,6 +167,11 @@ class Scheduler:
 
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
+
+    def _group_size(self) -> int:
+        """Decoding sessions in a step: those that met in one step never part by themselves."""
+        shares = (1 / progress.num_groups for progress in self._sessions.values() if progress.is_decoding)
+        return math.ceil(sum(shares) - 1e-9)
 
     def _prefill_budget(self) -> int:
         if any(progress.is_decoding for progress in self._sessions.values()):

@@ -48,6 +48,8 @@ class SessionSpec:
         cache_salt: sessions of the same salt share what they compute of the same input; with none, a session shares
             nothing. It names who pays, so that nobody can find out by the time it takes what another one has asked.
         weight: the session's share of a busy stage, relative to the others'.
+        num_stages: that the session goes through. The first one lets as many groups of sessions follow each other, so
+            that every stage has one to compute.
     """
 
     num_prompt_tokens: int
@@ -62,6 +64,7 @@ class SessionSpec:
     constraint: Constraint | None = None
     cache_salt: bytes = b""
     weight: float = 1.0
+    num_stages: int = 1
 
     @property
     def max_positions(self) -> int:

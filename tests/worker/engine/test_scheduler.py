@@ -74,10 +74,27 @@ def test_prompts_share_a_step_and_take_turns() -> None:
     assert steps == [[(b"long", 10)], [(b"b", 1), (b"c", 9)], [(b"c", 6), (b"long", 4)], [(b"long", 10)]]
 
 
+def test_sessions_that_decode_follow_each_other_in_groups() -> None:
+    """As many as there are stages, so that each has one to compute."""
+    scheduler = Scheduler(100, 10, 8, samples=False)
+    for name in (b"a", b"b", b"c", b"d", b"e"):
+        scheduler.add(name, 1, 1000, num_groups=3)
+        scheduler.feed(name, 1)
+    assert len(scheduler.schedule()) == 5  # prompts
+    for name in (b"a", b"b", b"c", b"d", b"e"):
+        scheduler.feed(name, 1)
+    assert [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(4)] == [
+        [b"a", b"b"],
+        [b"c", b"d"],
+        [b"e"],
+        [],
+    ]
+
+
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
     for session_id, weight in ((b"a", 1.0), (b"b", 2.5)):
-        scheduler.add(session_id, 1000, 1000, weight)
+        scheduler.add(session_id, 1000, 1000, weight=weight)
         scheduler.feed(session_id, 1000)
     done: Counter[bytes] = Counter()
     for _ in range(70):

@@ -82,6 +82,20 @@ def test_a_frame_arrives_with_the_key_of_its_sender(net: Net) -> None:
     assert second.frame == wire.Ready(bytes(32))
 
 
+def test_frames_of_one_message_arrive_together_and_a_malformed_one_harms_no_other(net: Net) -> None:
+    node, friend = net.links(), net.links()
+    frames = [wire.Hidden(bytes([k]) * 32, k, 1, "float32", bytes([k]) * 8) for k in range(5)]
+    friend.send(peer_of(node), *frames)
+    assert [(inbound.sender, inbound.frame.job) for inbound in receive(node)] == [
+        (friend.keys.public, frame.job)  # type: ignore[attr-defined]
+        for frame in frames
+    ]
+    raw = friend._link_to(peer_of(node)).socket
+    raw.send_multipart([*wire.encode(frames[0]), b"no header", b"", *wire.encode(frames[1])])
+    assert [inbound.frame.job for inbound in receive(node)] == [frames[0].job, frames[1].job]
+    assert node.num_malformed == 1
+
+
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))

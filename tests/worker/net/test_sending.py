@@ -12,9 +12,9 @@ import pytest
 
 from tests.proxy import TcpProxy
 from worker import wire
-from worker.errors import LinkFull
+from worker.errors import LinkError, LinkFull
 from worker.jobs import Peer, StageJob
-from worker.sending import MAX_WAITING_FRAMES, Sender
+from worker.sending import MAX_MESSAGE_BYTES, MAX_MESSAGE_FRAMES, MAX_WAITING_FRAMES, Sender
 
 from .kit import Party
 from .test_pipeline import QUICK_LINKS, Network, wait_for
@@ -22,6 +22,7 @@ from .toy import expected_tokens
 
 NEAR, FAR = Party().peer, Party().peer
 JOB, OTHER = bytes(32), b"\1" * 32
+A, B, C = (bytes([number]) * 32 for number in range(3))
 
 
 class Line:
@@ -30,11 +31,13 @@ class Line:
     def __init__(self) -> None:
         self.full: set[Peer] = set()
         self.sent: list[tuple[Peer, wire.Frame]] = []
+        self.messages: list[tuple[wire.Frame, ...]] = []
 
-    def send(self, peer: Peer, frame: wire.Frame) -> None:
+    def send(self, peer: Peer, *frames: wire.Frame) -> None:
         if peer in self.full:
             raise LinkFull("full")
-        self.sent.append((peer, frame))
+        self.messages.append(frames)
+        self.sent += [(peer, frame) for frame in frames]
 
 
 def token(job: bytes, index: int) -> wire.Token:
@@ -43,6 +46,81 @@ def token(job: bytes, index: int) -> wire.Token:
 
 def hidden(job: bytes, position: int) -> wire.Hidden:
     return wire.Hidden(job, position, 1, "float32", bytes(16))
+
+
+def test_what_a_step_makes_for_a_peer_leaves_in_one_message() -> None:
+    line, here, there = Line(), Party().peer, Party().peer
+    sender = Sender(line.send)
+    frames = [hidden(bytes([number]) * 32, 5) for number in range(MAX_MESSAGE_FRAMES + 1)]
+    with sender.together():
+        for frame in frames:
+            sender.send(here, frame)
+        sender.send(there, token(A, 0))
+        assert not line.sent
+    assert sender.flush() == {}
+    assert line.messages == [tuple(frames[:-1]), (frames[-1],), (token(A, 0),)]
+
+
+def test_large_frames_travel_alone() -> None:
+    line, peer = Line(), Party().peer
+    sender = Sender(line.send)
+    large = wire.Hidden(A, 0, 1, "float32", bytes(MAX_MESSAGE_BYTES))
+    with sender.together():
+        for frame in (large, hidden(B, 0), hidden(C, 0), large):
+            sender.send(peer, frame)
+    sender.flush()
+    assert [len(message) for message in line.messages] == [1, 2, 1]
+
+
+def test_to_some_peers_frames_go_one_by_one() -> None:
+    line, peer = Line(), Party().peer
+    sender = Sender(line.send, may_join=lambda peer: False)
+    with sender.together():
+        sender.send(peer, hidden(A, 0))
+        sender.send(peer, hidden(B, 0))
+    sender.flush()
+    assert [len(message) for message in line.messages] == [1, 1]
+
+
+def test_what_a_step_makes_waits_for_a_full_link_in_order() -> None:
+    line, peer = Line(), Party().peer
+    sender = Sender(line.send)
+    line.full.add(peer)
+    sender.send(peer, hidden(A, 0))
+    with sender.together():
+        sender.send(peer, hidden(A, 1))
+        sender.send(peer, hidden(B, 0))
+    assert sender.flush() == {}
+    assert sender.waiting_jobs == {A, B}
+    line.full.clear()
+    sender.ended(B, failed=True, now=0.0)
+    sender.flush()
+    assert line.sent == [(peer, hidden(A, 0)), (peer, hidden(A, 1))]
+    assert not sender.waiting_jobs
+
+
+def test_a_job_that_fails_in_a_step_sends_nothing_more_but_that() -> None:
+    line, peer = Line(), Party().peer
+    sender = Sender(line.send)
+    with sender.together():
+        sender.send(peer, hidden(A, 0))
+        sender.send(peer, hidden(B, 0))
+        sender.send(peer, wire.Failed(A, "engine_error"))
+        sender.ended(A, failed=True, now=0.0)
+    sender.flush()
+    assert line.messages == [(hidden(B, 0), wire.Failed(A, "engine_error"))]
+
+
+def test_jobs_whose_frames_can_never_be_sent_are_named() -> None:
+    def broken(peer: Peer, *frames: wire.Frame) -> None:
+        raise LinkError("no socket")
+
+    sender = Sender(broken)
+    with sender.together():
+        sender.send(Party().peer, hidden(A, 0))
+    (job,) = sender.flush()
+    assert job == A
+    assert not sender.waiting_jobs
 
 
 def test_frames_wait_in_order_and_no_other_link_waits_with_them() -> None:
