@@ -59,25 +59,24 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     from worker.engine import Engine, EngineLimits
     from worker.links import LinkKeyPair, Links
     from worker.model.architecture import inspect_architecture
-    from worker.model.numeric import dtype_of
     from worker.model.stage import Stage
     from worker.pipeline import Pipeline, Served
     from worker.running import StageEngine, StageIdentity
     from worker.service import StageService
-    from worker.stages import LINK_DTYPES
+    from worker.stages import LINK_DTYPE
     from worker.store import NodeStore
 
     torch.set_num_threads(plan.num_threads)
     files = [plan.folder / "model.safetensors"]
     layers = plan.first_layer, plan.end_layer
     architecture = inspect_architecture(plan.folder)
-    stage = Stage.load(architecture, *layers, files, dtype_of(plan.profile), plan.device)
+    stage = Stage.load(architecture, *layers, files, plan.profile, plan.device)
     stage.measure_s_per_token()
     engine = Engine(stage, EngineLimits(**plan.limits))
 
     class Engines:
         def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
-            return engine, StageIdentity(plan.profile, LINK_DTYPES[plan.profile], bytes(32))
+            return engine, StageIdentity(plan.profile, LINK_DTYPE, bytes(32))
 
     party, model, capacity = plan.party, keccak(text=MODEL_NAME), plan.limits["max_sessions"]
     links = Links(LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None)
