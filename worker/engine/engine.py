@@ -147,11 +147,13 @@ class Engine:
         if not chunks:
             self.check_integrity()
             return outputs
-        began = time.perf_counter()
+        began, had_processor_s = time.perf_counter(), time.thread_time()
         outputs += self._run(chunks, self._runner.take(chunks))
         ended = time.perf_counter()
         self.stats.count_step(chunks, ended - began)
         self._clock.step(chunks, began, ended)
+        if self._stage.device.type == "cpu":
+            self._scheduler.note_processor_share(min(1.0, (time.thread_time() - had_processor_s) / (ended - began)))
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
                 self.remove(output.session_id)

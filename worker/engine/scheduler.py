@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from worker.engine.errors import PositionMismatch
 from worker.engine.fairness import FairQueue
 
+SHARE_SMOOTHING = 0.05
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -68,6 +70,7 @@ class Scheduler:
         self._samples = samples
         self._max_mixed_prefill_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
         self._max_sessions = max_sessions
+        self._processor_share = 1.0
         self._sessions: dict[bytes, _Progress] = {}
         self._prompts = FairQueue()
         self._decoding = FairQueue()
@@ -88,7 +91,8 @@ class Scheduler:
         """
         Args:
             weight: the session's share of a busy stage, relative to the others'.
-            num_groups: into how many steps sessions like this one are to be spread while they decode.
+            num_groups: into how many steps sessions like this one are to be spread while they decode, if each stage has
+                a processor of its own.
         """
         self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions, num_groups)
         for queue in (self._prompts, self._decoding):
@@ -168,10 +172,17 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
+    def note_processor_share(self, share: float) -> None:
+        """How much of the last step's time the step really had a processor, from 0 to 1."""
+        self._processor_share += (share - self._processor_share) * SHARE_SMOOTHING
+
     def _group_size(self) -> int:
-        """Decoding sessions in a step: those that met in one step never part by themselves."""
-        shares = (1 / progress.num_groups for progress in self._sessions.values() if progress.is_decoding)
-        return math.ceil(sum(shares) - 1e-9)
+        """Decoding sessions in a step. Those that met in one step never part by themselves, and a single group keeps
+        one stage busy at a time. But where stages share a processor, groups only wait for each other."""
+        share = self._processor_share
+        decoding = (progress for progress in self._sessions.values() if progress.is_decoding)
+        shares = sum(1 / max(1, round(progress.num_groups * share)) for progress in decoding)
+        return math.ceil(shares - 1e-9)
 
     def _prefill_budget(self) -> int:
         if any(progress.is_decoding for progress in self._sessions.values()):

@@ -91,6 +91,25 @@ def test_sessions_that_decode_follow_each_other_in_groups() -> None:
     ]
 
 
+def test_stages_that_share_a_processor_get_larger_groups() -> None:
+    scheduler = Scheduler(100, 10, 8, samples=False)
+    names = [bytes([number]) for number in range(6)]
+    for name in names:
+        scheduler.add(name, 1, 1000, num_groups=3)
+        scheduler.feed(name, 1)
+    scheduler.schedule()
+    sizes = []
+    for share in (1.0, 0.67, 0.34, 0.0, 1.0):
+        for _ in range(200):
+            scheduler.note_processor_share(share)
+        for name in names:
+            scheduler.feed(name, 1)
+        sizes.append(len(scheduler.schedule()))
+        while scheduler.schedule():
+            pass
+    assert sizes == [2, 3, 6, 6, 2]
+
+
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
     for session_id, weight in ((b"a", 1.0), (b"b", 2.5)):
