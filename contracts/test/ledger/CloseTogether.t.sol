@@ -95,6 +95,15 @@ contract CloseTogetherTest is Base {
         vm.assertEq(ledger.balanceOf(address(wallet)), BUDGET);
     }
 
+    function test_AGatewayThatIsAContractConsentsByErc1271() public {
+        vm.etch(gateway, address(new Wallet(stranger)).code);
+        bytes memory byPayer = _signed(PAYER_KEY, _consent());
+        bytes memory byOwner = _signed(STRANGER_KEY, _consent());
+        vm.prank(stranger);
+        ledger.closeTogether(_terms(_consent().session), _consent(), byPayer, byOwner);
+        vm.assertEq(ledger.balanceOf(payer), BUDGET - SETTLED);
+    }
+
     function test_RevertWhen_OneSideDoesNotConsent() public {
         bytes memory byPayer = _signed(PAYER_KEY, _consent());
         bytes memory byGateway = _signed(GATEWAY_SIGNER_KEY, _consent());
