@@ -29,7 +29,7 @@ from worker.jobs import RELAY, Peer
 from worker.relay import WayIn
 from worker.seals import Seals
 from worker.traffic import Traffic
-from worker.wire import MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
+from worker.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -297,7 +297,7 @@ class _LinkSockets:
 
     def _frames(self, connection: bytes, parts: list[zmq.Frame]) -> Iterator[Inbound]:
         """A message's frames, two parts each; a malformed one is counted and does the others no harm."""
-        if not parts or len(parts) % 2:
+        if not 0 < len(parts) <= 2 * MAX_MESSAGE_FRAMES or len(parts) % 2:
             self.num_malformed += 1
             return
         sender, buffers = _sender_of(parts), [part.buffer for part in parts]

@@ -96,6 +96,16 @@ def test_frames_of_one_message_arrive_together_and_a_malformed_one_harms_no_othe
     assert node.num_malformed == 1
 
 
+def test_a_message_with_more_frames_than_anyone_joins_is_malformed_as_a_whole(net: Net) -> None:
+    node, friend = net.links(), net.links()
+    ready = wire.Ready(bytes(32))
+    friend.connect(peer_of(node))
+    friend._link_to(peer_of(node)).socket.send_multipart((wire.MAX_MESSAGE_FRAMES + 1) * wire.encode(ready))
+    friend.send(peer_of(node), *wire.MAX_MESSAGE_FRAMES * [ready])
+    assert len(receive(node, wire.MAX_MESSAGE_FRAMES)) == wire.MAX_MESSAGE_FRAMES
+    assert node.num_malformed == 1
+
+
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))
