@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 MIB = 2**20
 # What a waiting frame takes beside its payload.
 FRAME_BYTES = 1024
-# A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day.
+# A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day; one
+# that begins so may be, too, but nobody can tell which will be another's.
 CHOSEN_BY_US = b"\0"
 # Earlier connections of one node that may still live: one that is cut off is noticed within seconds.
 MAX_STALE = 2
