@@ -150,7 +150,8 @@ def test_closing_the_stream_stops_the_stages_and_charges_what_was_made(client: o
             openai.BadRequestError,
             "context_length_exceeded",
         ),
-        ({"n": 2}, openai.BadRequestError, "unsupported_parameter"),
+        ({"n": 9}, openai.BadRequestError, "invalid_request"),
+        ({"modalities": ["audio"]}, openai.BadRequestError, "unsupported_parameter"),
     ],
 )
 def test_what_cannot_be_served_is_a_typed_error(

@@ -88,7 +88,7 @@ def test_acknowledgements_follow_answers_and_refusals_cost_nothing(devnet: Runni
         session = client.open_session(parse_credits("1"))
         client.chat("What is a set?", max_tokens=4, temperature=0)
         with pytest.raises(ApiError) as caught:
-            client.chat("What is a set?", max_tokens=4, temperature=0, n=3)
+            client.chat("What is a set?", max_tokens=4, temperature=0, modalities=["audio"])
         assert caught.value.code == "unsupported_parameter"
         answer = client.chat("What is a set?", max_tokens=4, temperature=0)
         message = client.receipts(answer.request)["message"]
