@@ -14,18 +14,18 @@ SHIPPED = "contracts/test/{ledger/{Gas,Settle,DirectClaim},court/Dispute}.t.sol"
 
 def num_passed(*arguments: str, profile: str = "default") -> int:
     """Tests that passed; fails when any did not."""
-    output = run_tool(FORGE, "test", "--offline", *arguments, timeout_s=1500, FOUNDRY_PROFILE=profile)
+    output = run_tool(FORGE, "test", "--offline", *arguments, timeout_s=2400, FOUNDRY_PROFILE=profile)
     summary = re.search(r"(\d+) tests passed, 0 failed, 0 skipped", output)
     assert summary is not None, output
     return int(summary[1])
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2500)
 def test_the_forge_suite_passes() -> None:
     assert num_passed(profile="ci") > 300
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2500)
 def test_the_deployed_code_passes() -> None:
     assert num_passed("--match-path", SHIPPED, profile="shipped") > 80
 

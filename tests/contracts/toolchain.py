@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +25,23 @@ def environment(**changes: str) -> dict[str, str]:
 
 def run_tool(tool: Path, *arguments: str, timeout_s: float = 280.0, **changes: str) -> str:
     """Output of the tool, with these changes to the environment; fails with all of it when the tool does."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [str(tool), *arguments],
         cwd=ROOT,
         env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout_s,
+        start_new_session=True,
     )
-    assert done.returncode == 0, f"{tool.name} {' '.join(arguments)} failed:\n{done.stdout}"
-    return done.stdout
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # what npm calls a tool is a script that starts it
+        process.communicate()
+        raise
+    assert process.returncode == 0, f"{tool.name} {' '.join(arguments)} failed:\n{output}"
+    return output
 
 
 def without_metadata(code: str) -> str:
