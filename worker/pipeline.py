@@ -326,6 +326,7 @@ class Pipeline(threading.Thread):
             if number > before.get(peer, number):
                 self._sender.is_back(peer)
         self._num_connections = now
+        self._flush()
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
