@@ -29,7 +29,7 @@ from worker.jobs import RELAY, Peer
 from worker.relay import WayIn
 from worker.seals import Seals
 from worker.traffic import Traffic
-from worker.wire import MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
+from worker.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -289,15 +289,17 @@ class _LinkSockets:
 
     def _receive_now(self, max_messages: int) -> list[Inbound]:
         received: list[Inbound] = []
-        # Asked first: an exception for every time that nothing is left costs more than the question.
-        while len(received) < max_messages and cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
+        for _ in range(max_messages):
+            # Asked first: an exception for every time that nothing is left costs more than the question.
+            if len(received) >= max_messages or not cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
+                break
             connection, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             received += self._frames(connection.bytes, parts)
         return received
 
     def _frames(self, connection: bytes, parts: list[zmq.Frame]) -> Iterator[Inbound]:
         """A message's frames, two parts each; a malformed one is counted and does the others no harm."""
-        if not parts or len(parts) % 2:
+        if not parts or len(parts) % 2 or len(parts) > 2 * MAX_MESSAGE_FRAMES:
             self.num_malformed += 1
             return
         sender, buffers = _sender_of(parts), [part.buffer for part in parts]

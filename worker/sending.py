@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from worker import wire
 from worker.errors import LinkFull
 from worker.jobs import Peer
+from worker.wire import MAX_MESSAGE_FRAMES
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
 MAX_WAITING_FRAMES = 16
-MAX_MESSAGE_FRAMES = 64
 MAX_MESSAGE_BYTES = 2**20
 
 

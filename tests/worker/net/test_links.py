@@ -96,6 +96,27 @@ def test_frames_of_one_message_arrive_together_and_a_malformed_one_harms_no_othe
     assert node.num_malformed == 1
 
 
+def test_a_message_of_too_many_frames_is_dropped_whole(net: Net) -> None:
+    """Its sender chooses how many there are, and all would be read before anybody else's."""
+    node, hostile = net.links(), net.links()
+    parts = wire.encode(wire.Ready(bytes(32)))
+    raw = hostile._link_to(peer_of(node)).socket
+    raw.send_multipart(parts * (wire.MAX_MESSAGE_FRAMES + 1))
+    raw.send_multipart(parts * wire.MAX_MESSAGE_FRAMES)
+    assert len(receive(node)) == wire.MAX_MESSAGE_FRAMES
+    assert node.num_malformed == 1
+
+
+def test_a_flood_of_malformed_messages_holds_up_no_poll(net: Net) -> None:
+    node, hostile = net.links(), net.links()
+    raw = hostile._link_to(peer_of(node)).socket
+    for _ in range(8):
+        raw.send_multipart([b"no header", b""])
+    wait_for(lambda: bool(node._router.get(zmq.EVENTS) & zmq.POLLIN))
+    assert node.poll(1.0, max_messages=1) == []
+    assert node.num_malformed == 1
+
+
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))

@@ -14,7 +14,8 @@ from tests.proxy import TcpProxy
 from worker import wire
 from worker.errors import LinkError, LinkFull
 from worker.jobs import Peer, StageJob
-from worker.sending import MAX_MESSAGE_BYTES, MAX_MESSAGE_FRAMES, MAX_WAITING_FRAMES, Sender
+from worker.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
+from worker.wire import MAX_MESSAGE_FRAMES
 
 from .kit import Party
 from .test_pipeline import QUICK_LINKS, Network, wait_for
