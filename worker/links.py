@@ -273,18 +273,23 @@ class _LinkSockets:
     def _link_to(self, peer: Peer) -> _Outgoing:
         outgoing = self._outgoing.get(peer.hop)
         if outgoing is None:
-            sock = self._context.socket(zmq.DEALER)
+            try:
+                outgoing = self._outgoing[peer.hop] = self._open(peer)
+            except zmq.ZMQError as error:
+                raise LinkError(f"no link to {peer.endpoint}: {error}") from error
+        return outgoing
+
+    def _open(self, peer: Peer) -> _Outgoing:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(self._context.socket(zmq.DEALER))
             self._options.apply(sock, peer.endpoint)
             sock.curve_serverkey = peer.hop[0]
             sock.curve_publickey = self._keys.public
             sock.curve_secretkey = self._keys.secret
             outgoing = _Outgoing(sock)
-            try:
-                sock.connect(peer.endpoint)
-            except zmq.ZMQError as error:
-                outgoing.close()
-                raise LinkError(f"no link to {peer.endpoint}: {error}") from error
-            self._outgoing[peer.hop] = outgoing
+            undo.callback(outgoing.close)
+            sock.connect(peer.endpoint)
+            undo.pop_all()
         return outgoing
 
     def _receive_now(self, max_messages: int) -> list[Inbound]:

@@ -197,6 +197,22 @@ def test_a_port_that_is_taken_raises(net: Net) -> None:
         net.links(bind=net.links().endpoint)
 
 
+def test_a_process_that_may_open_no_more_sockets_raises_and_the_open_links_live_on(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_to_many() -> None:
+        for _ in range(16):
+            node.connect(Peer(address=ADDRESS, link_key=curve_pair()[0], endpoint="tcp://127.0.0.1:9"))
+
+    monkeypatch.setattr("worker.links.MAX_SOCKETS", 16)
+    node, friend = net.links(), net.links()
+    node.send(peer_of(friend), wire.Ready(bytes(32)))
+    with pytest.raises(LinkError):
+        connect_to_many()
+    node.send(peer_of(friend), wire.Cancel(bytes(32)))
+    assert [inbound.frame.kind for inbound in receive(friend, 2)] == ["ready", "cancel"]
+
+
 def test_a_lost_peer_is_noticed_and_found_again(net: Net) -> None:
     a, b = net.links(), net.links()
     peer = peer_of(b)
