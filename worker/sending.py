@@ -119,6 +119,10 @@ class Sender:
             if to == peer and job not in waiting:
                 self._lines.setdefault(peer, deque()).extend(last.frames)
 
+    def is_gone(self, peer: Peer) -> None:
+        """A peer is away for longer than any job waits for it: nobody will take what is left of theirs."""
+        self._lines.pop(peer, None)
+
     def ended(self, job: bytes, failed: bool, now: float) -> None:
         """A job is over. Of one that failed nothing but that matters."""
         for (_, name), last in self._last.items():

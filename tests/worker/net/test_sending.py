@@ -228,6 +228,21 @@ def test_the_last_words_are_said_again_to_a_peer_that_is_back_until_they_are_for
     assert sender.peers == {NEAR}
 
 
+def test_what_waits_for_a_peer_that_is_gone_is_forgotten() -> None:
+    """Else every job that failed by it would leave a frame, and the link to it would stay open for good."""
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR, FAR}
+    for peer in (NEAR, FAR):
+        sender.send(peer, hidden(JOB, 0))
+        sender.send(peer, wire.Failed(JOB, "peer_lost"))
+    sender.ended(JOB, failed=True, now=0.0)
+    sender.forget_ended_before(1.0)
+    sender.is_gone(NEAR)
+    sender.is_gone(Party().peer)
+    assert sender.peers == {FAR}
+
+
 def test_last_words_are_said_again_behind_what_others_wait_to_say() -> None:
     line = Line()
     sender = Sender(line.send)
