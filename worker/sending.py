@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from worker import wire
 from worker.errors import LinkFull
 from worker.jobs import Peer
-from worker.wire import MAX_MESSAGE_FRAMES
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
 MAX_WAITING_FRAMES = 16
@@ -150,7 +149,7 @@ class Sender:
         if not self._may_join(peer):
             return [line[0]]
         message, num_bytes = list[wire.JobFrame](), 0
-        for frame in itertools.islice(line, MAX_MESSAGE_FRAMES):
+        for frame in itertools.islice(line, wire.MAX_MESSAGE_FRAMES):
             num_bytes += memoryview(getattr(frame, "payload", b"")).nbytes
             if message and num_bytes > MAX_MESSAGE_BYTES:
                 break

@@ -1,6 +1,6 @@
 """The frames that travel over links: one frozen dataclass per kind, with bounds; msgpack header, raw payload.
 
-A frame is two parts of a message, `[header, payload]`; a message has up to 64 frames. The header is a msgpack map
+A frame is two parts of a message, `[header, payload]`; a message has one to 64 frames. The header is a msgpack map
 `{v, kind, **fields}` of at most 4 KiB; the payload is raw bytes and empty for most kinds. Payloads are never copied:
 `encode` hands out the caller's buffer and `decode` keeps a view of the received one.
 """

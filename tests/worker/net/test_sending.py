@@ -256,6 +256,26 @@ def test_last_words_are_said_again_behind_what_others_wait_to_say() -> None:
     assert [frame for _, frame in line.sent] == [token(A, 1), token(B, 0), wire.Finish(B, "stop", 1)]
 
 
+def test_last_words_that_cannot_be_sent_harm_nobody_else() -> None:
+    """A job's gateway may name a peer whose link key is none: nothing can be sealed for it."""
+
+    class Closed(Line):
+        def send(self, peer: Peer, *frames: wire.Frame) -> None:
+            if peer == FAR:
+                raise LinkError("no link key")
+            super().send(peer, *frames)
+
+    line = Closed()
+    sender = Sender(line.send)
+    with pytest.raises(LinkError):
+        sender.send(FAR, token(JOB, 0))
+    sender.send(NEAR, token(OTHER, 0))
+    sender.is_back(FAR)
+    sender.is_back(NEAR)
+    assert list(sender.flush()) == [JOB]
+    assert [frame for _, frame in line.sent] == [token(OTHER, 0), token(OTHER, 0)]
+
+
 def test_a_stage_waits_for_a_slow_reader_and_then_goes_on(tmp_path: Path) -> None:
     """100 frames of 256 KiB to a neighbour that reads nothing for a while: far more than links and sockets hold."""
     net = Network(tmp_path, 2, row_bytes=65536, options=replace(QUICK_LINKS, high_water_messages=4))
