@@ -165,6 +165,9 @@ class _Side:
 
     def roots(self, num_tokens: int) -> list[bytes]:
         self.check_roots(num_tokens)
+        num_hashed = len(self._roots) * CHUNK_TOKENS + len(self._open)
+        if num_hashed != self.num_tokens:
+            raise CommitmentError(f"{num_hashed} of {self.num_tokens} tokens were hashed")
         kept = num_tokens - len(self._roots) * CHUNK_TOKENS
         return self._roots + ([tree_root(self._open[:kept])] if kept else [])
 

@@ -277,24 +277,31 @@ class _LinkSockets:
     def _link_to(self, peer: Peer) -> _Outgoing:
         outgoing = self._outgoing.get(peer.hop)
         if outgoing is None:
-            sock = self._context.socket(zmq.DEALER)
+            try:
+                outgoing = self._outgoing[peer.hop] = self._open(peer)
+            except zmq.ZMQError as error:
+                raise LinkError(f"no link to {peer.endpoint}: {error}") from error
+        return outgoing
+
+    def _open(self, peer: Peer) -> _Outgoing:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(self._context.socket(zmq.DEALER))
             self._options.apply(sock, peer.endpoint)
             sock.curve_serverkey = peer.hop[0]
             sock.curve_publickey = self._keys.public
             sock.curve_secretkey = self._keys.secret
             outgoing = _Outgoing(sock)
-            try:
-                sock.connect(peer.endpoint)
-            except zmq.ZMQError as error:
-                outgoing.close()
-                raise LinkError(f"no link to {peer.endpoint}: {error}") from error
-            self._outgoing[peer.hop] = outgoing
+            undo.callback(outgoing.close)
+            sock.connect(peer.endpoint)
+            undo.pop_all()
         return outgoing
 
     def _receive_now(self, max_messages: int) -> list[Inbound]:
         received: list[Inbound] = []
-        # Asked first: an exception for every time that nothing is left costs more than the question.
-        while len(received) < max_messages and cast(int, self._bound.get(zmq.EVENTS)) & zmq.POLLIN:
+        for _ in range(max_messages):
+            # Asked first: an exception for every time that nothing is left costs more than the question.
+            if len(received) >= max_messages or not cast(int, self._bound.get(zmq.EVENTS)) & zmq.POLLIN:
+                break
             try:
                 parts = self._bound.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:  # a new connection's key is there ahead of its first message

@@ -326,6 +326,7 @@ class Pipeline(threading.Thread):
             if number > before.get(peer, number):
                 self._sender.is_back(peer)
         self._num_connections = now
+        self._flush()
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -363,6 +364,9 @@ class Pipeline(threading.Thread):
         for entry in list(self._jobs.values()):
             with self._guard(entry):
                 self._check(entry, now)
+        for peer in self._sender.peers:
+            if self._links.down_for_s(peer) > self._options.peer_grace_s:
+                self._sender.is_gone(peer)
         self._outbox.send_again(now)
         for peer, ping in self._probes.due(self._neighbours(), now):
             self._tell(peer, ping)

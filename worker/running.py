@@ -207,7 +207,8 @@ class RunningJob:
         """Whether this input is the last or the one before it again: its sender cannot know what a cut link lost."""
         match frame:
             case wire.Prompt():
-                span = (0, frame.num_tokens)
+                # There is but one. A `ready` that was long on its way makes the gateway say it again.
+                return self.has_data and frame.num_tokens == self.job.num_prompt_tokens
             case wire.Hidden():
                 span = (frame.first_position, frame.num_tokens)
             case wire.Token():

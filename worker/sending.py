@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from worker import wire
-from worker.errors import LinkError, LinkFull
+from worker.errors import LinkFull
 from worker.jobs import Peer
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
@@ -28,7 +28,7 @@ MAX_MESSAGE_BYTES = 2**20
 
 @dataclass
 class _LastWords:
-    frames: deque[wire.Frame] = field(default_factory=lambda: deque(maxlen=2))
+    frames: deque[wire.JobFrame] = field(default_factory=lambda: deque(maxlen=2))
     ended_at: float | None = None
 
 
@@ -71,9 +71,10 @@ class Sender:
                 return
             except LinkFull:
                 self.num_full += 1
-                if isinstance(frame, wire.Ready):  # it is said again anyway
-                    return
-        if sum(waiting.job == frame.job for line in self._lines.values() for waiting in line) >= MAX_WAITING_FRAMES:
+        if isinstance(frame, wire.Ready):  # it is said again anyway
+            return
+        num_waiting = sum(waiting.job == frame.job for line in self._lines.values() for waiting in line)
+        if num_waiting >= MAX_WAITING_FRAMES and not isinstance(frame, wire.Failed):  # which takes the others' place
             raise LinkFull(f"{MAX_WAITING_FRAMES} frames wait for the link to {peer.address}")
         self._lines.setdefault(peer, deque()).append(frame)
 
@@ -88,30 +89,38 @@ class Sender:
             for peer, frames in gathered.items():
                 self._lines.setdefault(peer, deque()).extend(frames)
 
-    def flush(self) -> dict[bytes, LinkError]:
+    def flush(self) -> dict[bytes, Exception]:
         """Send what waits, as far as links take it now; returns the jobs whose frames can never be sent, and why."""
-        failed: dict[bytes, LinkError] = {}
+        failed: dict[bytes, Exception] = {}
         for peer, line in list(self._lines.items()):
-            try:
-                while line:
-                    message = self._message(peer, line)
+            while line:
+                message = self._message(peer, line)
+                try:
                     self._send(peer, *message)
-                    for _ in message:
-                        line.popleft()
-            except LinkFull:
-                self.num_full += 1
-                continue
-            except LinkError as error:
-                failed |= dict.fromkeys((frame.job for frame in line), error)
-            del self._lines[peer]
+                except LinkFull:
+                    self.num_full += 1
+                    break
+                except Exception as error:  # left in the line, it would be in everybody's way for good
+                    failed |= dict.fromkeys((frame.job for frame in message), error)
+                for _ in message:
+                    line.popleft()
+            if not line:
+                del self._lines[peer]
         return failed
 
     def is_back(self, peer: Peer) -> None:
-        """The connection to a peer broke and is there again: say the last words of each job again."""
-        for (to, _), last in list(self._last.items()):
-            if to == peer:
-                for frame in list(last.frames):
-                    self._say_again(peer, frame)
+        """The connection to a peer broke and is there again: with the next `flush` each job's last words leave again.
+
+        Not those of a job that waits in line: its last words have not been on their way.
+        """
+        waiting = {frame.job for frame in self._lines.get(peer, ())}
+        for (to, job), last in self._last.items():
+            if to == peer and job not in waiting:
+                self._lines.setdefault(peer, deque()).extend(last.frames)
+
+    def is_gone(self, peer: Peer) -> None:
+        """A peer is away for longer than any job waits for it: nobody will take what is left of theirs."""
+        self._lines.pop(peer, None)
 
     def ended(self, job: bytes, failed: bool, now: float) -> None:
         """A job is over. Of one that failed nothing but that matters."""
@@ -146,16 +155,6 @@ class Sender:
                 break
             message.append(frame)
         return message
-
-    def _say_again(self, peer: Peer, frame: wire.Frame) -> None:
-        if peer in self._lines:
-            return  # what waits has not been on its way
-        try:
-            self._send(peer, frame)
-        except LinkFull:
-            self.num_full += 1
-        except LinkError:
-            return  # its job has failed of this already
 
 
 def _without(lines: dict[Peer, deque[wire.JobFrame]], job: bytes) -> dict[Peer, deque[wire.JobFrame]]:

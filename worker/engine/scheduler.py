@@ -71,6 +71,7 @@ class Scheduler:
         self._max_mixed_prefill_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
         self._max_sessions = max_sessions
         self._processor_share = 1.0
+        self._prompts_turn = False
         self._sessions: dict[bytes, _Progress] = {}
         self._prompts = FairQueue()
         self._decoding = FairQueue()
@@ -148,6 +149,9 @@ class Scheduler:
     def schedule(self) -> list[Chunk]:
         """The next step's chunks, one per session, decoding sessions first; empty when nothing waits."""
         decoding = self._decoding.in_order()[: min(self._max_sessions, self._group_size())]
+        if self._prompts and len(decoding) == self._max_sessions:  # no room for both: by turns
+            self._prompts_turn = not self._prompts_turn
+            decoding = decoding[:-1] if self._prompts_turn else decoding
         prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
         chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
         budget = self._prefill_budget()

@@ -137,7 +137,7 @@ class Batch(Cache):
             positions += range(segment.first_position, segment.end)
         self.positions = torch.tensor(positions, device=device)
         self._slots = torch.from_numpy(slots_of(segments, range(len(segments[0].lanes)))).to(device)
-        self._masks: dict[tuple[int, int | None, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int | None, int, bool], torch.Tensor] = {}
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -166,7 +166,8 @@ class Batch(Cache):
 
     def _mask(self, index: int, window: int | None, first_key: int, goes_round: bool) -> torch.Tensor:
         """For the keys from `first_key` on; `goes_round`: not in order, but each in its slot of a full ring."""
-        if (index, window, first_key) not in self._masks:
+        name = index, window, first_key, goes_round
+        if name not in self._masks:
             segment, device = self.segments[index], self._slots.device
             queries = torch.arange(segment.first_position, segment.end, device=device).unsqueeze(1)
             keys = torch.arange(first_key, segment.end, device=device)
@@ -175,8 +176,8 @@ class Batch(Cache):
             allowed = keys <= queries
             if window is not None:
                 allowed &= keys > queries - window
-            self._masks[index, window, first_key] = allowed
-        return self._masks[index, window, first_key]
+            self._masks[name] = allowed
+        return self._masks[name]
 
 
 def attend(

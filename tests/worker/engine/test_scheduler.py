@@ -65,6 +65,20 @@ def test_every_session_that_decodes_is_in_every_step() -> None:
     assert [(chunk.session_id, chunk.num_tokens) for chunk in second] == [(b"long", 10)]
 
 
+def test_a_prompt_has_turns_where_a_step_takes_one_session_and_others_always_decode() -> None:
+    scheduler = Scheduler(100, 5, 1, samples=True)
+    prefilled(scheduler, b"a", b"b")
+    scheduler.add(b"c", 10, 1000)
+    scheduler.feed(b"c", 10)
+    turns = b""
+    for _ in range(6):
+        (chunk,) = scheduler.schedule()
+        turns += chunk.session_id
+        if chunk.session_id != b"c":
+            scheduler.feed(chunk.session_id, 1)
+    assert turns == b"cacbab"
+
+
 def test_prompts_share_a_step_and_take_turns() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
     for session_id, num_tokens in ((b"long", 1000), (b"b", 1), (b"c", 15)):

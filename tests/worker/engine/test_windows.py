@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.worker.model.zoo import NUM_LAYERS, WINDOW, Zoo
 from worker.engine import AtCapacity, EngineLimits, HiddenRows, SessionSpec
-from worker.model.layout import Lane
+from worker.model.layout import Group, Lane, Layout
+from worker.model.packed import Batch, Pool, Segment
 
 from .pipeline import Pipeline, ids, spec
 from .test_generate import generated, prompt_of
@@ -94,3 +96,16 @@ def test_positions_of_a_ring() -> None:
     assert ring.cut(30, 36) == ((314, 2), (100, 4))
     assert ring.cut(33, 33) == ()
     assert Lane(((8, 16),)).cut(20, 30) == ((12, 10),)
+
+
+def test_a_ring_in_one_piece_and_one_in_two_have_masks_of_their_own() -> None:
+    """Both are full, and so both begin with the same key: but one is read as it lies, the other in order."""
+    one, two = Lane(((0, 32),)), Lane(((32, 16), (64, 16)))
+    pool = Pool(Layout(8, (Group((0, 1), window=17, max_slots=32),)), 80)
+    batch = Batch(pool, [Segment(24, 16, (one, two))], [17, 17], torch.device("cpu"))
+    queries = torch.arange(24, 40).unsqueeze(1)
+    for layer, keys in ((0, torch.arange(8, 40).roll(8)), (1, torch.arange(8, 40))):
+        batch.update(torch.zeros(1, 1, 16, 1), torch.zeros(1, 1, 16, 1), layer)
+        _, _, mask = batch.past(layer, 0, 17)
+        assert mask is not None
+        assert torch.equal(mask, (keys <= queries) & (keys > queries - 17))

@@ -121,6 +121,15 @@ def test_weights_that_are_all_one_number_are_kept() -> None:
             assert torch.equal(reference(weight, num_bits), weight)
 
 
+@pytest.mark.parametrize("num_rows", [1, 16, 32])
+def test_integers_are_scaled_alike_in_small_and_large_steps(num_rows: int) -> None:
+    """A decode step takes another kernel than a prompt: no row of weights may be larger in one of them."""
+    weight = torch.randn(48, 32, generator=torch.Generator().manual_seed(3))
+    eight = Int8Weights(weight, CPU)
+    one_by_one = torch.eye(32, dtype=torch.bfloat16)[:num_rows]
+    assert torch.equal(eight.multiply(one_by_one), (eight._values * eight._scales).T[:num_rows])
+
+
 def test_every_machine_gets_these_integers() -> None:
     """From weights that anyone can compute: a change of these numbers is a change of the profiles."""
     weight = ((torch.arange(16 * 32).view(16, 32) * 7919) % 8191 - 4095).float() / 4096

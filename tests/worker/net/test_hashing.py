@@ -72,3 +72,23 @@ def test_a_commitment_hashed_later_is_the_same_and_knows_its_bounds_at_once() ->
     for action in waiting:
         action()
     assert late.seal(69) == at_once.seal(69)
+
+
+def test_a_row_that_could_not_be_hashed_leaves_nothing_to_sign(hasher: Hasher) -> None:
+    """A root over the other rows would contradict what the neighbours saw, and that costs stake."""
+
+    def fail() -> None:
+        raise MemoryError
+
+    def lose_one(action: Callable[[], None], num_bytes: int) -> None:
+        hasher.put(fail if num_bytes == 24 else action, num_bytes)
+
+    one = commitment(lose_one)
+    for position in range(40):
+        one.received(position, bytes(16 if position != 20 else 24), 1)
+        one.sent(position, bytes(16), 1)
+    hasher.flush()
+    one.check_seal(40)
+    for num_positions in (39, 40):
+        with pytest.raises(CommitmentError):
+            one.seal(num_positions)

@@ -108,6 +108,16 @@ def test_a_message_with_more_frames_than_anyone_joins_is_malformed_as_a_whole(ne
     assert node.num_malformed == 1
 
 
+def test_a_flood_of_malformed_messages_holds_up_no_poll(net: Net) -> None:
+    node, hostile = net.links(), net.links()
+    raw = hostile._link_to(peer_of(node)).socket
+    for _ in range(8):
+        raw.send_multipart([b"no header", b""])
+    wait_for(lambda: bool(node._bound.get(zmq.EVENTS) & zmq.POLLIN))
+    assert node.poll(1.0, max_messages=1) == []
+    assert node.num_malformed == 1
+
+
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))
@@ -245,6 +255,22 @@ def test_a_peer_has_a_tcp_endpoint(endpoint: str) -> None:
 def test_a_port_that_is_taken_raises(net: Net) -> None:
     with pytest.raises(LinkError):
         net.links(bind=net.links().endpoint)
+
+
+def test_a_process_that_may_open_no_more_sockets_raises_and_the_open_links_live_on(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_to_many() -> None:
+        for _ in range(16):
+            node.connect(Peer(address=ADDRESS, link_key=curve_pair()[0], endpoint="tcp://127.0.0.1:9"))
+
+    monkeypatch.setattr("worker.links.MAX_SOCKETS", 16)
+    node, friend = net.links(), net.links()
+    node.send(peer_of(friend), wire.Ready(bytes(32)))
+    with pytest.raises(LinkError):
+        connect_to_many()
+    node.send(peer_of(friend), wire.Cancel(bytes(32)))
+    assert [inbound.frame.kind for inbound in receive(friend, 2)] == ["ready", "cancel"]
 
 
 def test_a_lost_peer_is_noticed_and_found_again(net: Net) -> None:

@@ -152,8 +152,44 @@ def test_what_may_wait_is_bounded_for_each_job_alone() -> None:
     with pytest.raises(LinkFull):
         sender.send(NEAR, token(JOB, MAX_WAITING_FRAMES))
     sender.send(NEAR, token(OTHER, 0))
-    sender.send(NEAR, wire.Ready(b"\2" * 32))
-    assert sender.waiting_jobs == {JOB, OTHER, b"\2" * 32}
+    assert sender.waiting_jobs == {JOB, OTHER}
+    sender.send(NEAR, wire.Failed(JOB, "because"))
+    sender.ended(JOB, failed=True, now=0.0)
+    line.full = set()
+    sender.flush()
+    assert [frame for _, frame in line.sent] == [token(OTHER, 0), wire.Failed(JOB, "because")]
+
+
+def test_a_ready_never_waits_for_it_is_said_again_anyway() -> None:
+    """A job that is about to begin at a stage whose link others fill would end by its own `ready`s."""
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR}
+    sender.send(NEAR, token(OTHER, 0))
+    for _ in range(MAX_WAITING_FRAMES + 1):
+        sender.send(NEAR, wire.Ready(JOB))
+    assert sender.waiting_jobs == {OTHER}
+
+
+def test_a_job_whose_frame_can_never_be_sent_takes_no_other_with_it() -> None:
+    line, sent = Line(), list[wire.Frame]()
+
+    def send(peer: Peer, *frames: wire.Frame) -> None:
+        line.send(peer, *frames)
+        if frames[0].job == B:  # type: ignore[union-attr]
+            raise ValueError("no such frame")
+        sent.extend(frames)
+
+    sender = Sender(send, may_join=lambda peer: False)
+    line.full = {NEAR}
+    with sender.together():
+        for job in (A, B, C, B):
+            sender.send(NEAR, hidden(job, 0))
+    assert sender.flush() == {}
+    line.full = set()
+    assert list(sender.flush()) == [B]
+    assert sent == [hidden(A, 0), hidden(C, 0)]
+    assert sender.flush() == {}
 
 
 def test_of_a_failed_job_only_that_it_failed_still_leaves() -> None:
@@ -181,13 +217,43 @@ def test_the_last_words_are_said_again_to_a_peer_that_is_back_until_they_are_for
     sender.forget_ended_before(4.0)
     line.sent = []
     sender.is_back(NEAR)
+    sender.flush()
     assert [frame for _, frame in line.sent] == [token(JOB, 1), finish, hidden(OTHER, 2)]
     assert sender.peers == {NEAR, FAR}
     sender.forget_ended_before(6.0)
     line.sent = []
     sender.is_back(NEAR)
+    sender.flush()
     assert [frame for _, frame in line.sent] == [hidden(OTHER, 2)]
     assert sender.peers == {NEAR}
+
+
+def test_what_waits_for_a_peer_that_is_gone_is_forgotten() -> None:
+    """Else every job that failed by it would leave a frame, and the link to it would stay open for good."""
+    line = Line()
+    sender = Sender(line.send)
+    line.full = {NEAR, FAR}
+    for peer in (NEAR, FAR):
+        sender.send(peer, hidden(JOB, 0))
+        sender.send(peer, wire.Failed(JOB, "peer_lost"))
+    sender.ended(JOB, failed=True, now=0.0)
+    sender.forget_ended_before(1.0)
+    sender.is_gone(NEAR)
+    sender.is_gone(Party().peer)
+    assert sender.peers == {FAR}
+
+
+def test_last_words_are_said_again_behind_what_others_wait_to_say() -> None:
+    line = Line()
+    sender = Sender(line.send)
+    for frame in (token(A, 0), token(B, 0), wire.Finish(B, "stop", 1)):
+        sender.send(NEAR, frame)
+    line.full, line.sent = {NEAR}, []
+    sender.send(NEAR, token(A, 1))
+    sender.is_back(NEAR)
+    line.full = set()
+    sender.flush()
+    assert [frame for _, frame in line.sent] == [token(A, 1), token(B, 0), wire.Finish(B, "stop", 1)]
 
 
 def test_last_words_that_cannot_be_sent_harm_nobody_else() -> None:
@@ -206,6 +272,7 @@ def test_last_words_that_cannot_be_sent_harm_nobody_else() -> None:
     sender.send(NEAR, token(OTHER, 0))
     sender.is_back(FAR)
     sender.is_back(NEAR)
+    assert list(sender.flush()) == [JOB]
     assert [frame for _, frame in line.sent] == [token(OTHER, 0), token(OTHER, 0)]
 
 
