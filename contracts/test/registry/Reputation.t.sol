@@ -140,6 +140,15 @@ contract ReputationTest is Base {
         vm.assertEq(nodes.reputation(worker), 0.25e18);
     }
 
+    function test_FirstEarningsInALateEpochKeepALoss() public {
+        vm.warp(vm.getBlockTimestamp() + 40_000 * uint256(EPOCH));
+        vm.prank(address(court));
+        nodes.recordLoss(worker, 100e18);
+        _registerGateway();
+        _settle(_one(_claim(_open(1e18), 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));
+        vm.assertEq(nodes.reputation(worker), 257425742574257425, "(0.25 * 100 + 1) / 101");
+    }
+
     function test_ALossOutlivesTheWorkFromBeforeIt() public {
         _registerGateway();
         _settle(_one(_claim(_open(1e18), 0, 1e18, 0, 0)), _one(_payout(worker, 1e18)));

@@ -281,9 +281,9 @@ def test_what_a_cut_link_lost_or_brought_twice_spoils_no_request(
                 return
         send(hub, peer, frame)
 
-    def take_twice(hub: LinkHub, sender: bytes, frame: Frame) -> None:
+    def take_twice(hub: LinkHub, sender: bytes, frame: Frame, connection: bytes) -> None:
         for _ in range(2 if isinstance(frame, Token | Finish) else 1):
-            take(hub, sender, frame)
+            take(hub, sender, frame, connection)
 
     monkeypatch.setattr(LinkHub, "send", send_all_but_the_first_prompt)
     monkeypatch.setattr(LinkHub, "_take", take_twice)
