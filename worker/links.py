@@ -1,23 +1,25 @@
 """Links between nodes: ZeroMQ over TCP, CURVE-encrypted, open to registered link keys alone. Torch-free.
 
-Everyone binds one ROUTER, which only receives, and connects one DEALER per peer, which only sends. A node that nobody
+Everyone binds one socket, which only receives, and connects one DEALER per peer, which only sends. A node that nobody
 can connect to binds nothing: its DEALER to the gateway receives, too, and the gateway's ROUTER answers it
-(`worker.relay`). `Links` is the engine thread's face (poll), `AsyncLinks` the gateway's (await); both send without ever
-waiting.
+(`worker.relay`). A node binds a DEALER: to a ROUTER peers may bring names of their own choice. `Links` is the engine
+thread's face (poll), `AsyncLinks` the gateway's (await); both send without ever waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import zmq
 import zmq.asyncio
@@ -29,7 +31,7 @@ from worker.jobs import RELAY, Peer
 from worker.relay import WayIn
 from worker.seals import Seals
 from worker.traffic import Traffic
-from worker.wire import MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
+from worker.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -174,6 +176,8 @@ class _Outgoing:
 class _LinkSockets:
     """The sockets and what both faces do with them. Used by one thread only, `Links.wake` aside."""
 
+    _bound_type: ClassVar[zmq.SocketType]
+
     def __init__(self, keys: LinkKeyPair, bind: str | None, admit: Admit, options: LinkOptions | None = None) -> None:
         """Listen at `bind` ("tcp://host:port", port 0 for any; None: nowhere); `admit` says who may connect.
 
@@ -189,22 +193,22 @@ class _LinkSockets:
         self.traffic = Traffic()
         self._admission = _Admission(self._context, admit)
         self._admission.start()
-        self._router = self._context.socket(zmq.ROUTER)
+        self._bound = self._context.socket(self._bound_type)
         self.endpoint = RELAY
         if bind is not None:
             self._bind(bind)
 
     def _bind(self, bind: str) -> None:
-        self._options.apply(self._router, bind)
-        self._router.curve_server = True
-        self._router.curve_secretkey = self._keys.secret
-        self._router.zap_domain = b"declai"
+        self._options.apply(self._bound, bind)
+        self._bound.curve_server = True
+        self._bound.curve_secretkey = self._keys.secret
+        self._bound.zap_domain = b"declai"
         try:
-            self._router.bind(bind)
+            self._bound.bind(bind)
         except zmq.ZMQError as error:
             self.close()
             raise LinkError(f"cannot listen at {bind}: {error}") from error
-        self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self.endpoint = self._bound.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     @property
     def num_refused(self) -> int:
@@ -266,7 +270,7 @@ class _LinkSockets:
         for outgoing in self._outgoing.values():
             outgoing.close()
         self._outgoing.clear()
-        self._router.close()
+        self._bound.close()
         self._context.term()  # ends the admission thread's recv, which closes the last socket
         self._admission.join()
 
@@ -290,14 +294,18 @@ class _LinkSockets:
     def _receive_now(self, max_messages: int) -> list[Inbound]:
         received: list[Inbound] = []
         # Asked first: an exception for every time that nothing is left costs more than the question.
-        while len(received) < max_messages and cast(int, self._router.get(zmq.EVENTS)) & zmq.POLLIN:
-            connection, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
-            received += self._frames(connection.bytes, parts)
+        while len(received) < max_messages and cast(int, self._bound.get(zmq.EVENTS)) & zmq.POLLIN:
+            try:
+                parts = self._bound.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:  # a new connection's key is there ahead of its first message
+                break
+            connection = parts.pop(0).bytes if self._bound_type == zmq.ROUTER else b""
+            received += self._frames(connection, parts)
         return received
 
     def _frames(self, connection: bytes, parts: list[zmq.Frame]) -> Iterator[Inbound]:
         """A message's frames, two parts each; a malformed one is counted and does the others no harm."""
-        if not parts or len(parts) % 2:
+        if not 0 < len(parts) <= 2 * MAX_MESSAGE_FRAMES or len(parts) % 2:
             self.num_malformed += 1
             return
         sender, buffers = _sender_of(parts), [part.buffer for part in parts]
@@ -313,6 +321,16 @@ def _size(parts: Sequence[Buffer]) -> int:
     return sum(memoryview(part).nbytes for part in parts)
 
 
+def _shuffle_connection_names() -> None:
+    """Let the next ROUTER begin its connections' names where nobody knows.
+
+    It counts on from a `rand()` that is the same in every process, and ZeroMQ aborts when the next name is taken: a
+    peer may choose any, and must not be able to tell which comes.
+    """
+    if os.name == "posix":
+        ctypes.CDLL(None).srand(secrets.randbits(32))
+
+
 def _sender_of(parts: list[zmq.Frame]) -> bytes:
     """The link key that `_Admission` let in, which ZeroMQ attaches to every part it receives on that connection."""
     return bytes.fromhex(cast(str, parts[0].get("User-Id")))
@@ -321,6 +339,8 @@ def _sender_of(parts: list[zmq.Frame]) -> bytes:
 class Links(_LinkSockets):
     """The engine thread's face: one call waits for frames or for another thread's `wake`."""
 
+    _bound_type = zmq.DEALER
+
     def __init__(self, keys: LinkKeyPair, bind: str | None, admit: Admit, options: LinkOptions | None = None) -> None:
         super().__init__(keys, bind, admit, options)
         self._ways_in: dict[tuple[bytes, str], WayIn] = {}
@@ -328,12 +348,12 @@ class Links(_LinkSockets):
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._poller = zmq.Poller()
-        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._bound, zmq.POLLIN)
         self._poller.register(self._wake_receiver, zmq.POLLIN)
 
     def poll(self, timeout_s: float, max_messages: int = 256) -> list[Inbound]:
         """The frames that have come, after waiting at most `timeout_s` for the first or for a wake-up."""
-        if any(ready is not self._router for ready, _ in self._poller.poll(_ms(timeout_s))):
+        if any(ready is not self._bound for ready, _ in self._poller.poll(_ms(timeout_s))):
             with contextlib.suppress(BlockingIOError):
                 self._wake_receiver.recv(4096)
         received = self._receive_now(max_messages)
@@ -383,10 +403,13 @@ class Links(_LinkSockets):
 class AsyncLinks(_LinkSockets):
     """The gateway's face: frames are awaited on the running event loop."""
 
+    _bound_type = zmq.ROUTER
+
     def __init__(self, keys: LinkKeyPair, bind: str, admit: Admit, options: LinkOptions | None = None) -> None:
+        _shuffle_connection_names()
         super().__init__(keys, bind, admit, options)
-        self._router.router_mandatory = True  # an answer to a connection that is gone raises
-        self._async_router: zmq.asyncio.Socket = zmq.asyncio.Socket.from_socket(self._router)
+        self._bound.router_mandatory = True  # an answer to a connection that is gone raises
+        self._async_bound: zmq.asyncio.Socket = zmq.asyncio.Socket.from_socket(self._bound)
 
     async def receive(self, max_messages: int = 256) -> list[Inbound]:
         """The frames that have come; waits until there is at least one well-formed frame."""
@@ -395,7 +418,7 @@ class AsyncLinks(_LinkSockets):
             received = self._receive_now(max_messages)
             if received:
                 return received
-            await self._async_router.poll()
+            await self._async_bound.poll()
 
     def answer(self, connection: bytes, frame: Frame) -> None:
         """Send a frame back over a connection (`Inbound.connection`); never waits.
@@ -407,7 +430,7 @@ class AsyncLinks(_LinkSockets):
         parts = [connection, *encode(frame)]
         try:
             # Through the asyncio socket, which looks for what came in meanwhile: the plain one swallows its signal.
-            sent = self._async_router.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            sent = self._async_bound.send_multipart(parts, zmq.NOBLOCK, copy=False)
             cast("asyncio.Future[None]", sent).result()
         except zmq.Again:
             raise LinkFull("the connection is full") from None
@@ -415,6 +438,6 @@ class AsyncLinks(_LinkSockets):
             raise LinkGone(f"the connection has ended: {error}") from None
 
     def close(self) -> None:
-        if hasattr(self, "_async_router"):
-            self._async_router.close()
+        if hasattr(self, "_async_bound"):
+            self._async_bound.close()
         super().close()

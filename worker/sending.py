@@ -23,7 +23,6 @@ from worker.jobs import Peer
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
 MAX_WAITING_FRAMES = 16
-MAX_MESSAGE_FRAMES = 64
 MAX_MESSAGE_BYTES = 2**20
 
 
@@ -141,7 +140,7 @@ class Sender:
         if not self._may_join(peer):
             return [line[0]]
         message, num_bytes = list[wire.JobFrame](), 0
-        for frame in itertools.islice(line, MAX_MESSAGE_FRAMES):
+        for frame in itertools.islice(line, wire.MAX_MESSAGE_FRAMES):
             num_bytes += memoryview(getattr(frame, "payload", b"")).nbytes
             if message and num_bytes > MAX_MESSAGE_BYTES:
                 break
@@ -155,6 +154,8 @@ class Sender:
             self._send(peer, frame)
         except LinkFull:
             self.num_full += 1
+        except LinkError:
+            return  # its job has failed of this already
 
 
 def _without(lines: dict[Peer, deque[wire.JobFrame]], job: bytes) -> dict[Peer, deque[wire.JobFrame]]:

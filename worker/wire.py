@@ -1,6 +1,6 @@
 """The frames that travel over links: one frozen dataclass per kind, with bounds; msgpack header, raw payload.
 
-A frame is two parts of a message, `[header, payload]`; a message has one frame or several. The header is a msgpack map
+A frame is two parts of a message, `[header, payload]`; a message has one to 64 frames. The header is a msgpack map
 `{v, kind, **fields}` of at most 4 KiB; the payload is raw bytes and empty for most kinds. Payloads are never copied:
 `encode` hands out the caller's buffer and `decode` keeps a view of the received one.
 """
@@ -23,6 +23,7 @@ from worker.errors import MalformedFrame
 VERSION = 1
 MAX_HEADER_BYTES = 4096
 MAX_PAYLOAD_BYTES = 64 * 2**20
+MAX_MESSAGE_FRAMES = 64
 MAX_TOKENS = 2**20
 MAX_TOP_LOGPROBS = 20
 RECORD_BYTES = 254

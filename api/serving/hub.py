@@ -89,7 +89,7 @@ class LinkHub:
             del self._inboxes[job]
             self.relay.close(job)
 
-    def send(self, peer: Peer, frame: Frame) -> None:
+    def send(self, peer: Peer, frame: JobFrame) -> None:
         """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
         if not self._is_open:
             return

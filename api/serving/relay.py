@@ -2,7 +2,8 @@
 
 Frames are sealed for the node's link key: the gateway sees the job, both ends and the size, and nothing else. A frame
 waits here until the node says that it is there, so that it outlives a lost connection. What waits is bounded, for each
-node and in all, and no job has more than half of a node's part: where a bound is reached, the job of that frame ends.
+node and in all; no node has more than is left for the others, and no job more than half of a node's part. Where a bound
+is reached, the job of that frame ends.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import logging
 import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from worker.errors import LinkError, LinkGone
 from worker.jobs import Peer
 from worker.seals import Seals
-from worker.wire import Frame, Listening, Relayed
+from worker.wire import Frame, JobFrame, Listening, Relayed
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
 # What a waiting frame takes beside its payload.
 FRAME_BYTES = 1024
-# A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day.
+# A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day; one
+# that begins so may be, too, but nobody can tell which will be another's.
 CHOSEN_BY_US = b"\0"
 # Earlier connections of one node that may still live: one that is cut off is noticed within seconds.
 MAX_STALE = 2
@@ -195,16 +197,25 @@ class Relay:
             return
         self._put(frame.peer, frame.job, sender, frame)
 
-    def send(self, peer: Peer, frame: Frame) -> None:
-        """A frame of the gateway's own to a relayed node. Raises LinkError when it cannot be sealed."""
+    def send(self, peer: Peer, frame: JobFrame) -> None:
+        """A frame of the gateway's own to a relayed node. Raises LinkError when it cannot be sealed.
+
+        Of a job that is over one waits at a time, for who listens: nothing would forget them, and they are said again.
+        """
+        node = self._nodes.get(peer.link_key)
+        if frame.job not in self._jobs and (node is None or node.connection is None or node.by_job[frame.job]):
+            return
         sealed = self._connections.seals.seal(self._own_key, peer.link_key, frame)
         self._put(peer.link_key, sealed.job, self._own_key, sealed)
 
     def _put(self, key: bytes, job: bytes, sender: bytes, sealed: Relayed) -> None:
         node = self._nodes.setdefault(key, _Node())
-        frame = Relayed(job, sender, sealed.payload, secrets.randbits(63) + 1)
+        frame = Relayed(job, sender, sealed.payload)
         if not self._has_room(node, frame):
-            self._probe(node)
+            if job not in self._jobs:
+                return
+            for other in self._nodes.values():
+                self._probe(other)
             if not self._has_room(node, frame):
                 self._end(job, key)
                 return
@@ -212,11 +223,11 @@ class Relay:
         self._send_on(node)
 
     def _has_room(self, node: _Node, frame: Relayed) -> bool:
+        """Whether a frame may wait. No node has more than is left for others: a few that take nothing leave room."""
         weight, limits = _weight(frame), self._limits
-        return (
-            node.by_job[frame.job] + weight <= limits.node_bytes // 2
-            and node.num_bytes + weight <= limits.node_bytes
-            and self.num_bytes_waiting + weight <= limits.all_bytes
+        num_bytes_left = limits.all_bytes - self.num_bytes_waiting
+        return node.by_job[frame.job] + weight <= limits.node_bytes // 2 and node.num_bytes + weight <= min(
+            limits.node_bytes, num_bytes_left
         )
 
     def _end(self, job: bytes, key: bytes) -> None:
@@ -240,7 +251,8 @@ class Relay:
     def _send_on(self, node: _Node) -> None:
         """Send what has not been sent, as far as the connection takes it; the rest goes when the node speaks again."""
         while node.unsent and node.connection is not None:
-            frame = node.unsent[0]
+            # A new ticket each time: what was read on an earlier connection says nothing of this one.
+            frame = replace(node.unsent[0], ticket=secrets.randbits(63) + 1)
             try:
                 self._connections.answer(node.connection, frame)
             except LinkGone:
@@ -248,6 +260,7 @@ class Relay:
                 return
             except LinkError:
                 return
-            node.sent[frame.ticket] = node.unsent.popleft()
+            node.sent[frame.ticket] = frame
+            node.unsent.popleft()
             self.counts.num_frames += 1
             self.counts.num_bytes += memoryview(frame.payload).nbytes

@@ -67,7 +67,7 @@ def test_tokens_and_receipts_are_those_of_any_other_job(client: openai.OpenAI, r
     assert reserved(network) == 0
     for node in relayed_of(network):
         assert not any(node.links.num_unsealed.values())
-        assert not node.links._router.get_string(zmq.LAST_ENDPOINT).strip("\0")  # it listens nowhere
+        assert not node.links._bound.get_string(zmq.LAST_ENDPOINT).strip("\0")  # it listens nowhere
 
 
 def test_a_client_that_leaves_ends_the_job(client: openai.OpenAI, relayed_network: Network) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +98,16 @@ def test_frames_of_one_message_arrive_together_and_a_malformed_one_harms_no_othe
     assert node.num_malformed == 1
 
 
+def test_a_message_with_more_frames_than_anyone_joins_is_malformed_as_a_whole(net: Net) -> None:
+    node, friend = net.links(), net.links()
+    ready = wire.Ready(bytes(32))
+    friend.connect(peer_of(node))
+    friend._link_to(peer_of(node)).socket.send_multipart((wire.MAX_MESSAGE_FRAMES + 1) * wire.encode(ready))
+    friend.send(peer_of(node), *wire.MAX_MESSAGE_FRAMES * [ready])
+    assert len(receive(node, wire.MAX_MESSAGE_FRAMES)) == wire.MAX_MESSAGE_FRAMES
+    assert node.num_malformed == 1
+
+
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))
@@ -123,6 +135,65 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
         assert len(receive(node)) == 1
     finally:
         node.close()
+
+
+CHOSEN_NAMES = """
+import asyncio, sys, time, zmq
+from worker import wire
+from worker.jobs import Peer
+from worker.links import AsyncLinks, LinkKeyPair, Links
+
+pair = LinkKeyPair(*map(zmq.utils.z85.decode, zmq.curve_keypair()))
+def raw(endpoint, name=None):
+    sock = zmq.Context.instance().socket(zmq.DEALER)
+    sock.linger = 0
+    if name:
+        sock.routing_id = name
+    sock.curve_serverkey = zmq.utils.z85.encode(pair.public)
+    sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
+    sock.connect(endpoint)
+    sock.send_multipart(wire.encode(wire.Ready(bytes(32))))
+    return sock
+
+def node():
+    links = Links(pair, "tcp://127.0.0.1:0", lambda key: True)
+    name = bytes.fromhex("006b8b4567")
+    def arrived():
+        while not (got := links.poll(1)):
+            pass
+        return got[0]
+    for _ in range(3):
+        kept = raw(links.endpoint)
+        name = arrived().connection or name
+        name = name[:1] + (int.from_bytes(name[1:], "big") + 1).to_bytes(4, "big")
+        taken = raw(links.endpoint, name)
+        arrived()
+    print("alive", flush=True)
+
+async def gateway():
+    links = AsyncLinks(pair, "tcp://127.0.0.1:0", lambda key: True)
+    kept = raw(links.endpoint)
+    [inbound] = await links.receive()
+    print(inbound.connection.hex(), flush=True)
+
+node() if sys.argv[1] == "node" else asyncio.run(gateway())
+"""
+
+
+def in_a_process_of_its_own(face: str) -> str:
+    done = subprocess.run([sys.executable, "-c", CHOSEN_NAMES + "\nimport os; os._exit(0)", face], capture_output=True)
+    return done.stdout.decode()
+
+
+def test_a_peer_that_chooses_the_name_of_a_connection_does_not_end_a_node() -> None:
+    """ZeroMQ aborts where a ROUTER is about to choose a name that a peer chose before."""
+    assert in_a_process_of_its_own("node") == "alive\n"
+
+
+def test_nobody_can_foretell_the_names_of_a_gateways_connections() -> None:
+    first, second = in_a_process_of_its_own("gateway"), in_a_process_of_its_own("gateway")
+    assert len(first) == len(second) == 11
+    assert first != second
 
 
 def test_speech_without_curve_and_noise_on_the_port_change_nothing(net: Net) -> None:

@@ -14,7 +14,8 @@ from tests.proxy import TcpProxy
 from worker import wire
 from worker.errors import LinkError, LinkFull
 from worker.jobs import Peer, StageJob
-from worker.sending import MAX_MESSAGE_BYTES, MAX_MESSAGE_FRAMES, MAX_WAITING_FRAMES, Sender
+from worker.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
+from worker.wire import MAX_MESSAGE_FRAMES
 
 from .kit import Party
 from .test_pipeline import QUICK_LINKS, Network, wait_for
@@ -187,6 +188,25 @@ def test_the_last_words_are_said_again_to_a_peer_that_is_back_until_they_are_for
     sender.is_back(NEAR)
     assert [frame for _, frame in line.sent] == [hidden(OTHER, 2)]
     assert sender.peers == {NEAR}
+
+
+def test_last_words_that_cannot_be_sent_harm_nobody_else() -> None:
+    """A job's gateway may name a peer whose link key is none: nothing can be sealed for it."""
+
+    class Closed(Line):
+        def send(self, peer: Peer, *frames: wire.Frame) -> None:
+            if peer == FAR:
+                raise LinkError("no link key")
+            super().send(peer, *frames)
+
+    line = Closed()
+    sender = Sender(line.send)
+    with pytest.raises(LinkError):
+        sender.send(FAR, token(JOB, 0))
+    sender.send(NEAR, token(OTHER, 0))
+    sender.is_back(FAR)
+    sender.is_back(NEAR)
+    assert [frame for _, frame in line.sent] == [token(OTHER, 0), token(OTHER, 0)]
 
 
 def test_a_stage_waits_for_a_slow_reader_and_then_goes_on(tmp_path: Path) -> None:
