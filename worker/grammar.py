@@ -48,7 +48,9 @@ class Constraint:
         self._vocab_size = vocab_size
         self.allowed = self._next()
         if matcher.is_error() or not self.allowed.any():
-            raise InvalidGrammar(f"no output is in the grammar: {matcher.get_error()[:200]}")
+            problem = matcher.get_error().partition("\n")[0]
+            nothing = problem in ("", "NoExtensionBias")  # llguidance's word for it
+            raise InvalidGrammar("no output matches it" if nothing else problem[:200])
 
     def masked(self, logits: Logits) -> Logits:
         """A copy of logits with -infinity where a token may not come."""

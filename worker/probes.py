@@ -7,7 +7,7 @@ the answer took beyond the round trip. Both can only look worse than they are, s
 
 from __future__ import annotations
 
-import itertools
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,7 +48,6 @@ class LinkProbes:
     def __init__(self) -> None:
         self._links: dict[bytes, _Link] = {}
         self._answered_at: OrderedDict[bytes, deque[float]] = OrderedDict()
-        self._ids = itertools.count(1)
 
     def due(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Ping]]:
         """The pings to send now, given today's neighbours."""
@@ -113,5 +112,6 @@ class LinkProbes:
         return link
 
     def _ping(self, link: _Link, now: float, num_bytes: int) -> Ping:
-        link.ping_id, link.ping_at, link.num_ping_bytes = next(self._ids), now, num_bytes
+        # Random: who can guess it could answer before the ping came, and seem near.
+        link.ping_id, link.ping_at, link.num_ping_bytes = secrets.randbits(64), now, num_bytes
         return Ping(link.ping_id)

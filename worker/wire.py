@@ -8,6 +8,7 @@ A frame is two parts of a message, `[header, payload]`; a message has one to 64 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
@@ -192,6 +193,8 @@ class LinkReport:
 
 _REPORT = struct.Struct("<20sff")
 MAX_LINK_REPORTS = 32
+# A checksum takes tens of microseconds, and every heartbeat names the same few nodes.
+_checksummed = functools.lru_cache(2**14)(to_checksum_address)
 
 
 def pack_reports(reports: Sequence[LinkReport]) -> bytes:
@@ -214,7 +217,7 @@ def unpack_reports(data: bytes) -> list[LinkReport]:
     for address, rtt_s, bytes_per_s in _REPORT.iter_unpack(data):
         if not (0 <= rtt_s <= MAX_RTT_S and 0 <= bytes_per_s <= MAX_BYTES_PER_S):  # False for a NaN, too
             raise ValueError(f"a round trip of {rtt_s} s at {bytes_per_s} bytes/s")
-        reports.append(LinkReport(to_checksum_address(address), rtt_s, bytes_per_s or None))
+        reports.append(LinkReport(_checksummed(address), rtt_s, bytes_per_s or None))
     return reports
 
 

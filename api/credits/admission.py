@@ -15,8 +15,17 @@ from eth_account.signers.local import LocalAccount
 
 from api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
 from api.auth.signin import check_session
-from api.credits.reservations import Reservations
-from api.errors import CapTooLow, GatewayError, InvalidRequest, InvalidSignature, NonceReplayed, Overloaded, StageFailed
+from api.credits.reservations import Reservations, exhausted
+from api.errors import (
+    BudgetExhausted,
+    CapTooLow,
+    GatewayError,
+    InvalidRequest,
+    InvalidSignature,
+    NonceReplayed,
+    Overloaded,
+    StageFailed,
+)
 from api.store.records import StoredStage
 from api.store.schema import MAX_INTEGER
 from api.store.store import Store
@@ -123,9 +132,12 @@ class Admission:
         try:
             while len(admitted) < count:
                 admitted.append(self.admit_keyed(session, asked))
-        except BaseException:
+        except BaseException as error:
             for request in admitted:
                 self.fail(request, "another choice of the same answer was refused")
+            if isinstance(error, BudgetExhausted):  # counted beside the choices that were let in before it
+                left = int(error.details["left"]) + len(admitted) * asked.max_cost
+                raise exhausted(count * asked.max_cost, left) from None
             raise
         return admitted
 

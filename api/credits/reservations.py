@@ -96,7 +96,7 @@ class Reservations:
             BookkeepingUnavailable: Redis does not answer.
         """
         if amount > budget:
-            raise _exhausted(amount, budget)
+            raise exhausted(amount, budget)
         arguments = [request, min(_up(amount), MAX_UNITS), min(budget // UNIT, MAX_UNITS)]
         try:
             checked = False
@@ -106,7 +106,7 @@ class Reservations:
                     return
                 if int(outcome) == 0:
                     if checked:
-                        raise _exhausted(amount, max(budget - int(held) * UNIT, 0))
+                        raise exhausted(amount, max(budget - int(held) * UNIT, 0))
                     # A crash may have left a cap behind: nobody is refused before the store was asked.
                     self.forget(session)
                     checked = True
@@ -147,7 +147,8 @@ class Reservations:
         self._scripts.rebuild(keys=keys, args=[token, _up(totals.finished_total), *held])
 
 
-def _exhausted(amount: int, left: int) -> BudgetExhausted:
+def exhausted(amount: int, left: int) -> BudgetExhausted:
+    """The refusal of what may cost `amount` base units where `left` are free."""
     return BudgetExhausted(
         f"this request may cost {format_credits(amount)} credits, the session has {format_credits(left)} left: "
         "top it up (`declai session top-up`) or lower max_tokens",

@@ -48,7 +48,8 @@ def invalid(error: RequestValidationError) -> InvalidRequest:
         return UnknownParameter(f"there is no parameter {path}: check its spelling", param=path)
     if not path:
         return InvalidRequest("the body must be a JSON object, sent with Content-Type: application/json")
-    return InvalidRequest(f"{path}: {first['msg']}{_shown(first.get('input'))}", param=param)
+    message = first["msg"].removeprefix("Value error, ")  # what our own validators say
+    return InvalidRequest(f"{path}: {message}{_shown(first.get('input'))}", param=param)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -28,6 +28,7 @@ async def network(request: Request) -> dict[str, Any]:
             "url": gateway.settings.public_url,
             "fee_bps": gateway.settings.fee_bps,
             "max_unacknowledged": gateway.settings.max_unacknowledged,
+            "coarsest_prompt_format": gateway.settings.coarsest_prompt_format,
             "link": gateway.peer.model_dump(mode="json"),
         },
         "models": [model.name for model in gateway.catalog.listed()],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -24,11 +24,12 @@ LIVE_S = 7.0
 
 @dataclass(frozen=True)
 class LiveNode:
-    """A node that beat within the last seconds; `seen_at` on the monotonic clock."""
+    """A node that beat within the last seconds; `seen_at` on the monotonic clock, `links` as it measured them."""
 
     address: str
     heartbeat: Heartbeat
     seen_at: float
+    links: Mapping[str, LinkSpeed]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class NodeDirectory:
         """A heartbeat came over the link of this key."""
         address = self.registry.by_key.get(link_key)
         if address is not None:
-            self._live[address] = LiveNode(address, heartbeat, time.monotonic())
+            reports = unpack_reports(heartbeat.links)
+            links = {report.address: LinkSpeed(report.rtt_s, report.bytes_per_s) for report in reports}
+            self._live[address] = LiveNode(address, heartbeat, time.monotonic(), links)
 
     def live(self) -> list[LiveNode]:
         """The active workers that beat lately, by address."""
@@ -147,14 +150,12 @@ class NodeDirectory:
 
         Of the two reports of a round trip the longer one counts: a node alone cannot make itself look near.
         """
-        found: dict[tuple[str, str], LinkSpeed] = {}
-        for node in self.live():
-            for report in unpack_reports(node.heartbeat.links):
-                other = found.get((report.address, node.address))
-                rtt_s = max(report.rtt_s, other.rtt_s) if other is not None else report.rtt_s
-                if other is not None:
-                    found[report.address, node.address] = replace(other, rtt_s=rtt_s)
-                found[node.address, report.address] = LinkSpeed(rtt_s, report.bytes_per_s)
+        live = {node.address: node.links for node in self.live()}
+        found = {}
+        for sender, links in live.items():
+            for receiver, link in links.items():
+                back = live.get(receiver, {}).get(sender, link)
+                found[sender, receiver] = replace(link, rtt_s=back.rtt_s) if back.rtt_s > link.rtt_s else link
         return found
 
     def offers(self, model: bytes, manifest_cid: str) -> list[NodeOffer]:

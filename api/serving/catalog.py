@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ipfs.exchange import Fetch
 from ipfs.manifest import Manifest
 from ipfs.shards import pull_tokenizer
 from ipfs.store import BlockStore
+from worker.errors import InvalidGrammar
 from worker.grammar import GrammarCompiler
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,8 @@ class ModelCatalog:
             logger.warning("model %s (%s) cannot be opened: %s", name, cid, error)
             raise NoCapacity(f"the files of {name} cannot be opened here now: {error}", param="model") from None
         grammars = GrammarCompiler(tokenizer.tokens, manifest.vocab_size, manifest.eos_token_ids)
+        with contextlib.suppress(InvalidGrammar):  # whoever asks for a grammar is told
+            grammars.load()
         return ServedModel(listed, model_id(name), manifest, tokenizer, grammars)
 
 

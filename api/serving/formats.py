@@ -4,36 +4,29 @@ from __future__ import annotations
 
 from api.scheduling.placement import LinkSpeed, Stage
 from chain.fields import NUMERIC_PROFILES
-from worker.wire import ITEM_BYTES, Dtype, PromptFormat
+from worker.wire import ITEM_BYTES, PromptFormat
 
 # A prompt goes through stages and links in pieces, so that a link delays it only by what it takes beyond the slowest
 # stage. Rounding is for links that take clearly longer than that, and so long that somebody notices.
 CLEARLY_LONGER = 1.5
 NOTICED_S = 0.05
 FORMATS: tuple[PromptFormat, ...] = ("profile", "float16", "int8")
-_LINK_DTYPES: dict[int, Dtype] = {
-    NUMERIC_PROFILES["fp32"]: "float32",
-    NUMERIC_PROFILES["bf16"]: "bfloat16",
-    NUMERIC_PROFILES["fp16"]: "float16",
-}
+# Of a number in hidden states as they are computed, in each profile that we know.
+COMPUTED_BYTES = ITEM_BYTES["float32"]
 
 
-def prompt_format(
-    num_values: int, item_bytes: int, compute_s: float, bytes_per_s: float | None, coarsest: PromptFormat
-) -> PromptFormat:
+def prompt_format(num_values: int, compute_s: float, bytes_per_s: float | None, coarsest: PromptFormat) -> PromptFormat:
     """The finest format in which a link of `bytes_per_s` does not hold a prompt up; if there is none, the coarsest.
 
-    `num_values` of `item_bytes` each are to go over it; computing them takes the stage `compute_s`. Nothing is rounded
-    for a link that nobody measured.
+    `num_values` are to go over it; computing them takes the stage `compute_s`. Nothing is rounded for a link that
+    nobody measured.
     """
     if bytes_per_s is None:
         return "profile"
     bound_s = max(CLEARLY_LONGER * compute_s, NOTICED_S)
     chosen: PromptFormat = "profile"
     for candidate in FORMATS[: FORMATS.index(coarsest) + 1]:
-        size = item_bytes if candidate == "profile" else ITEM_BYTES[candidate]
-        if candidate != "profile" and size >= item_bytes:
-            continue
+        size = COMPUTED_BYTES if candidate == "profile" else ITEM_BYTES[candidate]
         chosen = candidate
         if num_values * size / bytes_per_s <= bound_s:
             break
@@ -44,9 +37,8 @@ def stage_format(
     stage: Stage, link: LinkSpeed | None, num_prompt_tokens: int, hidden_size: int, coarsest: PromptFormat
 ) -> PromptFormat:
     """`prompt_format` of what a stage sends on over a link as it was measured."""
-    dtype = _LINK_DTYPES.get(stage.offer.numeric_profile)
-    if dtype is None or link is None:
-        return "profile"
     offer = stage.offer
+    if offer.numeric_profile not in NUMERIC_PROFILES.values() or link is None:
+        return "profile"
     compute_s = num_prompt_tokens * stage.num_layers * offer.seconds_per_token_layer * (1 + offer.num_running)
-    return prompt_format(num_prompt_tokens * hidden_size, ITEM_BYTES[dtype], compute_s, link.bytes_per_s, coarsest)
+    return prompt_format(num_prompt_tokens * hidden_size, compute_s, link.bytes_per_s, coarsest)

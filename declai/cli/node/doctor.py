@@ -38,15 +38,17 @@ def doctor(as_json: bool) -> None:
     for examined in examine(settings, trouble):
         found.append(examined)
         if not as_json:
-            _print(examined, is_first=len(found) == 1 or found[-2].group != examined.group)
+            _print(examined, found[:-1])
     levels = Counter(examined.finding.level for examined in found)
+    num_problems, num_warnings = levels[Level.PROBLEM], levels[Level.WARNING]
     data = {
-        "problems": levels[Level.PROBLEM],
-        "warnings": levels[Level.WARNING],
+        "problems": num_problems,
+        "warnings": num_warnings,
         "checks": [_row(examined) for examined in found],
     }
-    emit(data, as_json, lambda: click.echo(f"\n{levels[Level.PROBLEM]} problems, {levels[Level.WARNING]} warnings"))
-    if levels[Level.PROBLEM]:
+    summary = f"{_counted(num_problems, 'problem')}, {_counted(num_warnings, 'warning')}"
+    emit(data, as_json, lambda: click.echo(f"\n{summary}"))
+    if num_problems:
         sys.exit(1)
 
 
@@ -71,11 +73,18 @@ def _row(examined: Examined) -> dict[str, str]:
     }
 
 
-def _print(examined: Examined, *, is_first: bool) -> None:
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _print(examined: Examined, before: list[Examined]) -> None:
     finding = examined.finding
     mark, colour = MARKS[finding.level]
-    if is_first:
+    value, advice = finding.value, finding.advice
+    if advice and finding in [earlier.finding for earlier in before]:  # one cause keeps many checks from knowing
+        value, advice = f"{value.partition(':')[0]}, as above", ""
+    if not before or before[-1].group != examined.group:
         click.secho(examined.group, bold=True)
-    click.echo(f"  {click.style(f'{mark:<8}', fg=colour)} {examined.name.replace('_', ' '):<20} {finding.value}")
-    if finding.advice:
-        click.echo(f"{'':<32}{finding.advice}")
+    click.echo(f"  {click.style(f'{mark:<8}', fg=colour)} {examined.name.replace('_', ' '):<20} {value}")
+    if advice:
+        click.echo(f"{'':<32}{advice}")

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from chain.client import Chain, Deployment
 from chain.contracts.models import ModelVersion, model_id
 from chain.contracts.nodes import Node, Offer
+from chain.errors import host_of
 from chain.keystore import address_of
 from declai.contributor.doctor.facts import Facts, fact
 from declai.contributor.doctor.finding import Unknown
@@ -144,7 +145,7 @@ class Case(Facts):
     @fact
     def live(self) -> dict[str, Any] | None:
         """What the gateway says of this node, if it hears it."""
-        rows = _get(f"{self.gateway_url}/v1/nodes")["data"]
+        rows = _get(self.gateway_url, "/v1/nodes")["data"]
         return next((row for row in rows if row["address"].lower() == self.operator.lower()), None)
 
     @property
@@ -162,17 +163,17 @@ class Case(Facts):
 
     def _address_at(self, url: str) -> str:
         try:
-            address = _get(f"{url}/v1/network")["gateway"]["address"]
+            address = _get(url, "/v1/network")["gateway"]["address"]
         except (KeyError, TypeError):
             address = None
         if not is_address(address):
-            raise Unknown(f"{url} does not say which gateway it is")
+            raise Unknown(f"{host_of(url)} does not say which gateway it is")
         return str(to_checksum_address(address))
 
 
-def _get(url: str) -> Any:
+def _get(url: str, path: str) -> Any:
     """JSON from a gateway. Raises Unknown."""
     try:
-        return from_json(httpx.get(url, timeout=TIMEOUT_S).raise_for_status().content)
+        return from_json(httpx.get(f"{url}{path}", timeout=TIMEOUT_S).raise_for_status().content)
     except (httpx.HTTPError, ValueError) as error:
-        raise Unknown(f"{url} does not answer: {type(error).__name__}") from error
+        raise Unknown(f"{host_of(url)} does not answer {path}: {type(error).__name__}") from error

@@ -1,4 +1,7 @@
-"""The gateway and the peers that a node's shards come from; and the clock, which the gateway's answers show."""
+"""The gateway and the peers that a node's shards come from; and the clock, which the gateway's answers show.
+
+Of URLs only the host is told: the rest may be a password or a paid key.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from chain.contracts.nodes import Role
+from chain.errors import host_of
 from declai.contributor.doctor.case import TIMEOUT_S, Case
 from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
 
@@ -17,15 +21,16 @@ MAX_SKEW_S, GOOD_SKEW_S = 60.0, 5.0
 
 def health(case: Case) -> Finding:
     url = case.gateway_url
+    host = host_of(url)
     try:
         status = httpx.get(f"{url}/healthz", timeout=TIMEOUT_S).status_code
     except httpx.HTTPError as error:
         return problem(
-            f"{url} does not answer: {type(error).__name__}", "is gateway_url right? The node waits until it is up"
+            f"{host} does not answer: {type(error).__name__}", "is gateway_url right? The node waits until it is up"
         )
     if status != 200:
-        return problem(f"{url} answers /healthz with {status}", "ask its operator, or join another gateway")
-    return ok(f"{url} answers")
+        return problem(f"{host} answers /healthz with {status}", "ask its operator, or join another gateway")
+    return ok(f"{host} answers")
 
 
 def standing(case: Case) -> Finding:
@@ -78,8 +83,8 @@ def _missing(peer: str, cid: str) -> str | None:
     try:
         status = httpx.get(f"{peer.rstrip('/')}/ipfs/{cid}?format=raw", timeout=TIMEOUT_S).status_code
     except httpx.HTTPError as error:
-        return f"{peer} does not answer: {type(error).__name__}"
-    return None if status == 200 else f"{peer} answers {status} for {cid}"
+        return f"{host_of(peer)} does not answer: {type(error).__name__}"
+    return None if status == 200 else f"{host_of(peer)} answers {status} for {cid}"
 
 
 CHECKS: dict[str, Check] = {"health": health, "clock": clock, "standing": standing, "ipfs": ipfs}

@@ -105,7 +105,9 @@ def test_a_budget_for_two_admits_no_three(idle: Network, http: httpx.Client) -> 
     session = idle.open_session(budget=2 * each + each // 2)
     headers = {"Authorization": f"Bearer {idle.login(session)}"}
     response = http.post("/v1/completions", json=COMPLETION | {"n": 3}, headers=headers)
-    error_of(response, 402, "budget_exhausted")
+    error = error_of(response, 402, "budget_exhausted")
+    assert int(error["needed"]) == 3 * each
+    assert int(error["left"]) == pytest.approx(2.5 * each, abs=2 * 10**9)  # as reservations round
     totals = idle.gateway.store.session_totals("0x" + session.hex())
     assert (totals.finished_total, totals.running) == (0, {})
     answer = http.post("/v1/completions", json=COMPLETION | {"n": 2}, headers=headers)

@@ -13,6 +13,7 @@ from api.scheduling.placement import LinkSpeed, NodeOffer, Plan, Stage
 from api.serving.formats import prompt_format, stage_format
 from api.serving.jobs import Generation, prompt_formats
 from api.serving.office import Office
+from chain.fields import NUMERIC_PROFILES
 from worker import wire
 from worker.wire import LinkReport, PromptFormat
 
@@ -35,13 +36,13 @@ VALUES = 1000 * 4096
 def test_the_finest_format_that_does_not_hold_the_prompt_up(
     bytes_per_s: float | None, compute_s: float, coarsest: PromptFormat, expected: PromptFormat
 ) -> None:
-    assert prompt_format(VALUES, 4, compute_s, bytes_per_s, coarsest) == expected
+    assert prompt_format(VALUES, compute_s, bytes_per_s, coarsest) == expected
 
 
-def test_two_byte_rows_become_int8_or_stay() -> None:
-    assert prompt_format(VALUES, 2, 1.0, 1e3, "int8") == "int8"
-    assert prompt_format(VALUES, 2, 1.0, 1e3, "float16") == "profile"
-    assert prompt_format(VALUES, 2, 1.0, 6e6, "int8") == "profile"
+@pytest.mark.parametrize("profile", NUMERIC_PROFILES)
+def test_hidden_states_are_float32_in_every_profile_and_so_may_be_float16(profile: str) -> None:
+    stage = Stage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=NUMERIC_PROFILES[profile]), 0, 2)
+    assert stage_format(stage, LinkSpeed(0.01, 1e5), 1000, 4096, "float16") == "float16"
 
 
 def test_a_stage_whose_link_or_profile_is_not_known_rounds_nothing() -> None:
@@ -49,7 +50,7 @@ def test_a_stage_whose_link_or_profile_is_not_known_rounds_nothing() -> None:
     stage, slow = Stage(offer, 0, 2), LinkSpeed(0.01, 1e5)
     assert stage_format(stage, slow, 1000, 4096, "int8") == "int8"
     assert stage_format(stage, None, 1000, 4096, "int8") == "profile"
-    foreign = Stage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=3), 0, 2)
+    foreign = Stage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=200), 0, 2)
     assert stage_format(foreign, slow, 1000, 4096, "int8") == "profile"
 
 
@@ -96,3 +97,13 @@ def test_of_two_reports_of_a_round_trip_the_longer_counts_and_bandwidth_is_the_s
         (b, a): LinkSpeed(0.25, 2048.0),
         (a, c): LinkSpeed(0.5, None),
     }
+
+
+def test_reports_are_read_when_they_come_and_not_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = NodeDirectory(None, None)  # type: ignore[arg-type]
+    a, b = ("0x" + digit * 40 for digit in "12")
+    directory.registry = Registry(workers={a: None}, by_key={bytes(32): a})  # type: ignore[dict-item]
+    links = wire.pack_reports([LinkReport(b, 0.25, 1024.0)])
+    directory.beat(bytes(32), wire.Heartbeat(bytes(32), "x", 0, 1, 0, 1, 0.0, links=links))
+    monkeypatch.delattr("api.scheduling.nodes.unpack_reports")
+    assert directory.link_speeds() == {(a, b): LinkSpeed(0.25, 1024.0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from api.errors import GatewayError
 from api.http.grammars import ResponseFormat, StructuredOutputs
+from api.serving.catalog import ModelCatalog
 from tests.api.serve.kit import MODEL, Network
 from tests.api.serve.test_errors import CHAT, COMPLETION, error_of
 from worker.jobs import MAX_GRAMMAR_BYTES, Grammar
@@ -108,6 +110,30 @@ def test_the_grammar_is_in_the_receipts_commitment(http: httpx.Client) -> None:
 def test_formats_that_cannot_be_kept_cost_nothing(http: httpx.Client, change: dict[str, Any], param: str) -> None:
     error_of(http.post("/v1/chat/completions", json=CHAT | change), 400, param=param)
     error_of(http.post("/v1/estimate", json=CHAT | change), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"response_format": {"type": "json_schema"}}, "response_format: json_schema goes with type json_schema"),
+        ({"structured_outputs": {"json": {"$ref": "#"}}}, "held to this format: no output matches it"),
+        ({"structured_outputs": {"regex": "[^\\s\\S]"}}, "held to this format: no output matches it"),
+        ({"structured_outputs": {"regex": "(("}}, "unclosed group"),
+    ],
+)
+def test_errors_say_what_is_wrong_in_our_words(http: httpx.Client, change: dict[str, Any], message: str) -> None:
+    said = http.post("/v1/chat/completions", json=CHAT | change).json()["error"]["message"]
+    assert message in said
+    assert not re.search("Value error|non-verbose|NoExtension", said)
+
+
+def test_a_model_is_opened_with_its_tokens_ready_for_grammars(
+    idle: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorting them stops the event loop: not while requests run that have to do with this model."""
+    model = ModelCatalog(idle.gateway.index, idle.gateway.blocks, tmp_path).get(MODEL)
+    monkeypatch.delattr("worker.grammar.LLTokenizer")
+    assert model.grammars.constraint(Grammar(kind="regex", text="a")).allowed.any()
 
 
 values = st.recursive(

@@ -51,6 +51,7 @@ def test_nodes_and_network(idle: Network) -> None:
     assert network["gateway"]["address"] == idle.operator.address
     assert network["contracts"]["InferenceLedger"] == idle.chain.ledger.address
     assert network["models"] == [MODEL]
+    assert network["gateway"]["coarsest_prompt_format"] == "profile"
 
 
 def test_health_metrics_and_description(idle: Network, http: httpx.Client) -> None:

@@ -161,6 +161,17 @@ def test_one_ping_is_under_way_and_a_lost_one_is_given_up() -> None:
     assert mine.reports() == [LinkReport(NEAR.address, 1.0, None)]
 
 
+def test_nobody_can_answer_a_ping_before_it_came() -> None:
+    """Who knew the next id could answer at once, and seem near."""
+    mine = LinkProbes()
+    seen: set[int] = set()
+    for now in range(5):
+        ((_, ping),) = mine.due([NEAR], float(now))
+        assert not any(mine.take(NEAR.link_key, Pong(n + step), now) for n in seen for step in range(1, 9))
+        assert mine.take(NEAR.link_key, Pong(ping.id), now + 0.01)
+        seen.add(ping.id)
+
+
 def test_the_best_of_the_last_few_counts() -> None:
     mine, now = LinkProbes(), 0.0
     for rtt_s in [0.01, *[0.03] * (probes.NUM_SAMPLES - 1)]:

@@ -150,13 +150,21 @@ def test_a_gateway_whose_link_does_not_answer(patient: Patient) -> None:
     is_problem(patient.find("gateway_link", gateway=other, gateway_url=url), "nobody answers at", "out of your network")
 
 
+def test_no_finding_shows_what_a_url_may_keep_secret(patient: Patient) -> None:
+    keyed = "http://me:secret-key@127.0.0.1:9"
+    for name in ("health", "ipfs", "join", "standing"):
+        found = patient.find(name, gateway_url=keyed, gateway=None, ipfs_peers=(f"{keyed}/secret-key",))
+        assert "127.0.0.1:9" in found.value
+        assert "secret-key" not in found.value
+
+
 def test_a_gateway_that_is_down(patient: Patient) -> None:
     is_problem(patient.find("health", gateway_url=NOBODY), "does not answer: ConnectError", "is gateway_url right")
     is_problem(patient.find("ipfs", gateway_url=NOBODY), "does not answer", "ipfs_peers")
     found = patient.find("ipfs", ipfs_peers=(NOBODY,))
     assert (found.level, found.advice) == (Level.WARNING, "the others suffice while they are up")
     for name in ("join", "standing"):
-        cannot_be_told(patient.find(name, gateway_url=NOBODY), f"{NOBODY}/v1/n")
+        cannot_be_told(patient.find(name, gateway_url=NOBODY), "127.0.0.1:9 does not answer /v1/n")
     is_problem(patient.find("standing", gateway=str(new_account().address)), "no active gateway", "another gateway")
 
 
