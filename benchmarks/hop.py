@@ -67,9 +67,13 @@ class SleepingEngine:
         self._is_first, self._compute_s, self._marks = is_first, compute_s, marks
         shape = SimpleNamespace(hidden_size=hidden_size, vocab_size=2**31)
         stage = SimpleNamespace(
-            is_first=is_first, architecture=shape, dtype=torch.float32, device=torch.device("cpu"), packs=True
+            is_first=is_first,
+            architecture=shape,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+            bytes_per_row=4 * hidden_size,
         )
-        self._parse = marks.around("parse", Runner(stage, 1, 1).parse)  # type: ignore[arg-type]
+        self._parse = marks.around("parse", Runner(stage, 1, None).parse)  # type: ignore[arg-type]
         self._rows = np.random.default_rng(0).standard_normal(hidden_size).astype(np.float32)
         self._waiting: list[tuple[bytes, int]] = []
         self._spec: dict[bytes, SessionSpec] = {}
