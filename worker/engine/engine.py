@@ -152,6 +152,7 @@ class Engine:
         ended = time.perf_counter()
         self.stats.count_step(chunks, ended - began)
         self._clock.step(chunks, began, ended)
+        self._scheduler.note_time(chunks, ended - began)
         if self._stage.device.type == "cpu":
             self._scheduler.note_processor_share(min(1.0, (time.thread_time() - had_processor_s) / (ended - began)))
         for output in outputs:

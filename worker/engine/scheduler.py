@@ -6,8 +6,10 @@ Where there is not room for all, each kind has its turns in a fair queue.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.engine.budget import MixedBudget
 from worker.engine.errors import PositionMismatch
 from worker.engine.fairness import FairQueue
 
@@ -61,14 +63,14 @@ class Scheduler:
         """
         Args:
             max_prefill_tokens: prompt tokens in a step while no session decodes.
-            max_mixed_prefill_tokens: prompt tokens in a step while others decode.
+            max_mixed_prefill_tokens: the most prompt tokens in a step while others decode (see MixedBudget).
             max_sessions: sessions in a step.
             samples: whether each position from a prompt's end on needs a step of its own, to draw a token after it.
         """
         self._max_prefill_tokens = max_prefill_tokens
         self._max_decode_tokens = 1 if samples else max_prefill_tokens
         self._samples = samples
-        self._max_mixed_prefill_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
+        self._mixed = MixedBudget(min(max_mixed_prefill_tokens, max_prefill_tokens))
         self._max_sessions = max_sessions
         self._processor_share = 1.0
         self._prompts_turn = False
@@ -176,6 +178,11 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
+    def note_time(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        """How long a step with these chunks took."""
+        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
+        self._mixed.note(sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens, num_prompt_tokens, seconds)
+
     def note_processor_share(self, share: float) -> None:
         """How much of the last step's time the step really had a processor, from 0 to 1."""
         self._processor_share += (share - self._processor_share) * SHARE_SMOOTHING
@@ -190,7 +197,7 @@ class Scheduler:
 
     def _prefill_budget(self) -> int:
         if any(progress.is_decoding for progress in self._sessions.values()):
-            return self._max_mixed_prefill_tokens
+            return self._mixed.num_tokens
         return self._max_prefill_tokens
 
     def _take(self, session_id: bytes, max_tokens: int) -> Chunk:

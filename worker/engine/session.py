@@ -22,7 +22,8 @@ class EngineLimits:
         max_context_tokens: prompt and output of one session together.
         max_cache_bytes: what all open sessions may take for keys, values and input not yet computed.
         prefill_chunk_tokens: the most prompt tokens in one step; few, so that stages overlap and no session waits long.
-        mixed_prefill_tokens: the same for steps in which other sessions wait for their next token.
+        mixed_prefill_tokens: the same for steps in which other sessions wait for their next token; as few of them as
+            keep such a step under twice its time without.
         prefix_reuse: whether a session takes over what others computed of the same input (see SessionSpec.cache_salt).
     """
 
@@ -30,7 +31,7 @@ class EngineLimits:
     max_context_tokens: int
     max_cache_bytes: int
     prefill_chunk_tokens: int = 512
-    mixed_prefill_tokens: int = 64
+    mixed_prefill_tokens: int = 256
     prefix_reuse: bool = True
 
 
