@@ -25,7 +25,8 @@ from chain.messages import sign
 from tests.worker.net.kit import DOMAIN, FakeRegistry, Party, make_jobs
 from worker import wire
 from worker.jobs import Peer, StageJob, seal
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.receipts import SignedReceipt, acceptance_of
 from worker.settings import NodeSettings
 

@@ -57,7 +57,8 @@ def _run(plan: StagePlan, parent: Connection) -> None:
 
     from worker.admission import Terms
     from worker.engine import Engine, EngineLimits
-    from worker.links import LinkKeyPair, Links
+    from worker.link_keys import LinkKeyPair
+    from worker.links import Links
     from worker.model.architecture import inspect_architecture
     from worker.model.stage import Stage
     from worker.pipeline import Pipeline, Served

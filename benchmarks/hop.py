@@ -32,7 +32,8 @@ from worker import commitments, wire
 from worker.engine import HiddenRows, SampledToken, SessionSpec, StageOutput
 from worker.engine.runner import Runner
 from worker.jobs import StageJob
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.pipeline import Pipeline, Served
 from worker.running import StageIdentity
 

@@ -27,7 +27,8 @@ from zmq.utils import z85
 from api.serving.hub import LinkHub
 from worker import wire
 from worker.jobs import Peer
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 
 JOB = b"j" * 32
 ADDRESSES = [f"0x{number:040x}" for number in range(3)]

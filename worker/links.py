@@ -14,67 +14,25 @@ import ctypes
 import os
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import zmq
 import zmq.asyncio
-from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from worker.errors import LinkError, LinkFull, LinkGone, LinkKeyError, MalformedFrame
+from worker.errors import LinkError, LinkFull, LinkGone, MalformedFrame
 from worker.jobs import RELAY, Peer
+from worker.link_admission import Admit, LinkAdmission
+from worker.link_keys import LinkKeyPair
 from worker.relay import WayIn
 from worker.seals import Seals
 from worker.traffic import Traffic
 from worker.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
-ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-Admit = Callable[[bytes], bool]
-
-
-@dataclass(frozen=True)
-class LinkKeyPair:
-    """A CURVE key pair, 32 bytes each; `public` is the registry's linkKey."""
-
-    public: bytes
-    secret: bytes = field(repr=False)
-
-    @classmethod
-    def create(cls, path: Path) -> LinkKeyPair:
-        """Make a new pair and keep it in a new file that only its owner may read."""
-        public, secret = zmq.curve_keypair()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise LinkKeyError(f"{path} exists: a link key is never overwritten") from None
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(public + b"\n" + secret + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return cls.load(path)
-
-    @classmethod
-    def load(cls, path: Path) -> LinkKeyPair:
-        """Read a pair that `create` wrote; raises LinkKeyError when it is missing, damaged or readable by others."""
-        try:
-            if os.name == "posix" and path.stat().st_mode & 0o077:
-                raise LinkKeyError(
-                    f"others may read {path}: run `chmod 600 {path}`, then change the key in the registry"
-                )
-            public, secret = (z85.decode(line) for line in path.read_bytes().split())
-            derived = zmq.curve_public(z85.encode(secret))
-        except (OSError, ValueError, zmq.ZMQError) as error:
-            raise LinkKeyError(f"{path} holds no link key pair: {type(error).__name__}") from None
-        if z85.decode(derived) != public:
-            raise LinkKeyError(f"the two halves of {path} do not belong together")
-        return cls(public, secret)
 
 
 @dataclass(frozen=True)
@@ -116,37 +74,6 @@ class Inbound:
     sender: bytes
     frame: Frame
     connection: bytes = b""
-
-
-class _Admission(threading.Thread):
-    """Answers ZeroMQ's question (ZAP, RFC 27) whether a client's key may connect. Whatever goes wrong means no."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admit: Admit) -> None:
-        super().__init__(name="link-admission", daemon=True)
-        self._admit = admit
-        self._socket = context.socket(zmq.REP)
-        self._socket.linger = 0
-        self._socket.bind(ZAP_ENDPOINT)
-        self.num_refused = 0
-
-    def run(self) -> None:
-        with contextlib.suppress(zmq.ContextTerminated), self._socket:
-            while True:
-                request = self._socket.recv_multipart()
-                self._socket.send_multipart(self._answer(request))
-
-    def _answer(self, request: list[bytes]) -> list[bytes]:
-        version, request_id, *_ = [*request, b"", b""]
-        key = request[6] if len(request) == 7 and request[5] == b"CURVE" else b""
-        try:
-            admitted = len(key) == 32 and self._admit(key)
-        except Exception:  # the registry may be out of reach; this thread must live on
-            admitted = False
-        if admitted:
-            return [version, request_id, b"200", b"OK", key.hex().encode(), b""]
-        self.num_refused += 1
-        # 300 ("later") and not 400 ("never"): after a 400 the peer's socket gives up for good, registered or not.
-        return [version, request_id, b"300", b"unknown link key", b"", b""]
 
 
 class _Outgoing:
@@ -191,7 +118,7 @@ class _LinkSockets:
         self._outgoing: dict[tuple[bytes, str], _Outgoing] = {}
         self.num_malformed = 0
         self.traffic = Traffic()
-        self._admission = _Admission(self._context, admit)
+        self._admission = LinkAdmission(self._context, admit)
         self._admission.start()
         self._bound = self._context.socket(self._bound_type)
         self.endpoint = RELAY
@@ -339,7 +266,7 @@ def _shuffle_connection_names() -> None:
 
 
 def _sender_of(parts: list[zmq.Frame]) -> bytes:
-    """The link key that `_Admission` let in, which ZeroMQ attaches to every part it receives on that connection."""
+    """The link key that `LinkAdmission` let in, which ZeroMQ attaches to every part it receives on that connection."""
     return bytes.fromhex(cast(str, parts[0].get("User-Id")))
 
 

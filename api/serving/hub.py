@@ -12,7 +12,8 @@ from api.scheduling.nodes import NodeDirectory
 from api.serving.relay import Relay, RelayLimits
 from worker.errors import LinkError
 from worker.jobs import Peer
-from worker.links import AsyncLinks, LinkKeyPair
+from worker.link_keys import LinkKeyPair
+from worker.links import AsyncLinks
 from worker.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
 
 logger = logging.getLogger(__name__)

@@ -39,7 +39,8 @@ from worker.admission import Terms
 from worker.broker import JoinAnswer, join_text, parse_task_message
 from worker.grammar import Constraint, GrammarCompiler
 from worker.jobs import Grammar, Peer
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.registry import ChainRegistry
 from worker.running import StageIdentity

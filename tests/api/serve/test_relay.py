@@ -21,7 +21,8 @@ from tests.worker.net.kit import curve_pair
 from worker import wire
 from worker.errors import LinkGone
 from worker.jobs import Peer
-from worker.links import Inbound, LinkKeyPair, LinkOptions, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Inbound, LinkOptions, Links
 from worker.seals import Seals
 
 JOB = b"j" * 32

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from worker import wire
 from worker.errors import LinkError, LinkFull, LinkKeyError
 from worker.jobs import Peer
-from worker.links import AsyncLinks, Inbound, LinkKeyPair, LinkOptions, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import AsyncLinks, Inbound, LinkOptions, Links
 
 from .kit import curve_pair
 
@@ -151,7 +152,8 @@ CHOSEN_NAMES = """
 import asyncio, sys, time, zmq
 from worker import wire
 from worker.jobs import Peer
-from worker.links import AsyncLinks, LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import AsyncLinks, Links
 
 pair = LinkKeyPair(*map(zmq.utils.z85.decode, zmq.curve_keypair()))
 def raw(endpoint, name=None):

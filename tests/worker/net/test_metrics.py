@@ -20,7 +20,8 @@ from worker import probes, traffic
 from worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSession, SessionSpec
 from worker.engine.scheduler import Chunk
 from worker.engine.stats import EngineStats, SessionClock
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline, Served
 from worker.running import StageIdentity

@@ -42,7 +42,8 @@ from worker.engine import EngineLimits, SessionSpec
 from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import open_identity
 from worker.jobs import Peer, Sampling, StageJob, seal
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.membership import Membership
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.registry import ChainRegistry

@@ -18,7 +18,8 @@ from worker.admission import Terms
 from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint
 from worker.jobs import Envelope, Grammar, Peer, Sampling, StageJob, seal
-from worker.links import LinkKeyPair, LinkOptions, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import LinkOptions, Links
 from worker.pipeline import Pipeline, PipelineOptions, Served
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.running import StageIdentity

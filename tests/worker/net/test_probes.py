@@ -12,7 +12,8 @@ import pytest
 from tests.proxy import TcpProxy
 from worker import probes, wire
 from worker.jobs import Peer
-from worker.links import LinkKeyPair, Links
+from worker.link_keys import LinkKeyPair
+from worker.links import Links
 from worker.probes import LinkProbes
 from worker.wire import LinkReport, Ping, Pong
 
