@@ -61,8 +61,9 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     from worker.links import Links
     from worker.model.architecture import inspect_architecture
     from worker.model.stage import Stage
-    from worker.pipeline import Pipeline, Served
+    from worker.pipeline import Pipeline
     from worker.running import StageEngine, StageIdentity
+    from worker.served import Served
     from worker.service import StageService
     from worker.stages import LINK_DTYPE
     from worker.store import NodeStore

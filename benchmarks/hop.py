@@ -34,8 +34,9 @@ from worker.engine.runner import Runner
 from worker.jobs import StageJob
 from worker.link_keys import LinkKeyPair
 from worker.links import Links
-from worker.pipeline import Pipeline, Served
+from worker.pipeline import Pipeline
 from worker.running import StageIdentity
+from worker.served import Served
 
 WARM_UP_TOKENS = 50
 Event = tuple[int, str]

@@ -24,6 +24,7 @@ WORKER_MODULES_OF_THE_GATEWAY = {
     "worker.errors",
     "worker.grammar",
     "worker.jobs",
+    "worker.link_keys",
     "worker.links",
     "worker.receipts",
     "worker.seals",

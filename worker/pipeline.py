@@ -27,6 +27,7 @@ from worker.parked import ParkedReady
 from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
 from worker.sending import Sender
+from worker.served import Served
 from worker.traffic import LinkTraffic
 
 log = logging.getLogger(__name__)
@@ -44,18 +45,6 @@ class PipelineOptions:
     idle_timeout_s: float = 60.0
     peer_grace_s: float = 3.0
     heartbeat_s: float = 2.0
-
-
-@dataclass(frozen=True)
-class Served:
-    """What the node tells gateways in its heartbeats."""
-
-    model: bytes
-    manifest_cid: str
-    first_layer: int
-    end_layer: int
-    capacity: int
-    numeric_profile: int = 0
 
 
 @dataclass
@@ -393,19 +382,7 @@ class Pipeline(threading.Thread):
         entry.running.announce()
 
     def _beat(self) -> None:
-        served = self._served
-        frame = wire.Heartbeat(
-            model=served.model,
-            manifest_cid=served.manifest_cid,
-            first_layer=served.first_layer,
-            end_layer=served.end_layer,
-            jobs_running=len(self._jobs),
-            capacity=served.capacity,
-            seconds_per_token_layer=min(self._speed, 3600.0),
-            numeric_profile=served.numeric_profile,
-            draining=self._draining,
-            links=wire.pack_reports(self._reports),
-        )
+        frame = self._served.heartbeat(len(self._jobs), self._speed, self._draining, self._reports)
         for gateway in self._gateways.values():
             self._tell(gateway, frame)
 

@@ -25,8 +25,9 @@ from worker.links import Links
 from worker.membership import Membership
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.model.devices import open_device
-from worker.pipeline import Pipeline, PipelineOptions, Served
+from worker.pipeline import Pipeline, PipelineOptions
 from worker.registry import ChainRegistry
+from worker.served import Served
 from worker.service import StageService
 from worker.settings import NodeSettings
 from worker.stages import ModelStages

@@ -7,6 +7,7 @@ refused by name, and so are unknown ones: a misspelt `max_tokens` must not cost 
 from __future__ import annotations
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -132,22 +133,22 @@ class GenerationRequest(Schema):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
-    def wants_logprobs(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def wants_logprobs(self) -> bool: ...
 
     @property
+    @abstractmethod
     def num_top_logprobs(self) -> int:
         """How many of the most likely tokens are shown at each place."""
-        raise NotImplementedError
 
     @property
     def wanted_tokens(self) -> int | None:
         """The caller's limit on output tokens."""
         return self.max_tokens
 
+    @abstractmethod
     def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
         """(name of the field with the prompt, how its token ids are made)."""
-        raise NotImplementedError
 
     def ask(self, signed_max_tokens: int | None = None) -> Ask:
         """The request in the words of the domain. A signature's `max_tokens` stands in for one that is not given."""

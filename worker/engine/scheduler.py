@@ -163,6 +163,15 @@ class Scheduler:
                 budget -= chunks[-1].num_tokens
         return chunks
 
+    def note_time(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        """How long a step with these chunks took."""
+        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
+        self._mixed.note(sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens, num_prompt_tokens, seconds)
+
+    def note_processor_share(self, share: float) -> None:
+        """How much of the last step's time the step really had a processor, from 0 to 1."""
+        self._processor_share += (share - self._processor_share) * SHARE_SMOOTHING
+
     def remove(self, session_id: bytes) -> None:
         self._sessions.pop(session_id, None)
         for queue in (self._prompts, self._decoding):
@@ -177,15 +186,6 @@ class Scheduler:
 
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
-
-    def note_time(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        """How long a step with these chunks took."""
-        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        self._mixed.note(sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens, num_prompt_tokens, seconds)
-
-    def note_processor_share(self, share: float) -> None:
-        """How much of the last step's time the step really had a processor, from 0 to 1."""
-        self._processor_share += (share - self._processor_share) * SHARE_SMOOTHING
 
     def _group_size(self) -> int:
         """Decoding sessions in a step. Those that met in one step never part by themselves, and a single group keeps

@@ -41,9 +41,10 @@ from worker.grammar import Constraint, GrammarCompiler
 from worker.jobs import Grammar, Peer
 from worker.link_keys import LinkKeyPair
 from worker.links import Links
-from worker.pipeline import Pipeline, PipelineOptions, Served
+from worker.pipeline import Pipeline, PipelineOptions
 from worker.registry import ChainRegistry
 from worker.running import StageIdentity
+from worker.served import Served
 from worker.service import StageService
 from worker.store import NodeStore
 

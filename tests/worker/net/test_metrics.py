@@ -23,8 +23,9 @@ from worker.engine.stats import EngineStats, SessionClock
 from worker.link_keys import LinkKeyPair
 from worker.links import Links
 from worker.metrics import NodeMetrics, serve_metrics
-from worker.pipeline import Pipeline, Served
+from worker.pipeline import Pipeline
 from worker.running import StageIdentity
+from worker.served import Served
 
 from .test_pipeline import PROMPT, Network
 

@@ -20,9 +20,10 @@ from worker.grammar import Constraint
 from worker.jobs import Envelope, Grammar, Peer, Sampling, StageJob, seal
 from worker.link_keys import LinkKeyPair
 from worker.links import LinkOptions, Links
-from worker.pipeline import Pipeline, PipelineOptions, Served
+from worker.pipeline import Pipeline, PipelineOptions
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.running import StageIdentity
+from worker.served import Served
 from worker.service import StageService
 from worker.store import NodeStore
 
