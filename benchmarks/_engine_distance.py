@@ -7,7 +7,7 @@ from functools import partial
 
 from _figures import Rounds, Row, alternate, latencies, spread
 from _kit import VOCAB_SIZE, reference_model
-from _ring import Request, ring
+from _ring import Request, Ring, ring
 
 DELAY_S = 0.025
 NUM_STAGES = 3
@@ -29,13 +29,9 @@ def measure(options: Namespace) -> dict[str, Row]:
                 Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sessions)
             ]
             rounds = {place: Rounds(name) for place, name in ((near, "no delay"), (far, "25 ms"))}
-
-            def run(place, rounds=rounds, requests=requests):  # type: ignore[no-untyped-def]
-                rounds[place].rounds.append([one.timing for one in place.serve(requests)])
-
             for place in rounds:
                 place.serve([Request(request.prompt, 4) for request in requests])
-            alternate(options.rounds, [partial(run, place) for place in rounds])
+            alternate(options.rounds, [partial(_run, place, requests, series) for place, series in rounds.items()])
             speeds = {place: series.decode_tokens_per_s for place, series in rounds.items()}
             best = statistics.median(speeds[near])
             one_near = one_near or best
@@ -47,3 +43,7 @@ def measure(options: Namespace) -> dict[str, Row]:
                 row |= latencies(timing for timings in series.rounds for timing in timings)
                 rows[f"{num_sessions} {'session' if num_sessions == 1 else 'sessions'}, {series.name}"] = row
     return rows
+
+
+def _run(place: Ring, requests: list[Request], series: Rounds) -> None:
+    series.rounds.append([one.timing for one in place.serve(requests)])

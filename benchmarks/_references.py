@@ -30,7 +30,7 @@ class Whole:
 
         tokens_s: list[float] = []
 
-        class Clock(StoppingCriteria):  # type: ignore[misc]
+        class Clock(StoppingCriteria):
             def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
                 tokens_s.append(time.perf_counter() - began)
                 return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

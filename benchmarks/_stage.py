@@ -3,6 +3,7 @@
 What a node does, without chain, Redis and Celery: the parent is its gateway and its registry's only source.
 """
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -57,6 +58,9 @@ def _run(plan: StagePlan, parent: Connection) -> None:
 
     from worker.admission import Terms
     from worker.engine import Engine, EngineLimits
+    from worker.errors import InvalidGrammar
+    from worker.grammar import Constraint
+    from worker.jobs import Grammar
     from worker.link_keys import LinkKeyPair
     from worker.links import Links
     from worker.model.architecture import inspect_architecture
@@ -80,12 +84,19 @@ def _run(plan: StagePlan, parent: Connection) -> None:
         def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
             return engine, StageIdentity(plan.profile, LINK_DTYPE, bytes(32))
 
+        def constraint(self, grammar: Grammar) -> Constraint:
+            raise InvalidGrammar("benchmarks ask for none")
+
+    def acknowledged(job: bytes, acceptance: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the parent is gone, and the writer with it
+            writer.submit(service.keep_acceptance, job, acceptance)
+
     party, model, capacity = plan.party, keccak(text=MODEL_NAME), plan.limits["max_sessions"]
     links = Links(LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None)
     pipeline = Pipeline(
         links,
         Served(model, MANIFEST, *layers, capacity),
-        on_acknowledged=lambda job, acceptance: writer.submit(service.keep_acceptance, job, acceptance) and None,
+        on_acknowledged=acknowledged,
     )
     terms = Terms(
         node=party.address,
