@@ -81,8 +81,8 @@ class SleepingEngine:
         self._spec: dict[bytes, SessionSpec] = {}
 
     @property
-    def has_work(self) -> bool:
-        return bool(self._waiting)
+    def step_in_s(self) -> float | None:
+        return 0.0 if self._waiting else None
 
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self._spec[session_id] = spec

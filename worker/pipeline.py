@@ -187,20 +187,21 @@ class Pipeline(threading.Thread):
         self._links.close()
 
     def _turn(self) -> None:
-        waits = 0.0 if self._busy_engines() else max(0.0, self._next_tick - time.monotonic())
-        for inbound in self._links.poll(waits):
+        waits = [step_in_s for engine in self._engines() if (step_in_s := engine.step_in_s) is not None]
+        for inbound in self._links.poll(min(waits, default=max(0.0, self._next_tick - time.monotonic()))):
             self._receive(inbound)
         self._run_inbox()
-        for engine in self._busy_engines():
-            self._step(engine)
+        for engine in self._engines():
+            if engine.step_in_s == 0:
+                self._step(engine)
         self._wait_for_links()
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
         self._hasher.release()
 
-    def _busy_engines(self) -> list[StageEngine]:
+    def _engines(self) -> list[StageEngine]:
         engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
-        return [engine for engine in engines.values() if engine.has_work]
+        return list(engines.values())
 
     def _call(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)

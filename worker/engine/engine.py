@@ -74,6 +74,11 @@ class Engine:
         return self._scheduler.has_waiting
 
     @property
+    def step_in_s(self) -> float | None:
+        """Seconds until a step is worth it: more may come that goes with what waits. None while nothing waits."""
+        return self._scheduler.step_in_s
+
+    @property
     def max_context_tokens(self) -> int:
         """The longest prompt and output together: the engine's bound or the model's, whichever is lower."""
         bounds = (self.limits.max_context_tokens, self._stage.architecture.max_positions)
@@ -105,7 +110,7 @@ class Engine:
             spec.num_prompt_tokens,
             spec.max_positions,
             weight=spec.weight,
-            num_groups=spec.num_stages if self._stage.is_first else 1,
+            num_stages=spec.num_stages if self._stage.is_first else 1,
         )
         self._runner.open(session_id, spec.max_positions, self._cache.lanes(session_id))
         if spec.sampling is not None:
@@ -152,9 +157,10 @@ class Engine:
         ended = time.perf_counter()
         self.stats.count_step(chunks, ended - began)
         self._clock.step(chunks, began, ended)
-        self._scheduler.note_time(chunks, ended - began)
+        seconds = processor_s = ended - began
         if self._stage.device.type == "cpu":
-            self._scheduler.note_processor_share(min(1.0, (time.thread_time() - had_processor_s) / (ended - began)))
+            processor_s = min(seconds, time.thread_time() - had_processor_s)
+        self._scheduler.note_time(chunks, seconds, processor_s)
         for output in outputs:
             if isinstance(output, SampledToken) and output.finish_reason is not None:
                 self.remove(output.session_id)

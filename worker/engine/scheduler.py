@@ -5,15 +5,15 @@ prompts' share of a step is small: a long prompt then takes more steps, and nobo
 Where there is not room for all, each kind has its turns in a fair queue.
 """
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worker.engine.budget import MixedBudget
+from worker.engine.budget import mixed_seconds, mixed_tokens
 from worker.engine.errors import PositionMismatch
 from worker.engine.fairness import FairQueue
-
-SHARE_SMOOTHING = 0.05
+from worker.engine.groups import Groups
+from worker.engine.times import StepTimes
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Chunk:
 class _Progress:
     num_prompt_tokens: int
     max_positions: int
-    num_groups: int
     num_fed: int = 0
     num_computed: int = 0
     is_held: bool = False
@@ -58,21 +57,28 @@ class Scheduler:
     """Owner of the queues of sessions that have input waiting."""
 
     def __init__(
-        self, max_prefill_tokens: int, max_mixed_prefill_tokens: int, max_sessions: int, *, samples: bool
+        self,
+        max_prefill_tokens: int,
+        max_mixed_prefill_tokens: int,
+        max_sessions: int,
+        *,
+        samples: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             max_prefill_tokens: prompt tokens in a step while no session decodes.
-            max_mixed_prefill_tokens: the most prompt tokens in a step while others decode (see MixedBudget).
+            max_mixed_prefill_tokens: the most prompt tokens in a step while others decode (see `budget`).
             max_sessions: sessions in a step.
             samples: whether each position from a prompt's end on needs a step of its own, to draw a token after it.
         """
         self._max_prefill_tokens = max_prefill_tokens
         self._max_decode_tokens = 1 if samples else max_prefill_tokens
         self._samples = samples
-        self._mixed = MixedBudget(min(max_mixed_prefill_tokens, max_prefill_tokens))
+        self._max_mixed_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
         self._max_sessions = max_sessions
-        self._processor_share = 1.0
+        self._times = StepTimes()
+        self._groups = Groups(self._times, clock)
         self._prompts_turn = False
         self._sessions: dict[bytes, _Progress] = {}
         self._prompts = FairQueue()
@@ -82,6 +88,19 @@ class Scheduler:
     def has_waiting(self) -> bool:
         return bool(self._prompts or self._decoding)
 
+    @property
+    def step_in_s(self) -> float | None:
+        """Seconds until a step is worth it (see Groups); None while nothing waits.
+
+        Prompts fill the time until the next group is back where there is enough of it, or else go with that group.
+        """
+        if not self.has_waiting:
+            return None
+        decoding = self._decoding.in_order()
+        if self._prompts and not decoding and self._groups.has_time(self._mixed_seconds(decoding)):
+            return 0.0
+        return self._groups.wait_s(decoding)
+
     def add(
         self,
         session_id: bytes,
@@ -89,15 +108,15 @@ class Scheduler:
         max_positions: int,
         *,
         weight: float = 1.0,
-        num_groups: int = 1,
+        num_stages: int = 1,
     ) -> None:
         """
         Args:
             weight: the session's share of a busy stage, relative to the others'.
-            num_groups: into how many steps sessions like this one are to be spread while they decode, if each stage has
-                a processor of its own.
+            num_stages: that its tokens go through until the next one comes, here; 1 where that is no concern.
         """
-        self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions, num_groups)
+        self._sessions[session_id] = _Progress(num_prompt_tokens, max_positions)
+        self._groups.add(session_id, num_stages)
         for queue in (self._prompts, self._decoding):
             queue.add(session_id, weight)
 
@@ -114,6 +133,8 @@ class Scheduler:
     def feed(self, session_id: bytes, num_tokens: int) -> None:
         progress = self._sessions[session_id]
         progress.num_fed += num_tokens
+        if progress.is_decoding:
+            self._groups.come_back(session_id)
         if not progress.is_held:
             self._queue_of(progress).wait(session_id)
 
@@ -150,30 +171,31 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step's chunks, one per session, decoding sessions first; empty when nothing waits."""
-        decoding = self._decoding.in_order()[: min(self._max_sessions, self._group_size())]
+        decoding = self._decoding.in_order()
+        decoding = decoding[: min(self._max_sessions, self._groups.largest(decoding))]
         if self._prompts and len(decoding) == self._max_sessions:  # no room for both: by turns
             self._prompts_turn = not self._prompts_turn
             decoding = decoding[:-1] if self._prompts_turn else decoding
+        self._groups.step(decoding)
         prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
         chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
-        budget = self._prefill_budget()
+        budget = self._prefill_budget(decoding)
         for name in prompts:
             if budget:
                 chunks.append(self._take(name, budget))
                 budget -= chunks[-1].num_tokens
         return chunks
 
-    def note_time(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        """How long a step with these chunks took."""
+    def note_time(self, chunks: Sequence[Chunk], seconds: float, processor_s: float) -> None:
+        """How long a step with these chunks took, and for how much of that time it had a processor."""
         num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        self._mixed.note(sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens, num_prompt_tokens, seconds)
-
-    def note_processor_share(self, share: float) -> None:
-        """How much of the last step's time the step really had a processor, from 0 to 1."""
-        self._processor_share += (share - self._processor_share) * SHARE_SMOOTHING
+        num_decode_tokens = sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens
+        self._times.note(num_decode_tokens, num_prompt_tokens, processor_s)
+        self._groups.note_processor_share(processor_s / seconds)
 
     def remove(self, session_id: bytes) -> None:
         self._sessions.pop(session_id, None)
+        self._groups.remove(session_id)
         for queue in (self._prompts, self._decoding):
             queue.remove(session_id)
 
@@ -187,18 +209,16 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
-    def _group_size(self) -> int:
-        """Decoding sessions in a step. Those that met in one step never part by themselves, and a single group keeps
-        one stage busy at a time. But where stages share a processor, groups only wait for each other."""
-        share = self._processor_share
-        decoding = (progress for progress in self._sessions.values() if progress.is_decoding)
-        shares = sum(1 / max(1, round(progress.num_groups * share)) for progress in decoding)
-        return math.ceil(shares - 1e-9)
+    def _prefill_budget(self, decoding: Sequence[bytes]) -> int:
+        if not any(progress.is_decoding for progress in self._sessions.values()):
+            return self._max_prefill_tokens
+        return mixed_tokens(self._times, self._mixed_seconds(decoding), self._max_mixed_tokens)
 
-    def _prefill_budget(self) -> int:
-        if any(progress.is_decoding for progress in self._sessions.values()):
-            return self._mixed.num_tokens
-        return self._max_prefill_tokens
+    def _mixed_seconds(self, decoding: Sequence[bytes]) -> float:
+        """What prompts may add to a step with these sessions, or take while others are away."""
+        num_decoding = sum(progress.is_decoding for progress in self._sessions.values())
+        num_sessions = len(decoding) or max(1, self._groups.largest(decoding))
+        return mixed_seconds(self._times, num_sessions, len(self._prompts) / max(1, num_decoding))
 
     def _take(self, session_id: bytes, max_tokens: int) -> Chunk:
         """Count a session's next positions as computed, and put its next turn back."""

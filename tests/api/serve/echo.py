@@ -40,8 +40,9 @@ class EchoEngine:
         self.delay_s, self.broken, self.silent = 0.0, False, False
 
     @property
-    def has_work(self) -> bool:
-        return not self.silent and any(s.num_computed < len(s.ids) for s in self.sessions.values())
+    def step_in_s(self) -> float | None:
+        waits = not self.silent and any(s.num_computed < len(s.ids) for s in self.sessions.values())
+        return 0.0 if waits else None
 
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self.sessions[session_id] = _Session(session_id, spec, self.tokenizer)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from worker.engine.blocks import FreeBlocks
-from worker.engine.budget import MIN_TOKENS, SHARE, MixedBudget
 from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity, PositionMismatch
 from worker.engine.fairness import FairQueue
@@ -93,7 +92,7 @@ def test_sessions_that_decode_follow_each_other_in_groups() -> None:
     """As many as there are stages, so that each has one to compute."""
     scheduler = Scheduler(100, 10, 8, samples=False)
     for name in (b"a", b"b", b"c", b"d", b"e"):
-        scheduler.add(name, 1, 1000, num_groups=3)
+        scheduler.add(name, 1, 1000, num_stages=3)
         scheduler.feed(name, 1)
     assert len(scheduler.schedule()) == 5  # prompts
     for name in (b"a", b"b", b"c", b"d", b"e"):
@@ -104,25 +103,6 @@ def test_sessions_that_decode_follow_each_other_in_groups() -> None:
         [b"e"],
         [],
     ]
-
-
-def test_stages_that_share_a_processor_get_larger_groups() -> None:
-    scheduler = Scheduler(100, 10, 8, samples=False)
-    names = [bytes([number]) for number in range(6)]
-    for name in names:
-        scheduler.add(name, 1, 1000, num_groups=3)
-        scheduler.feed(name, 1)
-    scheduler.schedule()
-    sizes = []
-    for share in (1.0, 0.67, 0.34, 0.0, 1.0):
-        for _ in range(200):
-            scheduler.note_processor_share(share)
-        for name in names:
-            scheduler.feed(name, 1)
-        sizes.append(len(scheduler.schedule()))
-        while scheduler.schedule():
-            pass
-    assert sizes == [2, 3, 6, 6, 2]
 
 
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
@@ -190,28 +170,6 @@ def test_positions_that_do_not_continue_are_refused() -> None:
         with pytest.raises(PositionMismatch):
             scheduler.check_feed(b"a", first, count)
     scheduler.check_feed(b"a", 3, 2)
-
-
-@given(
-    fixed_ms=st.floats(0.1, 100),
-    decode_token_ms=st.floats(0, 2),
-    prompt_token_ms=st.floats(0, 10),
-    most=st.integers(1, 512),
-)
-def test_prompts_get_what_a_step_can_take_in_twice_its_time(
-    fixed_ms: float, decode_token_ms: float, prompt_token_ms: float, most: int
-) -> None:
-    """A machine whose steps take so long, plus so much for each token."""
-    budget = MixedBudget(most)
-    alone_ms = fixed_ms + 8 * decode_token_ms
-    for _ in range(50):
-        budget.note(8, 0, alone_ms)
-        budget.note(8, budget.num_tokens, alone_ms + budget.num_tokens * prompt_token_ms)
-    found = budget.num_tokens
-    assert 1 <= found <= most
-    assert found <= max(MIN_TOKENS, SHARE * alone_ms / max(prompt_token_ms, 1e-9)) + 1e-6
-    if prompt_token_ms * most <= SHARE * alone_ms / 2:
-        assert found == most
 
 
 class Turns(RuleBasedStateMachine):

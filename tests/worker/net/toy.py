@@ -58,8 +58,9 @@ class ToyEngine:
         self.sessions: dict[bytes, _Session] = {}
 
     @property
-    def has_work(self) -> bool:
-        return any(not s.is_held and s.num_computed < len(s.rows) for s in self.sessions.values())
+    def step_in_s(self) -> float | None:
+        waits = any(not s.is_held and s.num_computed < len(s.rows) for s in self.sessions.values())
+        return 0.0 if waits else None
 
     def add(self, session_id: bytes, spec: SessionSpec) -> None:
         self.sessions[session_id] = _Session(spec)

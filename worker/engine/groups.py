@@ -1,0 +1,120 @@
+"""In how many groups decoding sessions follow each other, and who waits for whom. Pure Python.
+
+Sessions that met in one step come back together. One group of them keeps one stage busy at a time, so as many groups as
+stages keep all busy; but each step of theirs is smaller, and a step of two rows may take as long as one of eight. And
+where stages share processors, groups wait for each other. So both are measured: what a step takes, and how much of its
+time it has a processor when so many groups are on their way.
+
+Sessions start one by one and would stay apart for ever: those that are back before their group is complete wait for
+more, at most the time between two groups, and go on with them.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterable
+
+from worker.engine.times import StepTimes
+
+SMOOTHING = 0.1
+# Fewer groups that do nearly as much are better: they leave processors for others.
+AS_GOOD = 0.97
+# A processor is shared where a step has it for less of its time.
+ALONE = 0.9
+# What was seen with another number of groups holds no more after some thousand steps: it is tried again.
+FORGETTING = 0.0005
+# Who stays away for longer has stopped, or is slow: nobody waits for it.
+MOST_ROUNDS_AWAY = 2.0
+_ROUNDING = 1e-9
+
+
+class Groups:
+    """Learns the time of a round, from a session's step to its next token's arrival, and the processors' load."""
+
+    def __init__(self, times: StepTimes, clock: Callable[[], float] = time.monotonic) -> None:
+        self._times = times
+        self._clock = clock
+        self._processor_share: dict[int, float] = {}
+        self._round_s: float | None = None
+        self._num_steps = 0
+        self._stepped = 0.0
+        self._num_on_their_way = 1
+        self._num_stages: dict[bytes, int] = {}
+        self._away: dict[bytes, tuple[int, float]] = {}
+        self._back: dict[bytes, float] = {}
+
+    def add(self, session_id: bytes, num_stages: int) -> None:
+        """`num_stages`: that the session's tokens go through until it is back; 1 for one that nobody waits for."""
+        self._num_stages[session_id] = num_stages
+
+    def step(self, session_ids: Iterable[bytes]) -> None:
+        """A step begins, with the next tokens of these sessions."""
+        self._num_steps += 1
+        self._stepped = self._clock()
+        self._num_on_their_way = 1 + len({number for number, _ in self._away.values()})
+        for session_id in session_ids:
+            self._back.pop(session_id, None)
+            self._away[session_id] = self._num_steps, self._stepped
+
+    def come_back(self, session_id: bytes) -> None:
+        """The session has another token to be computed."""
+        now = self._clock()
+        self._back.setdefault(session_id, now)
+        if (step := self._away.pop(session_id, None)) is not None:
+            known, found = self._round_s, now - step[1]
+            self._round_s = found if known is None else known + (found - known) * SMOOTHING
+
+    def remove(self, session_id: bytes) -> None:
+        for books in (self._num_stages, self._away, self._back):
+            books.pop(session_id, None)
+
+    def note_processor_share(self, share: float) -> None:
+        """How much of the last step's time the step really had a processor, from 0 to 1."""
+        for number, known in self._processor_share.items():
+            self._processor_share[number] = known + (1.0 - known) * FORGETTING
+        known = self._share(self._num_on_their_way)
+        self._processor_share[self._num_on_their_way] = known + (share - known) * SMOOTHING
+
+    def largest(self, waiting: Collection[bytes]) -> int:
+        """The most sessions for a step, of those that wait and those that are away."""
+        return math.ceil(self._size(self._present(waiting)) - _ROUNDING)
+
+    def wait_s(self, waiting: Collection[bytes]) -> float:
+        """How long those that wait should do so for others; of a step without any: for the next who are back."""
+        present = self._present(waiting)
+        size = self._size(present)
+        follows = any(self._num_stages[session_id] > 1 for session_id in present)
+        if self._round_s is None or not follows or len(waiting) >= math.floor(size + _ROUNDING):
+            return 0.0
+        since = min((self._back.get(session_id, self._stepped) for session_id in waiting), default=self._stepped)
+        return max(0.0, since + self._round_s * size / len(present) - self._clock())
+
+    def has_time(self, seconds: float) -> bool:
+        """Whether a step so long takes nothing from any group: none is back before its end or wants its processor."""
+        if not self._away:
+            return True
+        if self._round_s is None or self._share(1 + len({number for number, _ in self._away.values()})) < ALONE:
+            return False
+        return min(left for _, left in self._away.values()) + self._round_s > self._clock() + seconds
+
+    def _present(self, waiting: Collection[bytes]) -> list[bytes]:
+        if self._round_s is None:
+            return [*waiting, *self._away]
+        earliest = self._clock() - MOST_ROUNDS_AWAY * self._round_s
+        return [*waiting, *(session_id for session_id, (_, left) in self._away.items() if left > earliest)]
+
+    def _size(self, present: Collection[bytes]) -> float:
+        """Sessions in a group: the largest that does nearly as much as the best."""
+        if not present:
+            return 0.0
+        most = min(len(present), max(self._num_stages[session_id] for session_id in present))
+        sizes = [len(present) / number for number in range(1, most + 1)]
+        speeds = [self._speed(number, size) for number, size in enumerate(sizes, 1)]
+        return next(size for size, speed in zip(sizes, speeds, strict=True) if speed >= AS_GOOD * max(speeds))
+
+    def _speed(self, num_groups: int, size: float) -> float:
+        """Tokens per second; before any step was timed, as if each row took equally long."""
+        step_s = self._times.decode_s(math.ceil(size - _ROUNDING)) or size
+        return num_groups * self._share(num_groups) * size / step_s
+
+    def _share(self, num_on_their_way: int) -> float:
+        return self._processor_share.get(num_on_their_way, 1.0)
