@@ -35,8 +35,8 @@ def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
     import torch
 
     from worker.engine import AtCapacity, Engine, EngineLimits, SessionSpec
-    from worker.engine.cache import BLOCK_TOKENS
     from worker.model.architecture import inspect_architecture
+    from worker.model.layout import BLOCK_TOKENS
     from worker.model.stage import Stage
 
     architecture = inspect_architecture(folder)

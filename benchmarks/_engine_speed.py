@@ -4,6 +4,7 @@ import random
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +28,13 @@ def measure(options: Namespace) -> dict[str, Row]:
     folder, num_layers, profile, dtype = _model(options.device)
     whole = Whole(folder, dtype, options.device)
     rows: dict[str, Row] = {}
-    with ring(folder, num_layers, profile=profile, device=options.device) as ours:
+    with ExitStack() as opened:
+        rings = {"ring": opened.enter_context(ring(folder, num_layers, profile=profile, device=options.device))}
+        if options.device == "cuda":
+            plain = ring(folder, num_layers, profile=profile, device=options.device, cuda_graphs=False)
+            rings["ring without CUDA graphs"] = opened.enter_context(plain)
         for num_sessions in (1, 8) if options.quick else (1, 8, 16):
-            rows |= _compare(ours, whole, num_sessions, 16 if options.quick else 64, options.rounds)
+            rows |= _compare(rings, whole, num_sessions, 16 if options.quick else 64, options.rounds)
     return rows
 
 
@@ -39,7 +44,9 @@ def _model(device: str) -> tuple[Path, int, str, str]:
     return reference_model(16, 2048, "bfloat16"), 16, "bf16", "bfloat16"
 
 
-def _compare(ours: Ring, whole: Whole, num_sessions: int, num_tokens: int, num_rounds: int) -> dict[str, Row]:
+def _compare(
+    rings: dict[str, Ring], whole: Whole, num_sessions: int, num_tokens: int, num_rounds: int
+) -> dict[str, Row]:
     randomness = random.Random(num_sessions)
     batches = [
         [Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sessions)]
@@ -47,14 +54,14 @@ def _compare(ours: Ring, whole: Whole, num_sessions: int, num_tokens: int, num_r
     ]
     tokens: dict[str, list[list[list[int]]]] = {}
 
-    def serve(requests: list[Request]) -> tuple[list[Timing], list[list[int]]]:
+    def serve(ours: Ring, requests: list[Request]) -> tuple[list[Timing], list[list[int]]]:
         served = ours.serve(requests)
         return [one.timing for one in served], [one.token_ids for one in served]
 
     def reference(run: Callable[..., list[Timing]], num_threads: int) -> Way:
         return lambda requests: (run(requests, num_threads), whole.token_ids)
 
-    ways: dict[str, Way] = {"ring": serve}
+    ways: dict[str, Way] = {name: partial(serve, ours) for name, ours in rings.items()}
     if num_sessions == 1:
         ways["generate, 1 thread"] = reference(whole.generate, 1)
     ways[f"generate, {pick_num_threads()} threads"] = reference(whole.generate, pick_num_threads())
@@ -63,7 +70,7 @@ def _compare(ours: Ring, whole: Whole, num_sessions: int, num_tokens: int, num_r
     rounds = {name: Rounds(name) for name in ways}
 
     def processor_s(name: str) -> float:
-        return ours.processor_s() if name == "ring" else time.process_time()
+        return rings[name].processor_s() if name in rings else time.process_time()
 
     def run(name: str) -> None:
         before_s = processor_s(name)

@@ -181,10 +181,12 @@ def ring(
     profile: str = "fp32",
     device: str = "cpu",
     delay_s: float = 0.0,
+    cuda_graphs: bool = True,
 ) -> Iterator[Ring]:
     """Stage processes of equal parts of a model, ended on leaving; `delay_s` each way between stages."""
     from chain.fields import NUMERIC_PROFILES
 
+    limits = _limits() | {"cuda_graphs": cuda_graphs}
     bounds = [stage * num_layers // num_stages for stage in range(num_stages + 1)]
     cuts = list(itertools.pairwise(bounds))
     gateway, nodes = Party(), [Party() for _ in cuts]
@@ -196,7 +198,7 @@ def ring(
         stages = []
         for node, cut in zip(nodes, cuts, strict=True):
             keys = bytes(node.operator.key), bytes(node.signer.key), node.link
-            plan = StagePlan(folder, *cut, num_layers, profile, device, num_threads, _limits(), *keys, registry)
+            plan = StagePlan(folder, *cut, num_layers, profile, device, num_threads, limits, *keys, registry)
             stages.append(_start(plan, opened))
         for node, (_, pipe) in zip(nodes, stages, strict=True):
             if not pipe.poll(START_TIMEOUT_S):

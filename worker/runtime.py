@@ -127,6 +127,7 @@ def _load_stages(settings: NodeSettings, identity: Identity, device: torch.devic
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         mixed_prefill_tokens=settings.mixed_prefill_tokens,
         prefix_reuse=settings.prefix_reuse,
+        cuda_graphs=settings.cuda_graphs,
     )
     try:
         _fetch_when_possible(exchange, cid)

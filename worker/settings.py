@@ -35,6 +35,7 @@ class NodeSettings(ChainSettings):
     link_bind: str = Field(default="tcp://127.0.0.1:8082", pattern=r"^tcp://")
     ipfs_peers: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = ()
     device: str = Field(default="cpu", pattern=r"^(cpu|mps|(cuda|rocm|xpu)(:[0-9]{1,2})?)$")
+    cuda_graphs: bool = Field(default=True, description="record decode steps, where `device` is CUDA")
     num_threads: int = Field(
         default=0, ge=0, le=1024, description="of the model; 0: the cores that are this node's own"
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from worker.engine.blocks import FreeBlocks
 from worker.engine.errors import AtCapacity
-from worker.engine.prefix import BLOCK_TOKENS, Hit, PrefixCache
-from worker.model.layout import Group, Lane, Layout, Run
+from worker.engine.prefix import Hit, PrefixCache
+from worker.model.layout import BLOCK_TOKENS, Group, Lane, Layout, Run
 
 
 class CacheManager:

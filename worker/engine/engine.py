@@ -9,11 +9,12 @@ from tokenizers import Tokenizer
 from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity, EngineError, ForwardFailed, InvalidSession, UnknownSession
 from worker.engine.generation import Generation
-from worker.engine.prefix import BLOCK_TOKENS, Hit
+from worker.engine.prefix import Hit
 from worker.engine.runner import Payload, Runner, as_bytes
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.session import EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.stats import EngineStats, SessionClock
+from worker.model.layout import BLOCK_TOKENS
 from worker.model.packed import Pool
 from worker.model.stage import Stage
 from worker.sampling import Logits
@@ -46,7 +47,7 @@ class Engine:
             samples=stage.is_last,
         )
         pool = Pool(layout, self._cache.num_blocks * BLOCK_TOKENS) if layout else None
-        self._runner = Runner(stage, limits.prefill_chunk_tokens, pool)
+        self._runner = Runner(stage, limits.prefill_chunk_tokens, pool, records_steps=limits.cuda_graphs)
         self._sessions: dict[bytes, SessionSpec] = {}
         self._generations: dict[bytes, Generation] = {}
 

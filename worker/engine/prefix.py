@@ -10,9 +10,7 @@ import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from worker.model.layout import Lane, Run
-
-BLOCK_TOKENS = 16
+from worker.model.layout import BLOCK_TOKENS, Lane, Run
 
 
 class InputChain:

@@ -15,6 +15,7 @@ from worker.model.cache import StageCache, cache_bytes
 from worker.model.layout import Lane
 from worker.model.packed import Pool, Segment
 from worker.model.stage import Stage
+from worker.model.static_decode import StaticDecode
 from worker.rows import is_finite
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
@@ -25,12 +26,15 @@ NOT_FINITE = "hidden states are not finite; the stage before is broken or hostil
 class Runner:
     """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
 
-    def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None) -> None:
+    def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None, *, records_steps: bool = False) -> None:
         """`pool`: where the sessions' lanes lie, if the stage packs them."""
         self.stage = stage
         self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.bytes_per_row
         self._max_chunk_tokens = max_chunk_tokens
         self._pool = pool
+        self._static = None
+        if records_steps and pool is not None and stage.device.type == "cuda":
+            self._static = StaticDecode(stage, pool, records=True)
         self._lanes: dict[bytes, tuple[Lane, ...]] = {}
         self._caches: dict[bytes, StageCache] = {}
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
@@ -82,7 +86,10 @@ class Runner:
         """Compute chunks; returns their hidden states as bytes, uint8 [tokens, bytes per row] on the CPU."""
         if self._pool is not None:
             segments = self._segments(chunks)
-            hidden = self.stage.forward_packed(inputs, segments, self._pool)
+            if self._static is not None and self._static.takes(segments):
+                hidden = self._static.run(inputs, segments)
+            else:
+                hidden = self.stage.forward_packed(inputs, segments, self._pool)
             if self._pool.layout.row_lanes:
                 self._pool.write_hidden(segments, hidden)
         else:
@@ -108,9 +115,12 @@ class Runner:
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""
         if self._pool is not None:
-            ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
-            last = [end - 1 for end in ends]
-            logits = self.stage.forward_packed_logits(inputs, self._segments(chunks), self._pool, last)
+            segments = self._segments(chunks)
+            if self._static is not None and self._static.takes(segments):
+                logits = self._static.run(inputs, segments)
+            else:
+                last = [end - 1 for end in itertools.accumulate(chunk.num_tokens for chunk in chunks)]
+                logits = self.stage.forward_packed_logits(inputs, segments, self._pool, last)
         else:
             (chunk,) = chunks
             logits = self.stage.forward_logits(inputs, self._caches[chunk.session_id]).unsqueeze(0)

@@ -25,6 +25,7 @@ class EngineLimits:
         mixed_prefill_tokens: the same for steps in which other sessions wait for their next token; as few of them as
             keep such a step under twice its time without.
         prefix_reuse: whether a session takes over what others computed of the same input (see SessionSpec.cache_salt).
+        cuda_graphs: whether decode steps are recorded, where the device is CUDA.
     """
 
     max_sessions: int
@@ -33,6 +34,7 @@ class EngineLimits:
     prefill_chunk_tokens: int = 512
     mixed_prefill_tokens: int = 256
     prefix_reuse: bool = True
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True)

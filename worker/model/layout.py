@@ -1,9 +1,9 @@
 """How a stage's cache is laid out. Pure Python: the memory is `packed.Pool`'s.
 
 The memory is one long list of rows of one size. A row is a token's keys and values of one layer, or a piece of the
-hidden state that left the stage. All rows of one session for one layer are a lane. Lanes are as long as the session,
-but where a window slides: there the lane is a ring, a window and a step long, in which new tokens overwrite what none
-needs.
+hidden state that left the stage. All rows of one session for one layer are a lane, of whole blocks. Lanes are as long
+as the session, but where a window slides: there the lane is a ring, a window and a step long, in which new tokens
+overwrite what none needs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worker.model.architecture import LayerCache
 
 Run = tuple[int, int]
+BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True)

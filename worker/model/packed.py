@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +75,15 @@ class Pool:
         num_key_elements = keys[1] * keys[3]
         return _view(rows, begin, keys, num_tokens), _view(rows, begin + num_key_elements, values, num_tokens)
 
+    def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of the keys and values in slots [sessions, tokens]: [sessions, heads, tokens, head_dim] each."""
+        keys, values, rows = self._shapes[layer]
+        num_key_elements, num_value_elements = keys[1] * keys[3], values[1] * values[3]
+        found = rows[:, : num_key_elements + num_value_elements].index_select(0, slots.flatten())
+        own = zip(torch.split(found, [num_key_elements, num_value_elements], dim=1), (keys, values), strict=True)
+        own_keys, own_values = (rows.reshape(*slots.shape, shape[1], shape[3]).transpose(1, 2) for rows, shape in own)
+        return own_keys, own_values
+
     @torch.inference_mode()
     def write_hidden(self, segments: Sequence[Segment], hidden: torch.Tensor) -> None:
         """Put hidden states [tokens, hidden_size] of a batch's tokens into their lanes."""
@@ -117,6 +126,8 @@ class Pool:
 
 class Batch(Cache):
     """What a packed forward is about. Handed to the model as its cache; valid for that forward alone."""
+
+    attention = ATTENTION
 
     def __init__(
         self,
@@ -195,28 +206,55 @@ def attend(
     """transformers' attention function: query [1, heads, tokens, head_dim] -> [1, tokens, heads, value_dim]."""
     batch: Batch = module.__dict__["declai_seam"].batch
     layer: int = module.layer_idx  # type: ignore[assignment]
-    window = min((size for size in (sliding_window, batch.windows[layer]) if size), default=None)
-    # Latent attention (DeepSeek) keeps compressed keys and values: the model's own method makes whole ones of them.
-    expand = getattr(module, "expand_kv", None)
-    # On the CPU attention in 16 bits takes ten times as long as in float32, widening included; elsewhere it is faster.
-    narrow = query if query.device.type == "cpu" else query.to(batch.dtype)
+    window = window_of(batch, layer, sliding_window)
     outputs, begin = [], 0
     for index, segment in enumerate(batch.segments):
         end = begin + segment.num_tokens
         keys, values, mask = batch.past(layer, index, window)
-        if expand is not None:
-            keys, values = expand(keys, values)
-        keys, values = keys.to(narrow.dtype), values.to(narrow.dtype)
-        if softcap is None and s_aux is None:
-            output = functional.scaled_dot_product_attention(
-                narrow[:, :, begin:end], keys, values, mask, scale=scaling, enable_gqa=keys.shape[1] != query.shape[1]
-            )
-        else:
-            output = _attend_eagerly(narrow[:, :, begin:end], keys, values, mask, scaling, softcap, s_aux)
-        outputs.append(output)
+        rows = query[:, :, begin:end]
+        outputs.append(attention_of(module, batch.dtype, rows, keys, values, mask, scaling, softcap, s_aux))
         begin = end
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-    return joined.transpose(1, 2).to(query.dtype).contiguous(), None
+    return joined.transpose(1, 2).contiguous(), None
+
+
+class HasWindows(Protocol):
+    """What a forward is about, as far as windows go: those of every layer of the model."""
+
+    windows: Sequence[int | None]
+
+
+def window_of(batch: HasWindows, layer: int, sliding_window: int | None) -> int | None:
+    """In tokens: the narrower of what the layer says itself and what the model's own cache was found to have."""
+    return min((size for size in (sliding_window, batch.windows[layer]) if size), default=None)
+
+
+def attention_of(
+    module: nn.Module,
+    dtype: torch.dtype,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of queries [batch, heads, tokens, head_dim] to keys and values as they are stored, in `dtype`."""
+    # Latent attention (DeepSeek) keeps compressed keys and values: the model's own method makes whole ones of them.
+    expand = getattr(module, "expand_kv", None)
+    if expand is not None:
+        keys, values = expand(keys, values)
+    # On the CPU attention in 16 bits takes ten times as long as in float32, widening included; elsewhere it is faster.
+    narrow = query if query.device.type == "cpu" else query.to(dtype)
+    keys, values = keys.to(narrow.dtype), values.to(narrow.dtype)
+    if softcap is not None or sinks is not None:
+        output = _attend_eagerly(narrow, keys, values, mask, scaling, softcap, sinks)
+    else:
+        output = functional.scaled_dot_product_attention(
+            narrow, keys, values, mask, scale=scaling, enable_gqa=keys.shape[1] != query.shape[1]
+        )
+    return output.to(query.dtype)
 
 
 def slots_of(segments: Sequence[Segment], lanes: Iterable[int]) -> NDArray[np.int64]:
@@ -256,7 +294,7 @@ def _attend_eagerly(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     if sinks is not None:
-        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)], dim=3)
+        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)], dim=3)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return weights[..., : keys.shape[2]] @ values
 

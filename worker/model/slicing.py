@@ -20,6 +20,7 @@ from worker.model.architecture import Architecture, Shard
 from worker.model.formats import declare_dtypes
 from worker.model.numeric import RESIDUAL_DTYPE, Numerics
 from worker.model.packed import Batch
+from worker.model.static_decode import StaticBatch
 
 
 class StageLoadError(WorkerError):
@@ -53,7 +54,7 @@ class Seam:
 
     def __init__(self, layer_output_length: int | None) -> None:
         self.received: torch.Tensor | None = None
-        self.batch: Batch | None = None
+        self.batch: Batch | StaticBatch | None = None
         self._output: torch.Tensor | None = None
         self._layer_output_length = layer_output_length
 

@@ -16,8 +16,9 @@ from worker.model.cache import StageCache
 from worker.model.formats import fit
 from worker.model.layout import Layout, make_layout
 from worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
-from worker.model.packed import ATTENTION, Batch, Pool, Segment, attach
+from worker.model.packed import Batch, Pool, Segment, attach
 from worker.model.slicing import Seam, load_slice, stage_shards
+from worker.model.static_decode import StaticBatch
 from worker.model.trial import packs_as_alone
 
 _NUM_TIMED_RUNS = 3
@@ -32,6 +33,7 @@ class Stage:
     Attributes:
         dtype: of hidden states between layers and between stages: float32 in every profile.
         cache_dtype: of stored keys and values.
+        windows: of every layer of the model, in tokens; None where there is none.
         packs: whether `forward_packed` computes the same as `forward`; a few architectures only run one by one.
     """
 
@@ -56,7 +58,7 @@ class Stage:
         self._seam = seam
         self._takes_position_ids = _accepts(self._base_model.forward, "position_ids")
         self._own_attention = model.config._attn_implementation
-        self._windows = [layer.window for layer in architecture.layer_caches]
+        self.windows = [layer.window for layer in architecture.layer_caches]
         attach(model, seam)
         self.packs = packs_as_alone(self)
 
@@ -184,6 +186,18 @@ class Stage:
             logits = logits[kept]
         return logits.float()
 
+    @torch.inference_mode()
+    def forward_static(self, inputs: torch.Tensor, batch: StaticBatch) -> torch.Tensor:
+        """As `forward_packed`, or at the last stage `forward_packed_logits` of all rows, in a shape of its own."""
+        batch.begin()
+        if not self.is_last:
+            self._run_batch(self._base_model, inputs, batch)
+            return self._seam.take_output()[0]
+        output = self._run_batch(self._model, inputs, batch)
+        self._seam.take_output()
+        logits: torch.Tensor = output.logits[0]
+        return logits.float()
+
     def _run_alone(self, module: nn.Module, inputs: torch.Tensor, cache: StageCache, **kwargs: Any) -> Any:
         self._attend_with(self._own_attention)
         positions = torch.arange(cache.num_tokens, cache.num_tokens + len(inputs), device=self.device)
@@ -194,8 +208,11 @@ class Stage:
     def _run_packed(
         self, module: nn.Module, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, **kwargs: Any
     ) -> Any:
-        self._attend_with(ATTENTION)
-        batch = Batch(pool, segments, self._windows, self.device, self.cache_dtype)
+        batch = Batch(pool, segments, self.windows, self.device, self.cache_dtype)
+        return self._run_batch(module, inputs, batch, **kwargs)
+
+    def _run_batch(self, module: nn.Module, inputs: torch.Tensor, batch: Batch | StaticBatch, **kwargs: Any) -> Any:
+        self._attend_with(batch.attention)
         self._seam.batch = batch
         try:
             return self._run(module, inputs, batch.positions, past_key_values=batch, **kwargs)

@@ -10,7 +10,10 @@ import torch
 from chain.fields import NUMERIC_PROFILES
 from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
 from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec
+from worker.engine.runner import Runner
+from worker.model.packed import Pool
 from worker.model.stage import Stage
+from worker.model.static_decode import StaticDecode
 from worker.sampling import SamplingParameters
 
 from .pipeline import GREEDY, Pipeline, ids, spec
@@ -97,6 +100,30 @@ def test_a_cut_changes_nothing_in_any_profile(zoo: Zoo, profile: str) -> None:
         pipeline = Pipeline(zoo, "llama", boundaries, profile=profile)
         answers.append(run(pipeline, {b"one": Request(0, prompt_of(20, seed=1), 20)}))
     assert answers[0] == answers[1]
+
+
+def test_decode_steps_of_one_shape_change_no_token(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, but for the recording; with tokens that are reused and windows."""
+    ordinary = run(Pipeline(zoo, "gemma2", limits=LIMITS), crowd())
+    shapes: set[tuple[int, int]] = set()
+
+    class OnCpu(Runner):
+        def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None, **options: bool) -> None:
+            super().__init__(stage, max_chunk_tokens, pool)
+            assert pool is not None
+            self._static = StaticDecode(stage, pool, records=False)
+
+        def check_integrity(self, session_ids: set[bytes]) -> None:
+            super().check_integrity(session_ids)
+            assert self._static is not None
+            shapes.update(self._static._steps)
+
+    monkeypatch.setattr("worker.engine.engine.Runner", OnCpu)
+    static = run(Pipeline(zoo, "gemma2", limits=LIMITS), crowd())
+    assert {session: ids(tokens) for session, tokens in static.items()} == {
+        session: ids(tokens) for session, tokens in ordinary.items()
+    }
+    assert {(1, 256), (2, 512)} <= shapes
 
 
 def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from worker.engine.blocks import FreeBlocks
 from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity
-from worker.engine.prefix import BLOCK_TOKENS, InputChain
-from worker.model.layout import Group, Lane, Layout, Run
+from worker.engine.prefix import InputChain
+from worker.model.layout import BLOCK_TOKENS, Group, Lane, Layout, Run
 
 NUM_BLOCKS = 20
 

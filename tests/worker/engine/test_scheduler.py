@@ -11,9 +11,8 @@ from worker.engine.blocks import FreeBlocks
 from worker.engine.cache import CacheManager
 from worker.engine.errors import AtCapacity, PositionMismatch
 from worker.engine.fairness import FairQueue
-from worker.engine.prefix import BLOCK_TOKENS
 from worker.engine.scheduler import Chunk, Scheduler
-from worker.model.layout import Group, Layout, Run
+from worker.model.layout import BLOCK_TOKENS, Group, Layout, Run
 
 
 @given(
