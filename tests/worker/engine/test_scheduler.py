@@ -88,20 +88,17 @@ def test_prompts_share_a_step_and_take_turns() -> None:
 
 
 def test_sessions_that_decode_follow_each_other_in_groups() -> None:
-    """As many as there are stages, so that each has one to compute."""
+    """Before any step was timed: as many as there are stages, so that each has one to compute."""
     scheduler = Scheduler(100, 10, 8, samples=False)
-    for name in (b"a", b"b", b"c", b"d", b"e"):
+    names = [bytes([number]) for number in range(6)]
+    for name in names:
         scheduler.add(name, 1, 1000, num_stages=3)
         scheduler.feed(name, 1)
-    assert len(scheduler.schedule()) == 5  # prompts
-    for name in (b"a", b"b", b"c", b"d", b"e"):
+    assert len(scheduler.schedule()) == 6  # prompts
+    for name in names:
         scheduler.feed(name, 1)
-    assert [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(4)] == [
-        [b"a", b"b"],
-        [b"c", b"d"],
-        [b"e"],
-        [],
-    ]
+    steps = [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(4)]
+    assert steps == [names[:2], names[2:4], names[4:], []]
 
 
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
