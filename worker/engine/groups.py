@@ -18,12 +18,11 @@ from worker.engine.times import StepTimes
 SMOOTHING = 0.1
 # Fewer groups that do nearly as much are better: they leave processors for others.
 AS_GOOD = 0.97
-# A processor is shared where a step has it for less of its time.
-ALONE = 0.9
 # What was seen with another number of groups holds no more after some thousand steps: it is tried again.
 FORGETTING = 0.0005
 # Who stays away for longer has stopped, or is slow: nobody waits for it.
 MOST_ROUNDS_AWAY = 2.0
+LATE = 0.25  # of a round
 _ROUNDING = 1e-9
 
 
@@ -35,8 +34,9 @@ class Groups:
         self._clock = clock
         self._processor_share: dict[int, float] = {}
         self._round_s: float | None = None
+        self._quiet_round_s: float | None = None  # without prompts
         self._num_steps = 0
-        self._stepped = 0.0
+        self._stepped = self._prompts_stepped = -math.inf
         self._num_on_their_way = 1
         self._num_stages: dict[bytes, int] = {}
         self._away: dict[bytes, tuple[int, float]] = {}
@@ -46,10 +46,12 @@ class Groups:
         """`num_stages`: that the session's tokens go through until it is back; 1 for one that nobody waits for."""
         self._num_stages[session_id] = num_stages
 
-    def step(self, session_ids: Iterable[bytes]) -> None:
-        """A step begins, with the next tokens of these sessions."""
+    def step(self, session_ids: Iterable[bytes], *, with_prompts: bool) -> None:
+        """A step begins, with the next tokens of these sessions, and prompts perhaps."""
         self._num_steps += 1
         self._stepped = self._clock()
+        if with_prompts:
+            self._prompts_stepped = self._stepped
         self._num_on_their_way = 1 + len({number for number, _ in self._away.values()})
         for session_id in session_ids:
             self._back.pop(session_id, None)
@@ -60,8 +62,10 @@ class Groups:
         now = self._clock()
         self._back.setdefault(session_id, now)
         if (step := self._away.pop(session_id, None)) is not None:
-            known, found = self._round_s, now - step[1]
-            self._round_s = found if known is None else known + (found - known) * SMOOTHING
+            left, seconds = step[1], now - step[1]
+            self._round_s = _smooth(self._round_s, seconds)
+            if left > self._prompts_stepped:
+                self._quiet_round_s = _smooth(self._quiet_round_s, seconds)
 
     def remove(self, session_id: bytes) -> None:
         for books in (self._num_stages, self._away, self._back):
@@ -79,22 +83,26 @@ class Groups:
         return math.ceil(self._size(self._present(waiting)) - _ROUNDING)
 
     def wait_s(self, waiting: Collection[bytes]) -> float:
-        """How long those that wait should do so for others; of a step without any: for the next who are back."""
+        """How long those that wait should do so for others."""
         present = self._present(waiting)
         size = self._size(present)
         follows = any(self._num_stages[session_id] > 1 for session_id in present)
         if self._round_s is None or not follows or len(waiting) >= math.floor(size + _ROUNDING):
             return 0.0
-        since = min((self._back.get(session_id, self._stepped) for session_id in waiting), default=self._stepped)
+        since = min(self._back.get(session_id, self._stepped) for session_id in waiting)
         return max(0.0, since + self._round_s * size / len(present) - self._clock())
 
-    def has_time(self, seconds: float) -> bool:
-        """Whether a step so long takes nothing from any group: none is back before its end or wants its processor."""
-        if not self._away:
-            return True
-        if self._round_s is None or self._share(1 + len({number for number, _ in self._away.values()})) < ALONE:
-            return False
-        return min(left for _, left in self._away.values()) + self._round_s > self._clock() + seconds
+    def free_s(self) -> float:
+        """Seconds until the next group is back if nothing holds it up; endless when none is away."""
+        return self._next_s(self._quiet_round_s)
+
+    def late_in_s(self) -> float:
+        """Seconds until the next group is so late that nobody should wait for it."""
+        return 0.0 if self._round_s is None else max(0.0, self._next_s((1 + LATE) * self._round_s))
+
+    def _next_s(self, round_s: float | None) -> float:
+        away = [self._away[session_id][1] for session_id in self._present(()) if session_id in self._away]
+        return min(away, default=math.inf) + (round_s or 0.0) - self._clock()
 
     def _present(self, waiting: Collection[bytes]) -> list[bytes]:
         if self._round_s is None:
@@ -118,3 +126,7 @@ class Groups:
 
     def _share(self, num_on_their_way: int) -> float:
         return self._processor_share.get(num_on_their_way, 1.0)
+
+
+def _smooth(known: float | None, value: float) -> float:
+    return value if known is None else known + (value - known) * SMOOTHING

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worker.engine.budget import mixed_seconds, mixed_tokens
+from worker.engine.budget import MIN_TOKENS, SHARE, alone_s, beside_s, num_tokens_in
 from worker.engine.errors import PositionMismatch
 from worker.engine.fairness import FairQueue
 from worker.engine.groups import Groups
@@ -79,7 +79,7 @@ class Scheduler:
         self._max_sessions = max_sessions
         self._times = StepTimes()
         self._groups = Groups(self._times, clock)
-        self._prompts_turn = False
+        self._prompts_turn = self._prompts_went_alone = False
         self._sessions: dict[bytes, _Progress] = {}
         self._prompts = FairQueue()
         self._decoding = FairQueue()
@@ -96,10 +96,9 @@ class Scheduler:
         """
         if not self.has_waiting:
             return None
-        decoding = self._decoding.in_order()
-        if self._prompts and not decoding and self._groups.has_time(self._mixed_seconds(decoding)):
-            return 0.0
-        return self._groups.wait_s(decoding)
+        if decoding := self._decoding.in_order():
+            return self._groups.wait_s(decoding)
+        return 0.0 if self._has_time_for_prompts() else self._groups.late_in_s()
 
     def add(
         self,
@@ -176,14 +175,16 @@ class Scheduler:
         if self._prompts and len(decoding) == self._max_sessions:  # no room for both: by turns
             self._prompts_turn = not self._prompts_turn
             decoding = decoding[:-1] if self._prompts_turn else decoding
-        self._groups.step(decoding)
         prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
         chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
-        budget = self._prefill_budget(decoding)
+        some_decode, budget = self._num_decoding > 0, self._prefill_budget(len(decoding))
         for name in prompts:
             if budget:
                 chunks.append(self._take(name, budget))
                 budget -= chunks[-1].num_tokens
+        if chunks:
+            self._prompts_went_alone = some_decode and not decoding
+            self._groups.step(decoding, with_prompts=len(chunks) > len(decoding))
         return chunks
 
     def note_time(self, chunks: Sequence[Chunk], seconds: float, processor_s: float) -> None:
@@ -209,16 +210,25 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
-    def _prefill_budget(self, decoding: Sequence[bytes]) -> int:
-        if not any(progress.is_decoding for progress in self._sessions.values()):
+    def _prefill_budget(self, num_sessions: int) -> int:
+        """Prompt tokens for a step with so many decoding sessions."""
+        if not self._num_decoding:
             return self._max_prefill_tokens
-        return mixed_tokens(self._times, self._mixed_seconds(decoding), self._max_mixed_tokens)
+        ratio = len(self._prompts) / self._num_decoding
+        if num_sessions and self._prompts_went_alone and ratio <= SHARE:
+            return 0
+        seconds = beside_s(self._times, num_sessions or max(1, self._groups.largest(())), ratio)
+        if not num_sessions and self._groups.late_in_s():
+            seconds = alone_s(self._times, self._groups.free_s(), self._groups.largest(()), ratio)
+        return num_tokens_in(self._times, seconds, self._max_mixed_tokens)
 
-    def _mixed_seconds(self, decoding: Sequence[bytes]) -> float:
-        """What prompts may add to a step with these sessions, or take while others are away."""
-        num_decoding = sum(progress.is_decoding for progress in self._sessions.values())
-        num_sessions = len(decoding) or max(1, self._groups.largest(decoding))
-        return mixed_seconds(self._times, num_sessions, len(self._prompts) / max(1, num_decoding))
+    def _has_time_for_prompts(self) -> bool:
+        """While no decoding session waits."""
+        return not self._num_decoding or self._prefill_budget(0) > MIN_TOKENS
+
+    @property
+    def _num_decoding(self) -> int:
+        return sum(progress.is_decoding for progress in self._sessions.values())
 
     def _take(self, session_id: bytes, max_tokens: int) -> Chunk:
         """Count a session's next positions as computed, and put its next turn back."""

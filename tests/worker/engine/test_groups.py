@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.budget import FIRST_TOKENS, MIN_TOKENS, SHARE, mixed_seconds, mixed_tokens
+from worker.engine.budget import FIRST_TOKENS, MIN_TOKENS, SHARE, alone_s, beside_s, num_tokens_in
 from worker.engine.groups import Groups
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.engine.times import StepTimes
@@ -154,7 +154,7 @@ def test_who_stays_away_is_not_waited_for() -> None:
     groups = Groups(StepTimes(), lambda: now[0])
     for name in NAMES[:6]:
         groups.add(name, NUM_STAGES)
-    groups.step(NAMES[:6])
+    groups.step(NAMES[:6], with_prompts=False)
     now[0] = 0.1
     groups.come_back(NAMES[0])
     assert groups.wait_s(NAMES[:1]) == pytest.approx(0.1 / 3)  # a third of a round, for one more
@@ -172,7 +172,7 @@ def test_sessions_of_later_stages_wait_for_nobody() -> None:
     groups = Groups(StepTimes(), lambda: now[0])
     for name in NAMES:
         groups.add(name, 1)
-    groups.step(NAMES)
+    groups.step(NAMES, with_prompts=False)
     now[0] = 0.1
     groups.come_back(NAMES[0])
     assert groups.wait_s(NAMES[:1]) == 0
@@ -181,32 +181,67 @@ def test_sessions_of_later_stages_wait_for_nobody() -> None:
     assert groups.largest(NAMES) == 8
 
 
-def test_a_prompt_goes_alone_only_where_there_is_time_before_the_next_group() -> None:
-    now = [0.0]
-    scheduler = Scheduler(100, 100, 8, samples=False, clock=lambda: now[0])
-    names = NAMES[:2]
+def decoding_since_long(now: list[float], num_sessions: int) -> Scheduler:
+    """One group of sessions with a round of 0.1 s, steps of 0.01 s, 0.001 s for a prompt token; all are away."""
+    scheduler = Scheduler(512, 256, 8, samples=False, clock=lambda: now[0])
+    names = NAMES[:num_sessions]
+    scheduler.add(b"first", 400, 401, num_stages=NUM_STAGES)
     for name in names:
         scheduler.add(name, 1, 1000, num_stages=NUM_STAGES)
         scheduler.feed(name, 1)
-    scheduler.schedule()
-
-    def round_of(seconds: float) -> None:
+    scheduler.note_time(scheduler.schedule(), 0.02, 0.02)
+    for number in range(50):
+        now[0] += 0.1
         for name in names:
             scheduler.feed(name, 1)
+        if 3 <= number < 23:
+            scheduler.feed(b"first", 20)
         while chunks := scheduler.schedule():
-            scheduler.note_time(chunks, 0.01, 0.01)
-        now[0] += seconds
+            seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in chunks)
+            scheduler.note_time(chunks, seconds, seconds)
+    scheduler.remove(b"first")
+    return scheduler
 
-    for _ in range(50):
-        round_of(0.1)
+
+def test_a_prompt_runs_alone_while_all_groups_are_away_as_far_as_there_is_time() -> None:
+    now = [0.0]
+    scheduler = decoding_since_long(now, 6)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
     scheduler.feed(b"prompt", 1000)
-    now[0] -= 0.05  # half a round is left
+    now[0] += 0.02
     assert scheduler.step_in_s == 0
-    now[0] += 0.045
+    [chunk] = scheduler.schedule()
+    assert 10 <= chunk.num_tokens <= 80  # milliseconds until the sessions are back
+    now[0] += 0.075
     assert 0 < (scheduler.step_in_s or 0) < 0.1
-    now[0] += 0.1  # nobody came back
+    for name in NAMES[:6]:
+        scheduler.feed(name, 1)
     assert scheduler.step_in_s == 0
+    assert all(not chunk.num_prompt_tokens for chunk in scheduler.schedule())  # it had its turn alone
+
+
+def test_a_prompt_goes_with_a_group_where_there_is_no_time_for_it_alone() -> None:
+    now = [0.0]
+    scheduler = decoding_since_long(now, 6)
+    scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
+    now[0] += 0.09
+    scheduler.feed(b"prompt", 1000)
+    assert 0 < (scheduler.step_in_s or 0) < 0.1
+    for name in NAMES[:6]:
+        scheduler.feed(name, 1)
+    *_, chunk = scheduler.schedule()
+    assert MIN_TOKENS <= chunk.num_prompt_tokens <= 10  # milliseconds of a step without
+
+
+def test_a_prompt_does_not_wait_for_sessions_that_are_late() -> None:
+    now = [0.0]
+    scheduler = decoding_since_long(now, 6)
+    scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
+    now[0] += 0.13
+    scheduler.feed(b"prompt", 1000)
+    assert scheduler.step_in_s == 0
+    [chunk] = scheduler.schedule()
+    assert chunk.session_id == b"prompt"
 
 
 def test_without_decoding_sessions_prompts_wait_for_nothing() -> None:
@@ -246,16 +281,28 @@ def test_prompts_get_what_a_step_can_take_in_twice_its_time(
     """A machine whose steps take so long, plus so much for each token. Where more wait for their first token than for
     their next, it is more."""
     times = StepTimes()
-    alone_s = fixed_s + 8 * decode_token_s
-    assert mixed_tokens(times, mixed_seconds(times, 8, prompts_per_decoding), most) == min(FIRST_TOKENS, most)
+    step_s = fixed_s + 8 * decode_token_s
+    assert num_tokens_in(times, beside_s(times, 8, prompts_per_decoding), most) == min(FIRST_TOKENS, most)
     for _ in range(50):
-        times.note(8, 0, alone_s)
-        number = mixed_tokens(times, mixed_seconds(times, 8, prompts_per_decoding), most)
-        times.note(8, number, alone_s + number * prompt_token_s)
-    seconds = mixed_seconds(times, 8, prompts_per_decoding)
-    assert seconds == pytest.approx(max(SHARE, prompts_per_decoding) * alone_s)
-    found = mixed_tokens(times, seconds, most)
+        times.note(8, 0, step_s)
+        number = num_tokens_in(times, beside_s(times, 8, prompts_per_decoding), most)
+        times.note(8, number, step_s + number * prompt_token_s)
+    seconds = beside_s(times, 8, prompts_per_decoding)
+    assert seconds == pytest.approx(max(SHARE, prompts_per_decoding) * step_s)
+    found = num_tokens_in(times, seconds, most)
     assert 1 <= found <= most
     assert found <= max(MIN_TOKENS, seconds / max(prompt_token_s, 1e-9)) + 1e-6
     if prompt_token_s * most <= seconds / 2:
         assert found == most
+
+
+@given(free_s=st.floats(-1, 1), prompts_per_decoding=st.floats(0, 4))
+def test_prompts_alone_are_done_before_the_next_group_is_back(free_s: float, prompts_per_decoding: float) -> None:
+    times = StepTimes()
+    for number in (1, 8):
+        times.note(number, 0, 0.01)
+    seconds = alone_s(times, free_s, 8, prompts_per_decoding)
+    if prompts_per_decoding <= SHARE:
+        assert 0.01 + seconds <= max(free_s, 0.01 + 0.7 * free_s)
+    else:
+        assert seconds >= 0.01 * prompts_per_decoding
