@@ -62,10 +62,9 @@ class Groups:
         now = self._clock()
         self._back.setdefault(session_id, now)
         if (step := self._away.pop(session_id, None)) is not None:
-            left, seconds = step[1], now - step[1]
-            self._round_s = _smooth(self._round_s, seconds)
-            if left > self._prompts_stepped:
-                self._quiet_round_s = _smooth(self._quiet_round_s, seconds)
+            self._round_s = _smooth(self._round_s, now - step[1])
+            if step[1] > self._prompts_stepped:
+                self._quiet_round_s = _smooth(self._quiet_round_s, now - step[1])
 
     def remove(self, session_id: bytes) -> None:
         for books in (self._num_stages, self._away, self._back):
@@ -94,15 +93,16 @@ class Groups:
 
     def free_s(self) -> float:
         """Seconds until the next group is back if nothing holds it up; endless when none is away."""
-        return self._next_s(self._quiet_round_s)
+        return self._next_left() + (self._quiet_round_s or 0.0) - self._clock()
 
     def late_in_s(self) -> float:
-        """Seconds until the next group is so late that nobody should wait for it."""
-        return 0.0 if self._round_s is None else max(0.0, self._next_s((1 + LATE) * self._round_s))
+        """Seconds until the next group is so late that nobody should wait for it; 0 when none is away."""
+        late_in_s = self._next_left() + (1 + LATE) * (self._round_s or 0.0) - self._clock()
+        return max(0.0, late_in_s) if late_in_s < math.inf else 0.0
 
-    def _next_s(self, round_s: float | None) -> float:
-        away = [self._away[session_id][1] for session_id in self._present(()) if session_id in self._away]
-        return min(away, default=math.inf) + (round_s or 0.0) - self._clock()
+    def _next_left(self) -> float:
+        """When the group left that is back next."""
+        return min((self._away[name][1] for name in self._present(()) if name in self._away), default=math.inf)
 
     def _present(self, waiting: Collection[bytes]) -> list[bytes]:
         if self._round_s is None:
@@ -128,5 +128,8 @@ class Groups:
         return self._processor_share.get(num_on_their_way, 1.0)
 
 
-def _smooth(known: float | None, value: float) -> float:
-    return value if known is None else known + (value - known) * SMOOTHING
+def _smooth(known: float | None, seconds: float) -> float:
+    """Of a session that stayed away for too long only what it was waited for: it tells nothing of the others."""
+    if known is None:
+        return seconds
+    return known + (min(seconds, MOST_ROUNDS_AWAY * known) - known) * SMOOTHING

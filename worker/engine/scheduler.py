@@ -224,7 +224,7 @@ class Scheduler:
 
     def _has_time_for_prompts(self) -> bool:
         """While no decoding session waits."""
-        return not self._num_decoding or self._prefill_budget(0) > MIN_TOKENS
+        return not self._num_decoding or self._prefill_budget(0) > min(MIN_TOKENS, self._max_mixed_tokens - 1)
 
     @property
     def _num_decoding(self) -> int:

@@ -167,6 +167,26 @@ def test_who_stays_away_is_not_waited_for() -> None:
     assert groups.wait_s([NAMES[0], NAMES[2]]) == 0
 
 
+def test_who_comes_back_after_long_makes_nobody_wait_longer() -> None:
+    now = [0.0]
+    groups = Groups(StepTimes(), lambda: now[0])
+    for name in NAMES[:6]:
+        groups.add(name, NUM_STAGES)
+    for _ in range(20):
+        groups.step(NAMES[1:6], with_prompts=False)
+        now[0] += 0.1
+        for name in NAMES[1:6]:
+            groups.come_back(name)
+    groups.step(NAMES[:6], with_prompts=False)
+    now[0] += 30
+    groups.come_back(NAMES[0])
+    assert groups.wait_s(NAMES[:1]) == 0  # the others are away too long
+    groups.step(NAMES[:6], with_prompts=False)
+    now[0] += 0.1
+    groups.come_back(NAMES[0])
+    assert 0 < groups.wait_s(NAMES[:1]) < 0.05
+
+
 def test_sessions_of_later_stages_wait_for_nobody() -> None:
     now = [0.0]
     groups = Groups(StepTimes(), lambda: now[0])
@@ -181,9 +201,9 @@ def test_sessions_of_later_stages_wait_for_nobody() -> None:
     assert groups.largest(NAMES) == 8
 
 
-def decoding_since_long(now: list[float], num_sessions: int) -> Scheduler:
+def decoding_since_long(now: list[float], num_sessions: int, most: int = 256) -> Scheduler:
     """One group of sessions with a round of 0.1 s, steps of 0.01 s, 0.001 s for a prompt token; all are away."""
-    scheduler = Scheduler(512, 256, 8, samples=False, clock=lambda: now[0])
+    scheduler = Scheduler(512, most, 8, samples=False, clock=lambda: now[0])
     names = NAMES[:num_sessions]
     scheduler.add(b"first", 400, 401, num_stages=NUM_STAGES)
     for name in names:
@@ -233,11 +253,13 @@ def test_a_prompt_goes_with_a_group_where_there_is_no_time_for_it_alone() -> Non
     assert MIN_TOKENS <= chunk.num_prompt_tokens <= 10  # milliseconds of a step without
 
 
-def test_a_prompt_does_not_wait_for_sessions_that_are_late() -> None:
+@pytest.mark.parametrize("most", [1, 4, 256])
+@pytest.mark.parametrize("late_s", [0.13, 30.0])
+def test_a_prompt_does_not_wait_for_sessions_that_are_late(most: int, late_s: float) -> None:
     now = [0.0]
-    scheduler = decoding_since_long(now, 6)
+    scheduler = decoding_since_long(now, 6, most)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
-    now[0] += 0.13
+    now[0] += late_s
     scheduler.feed(b"prompt", 1000)
     assert scheduler.step_in_s == 0
     [chunk] = scheduler.schedule()
