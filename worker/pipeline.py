@@ -289,6 +289,8 @@ class Pipeline(threading.Thread):
     def _send(self, peer: Peer, *frames: wire.Frame) -> None:
         """Jobs' frames to their peer; behind large ones a ping."""
         began = time.monotonic()
+        # A link comes up once, perhaps after this; from then on each time means that something may have been lost.
+        self._num_connections.setdefault(peer, max(1, self._links.num_connections(peer)))
         self._links.send(peer, *frames)
         num_bytes = sum(memoryview(frame.payload).nbytes for frame in frames if isinstance(frame, wire.Hidden))
         if num_bytes and peer.relay is None:
@@ -311,11 +313,12 @@ class Pipeline(threading.Thread):
                 self._fail(entry, "link_full", str(error))
 
     def _repeat_after_cuts(self) -> None:
-        before, now = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
-        for peer, number in now.items():
+        before, seen = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
+        for peer, number in seen.items():
             if number > before.get(peer, number):
                 self._sender.is_back(peer)
-        self._num_connections = now
+            seen[peer] = max(number, before.get(peer, number))
+        self._num_connections = seen
         self._flush()
 
     def _step(self, engine: StageEngine) -> None:

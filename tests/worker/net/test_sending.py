@@ -363,3 +363,29 @@ def test_a_cut_in_a_prompt_ends_the_job_clearly_or_loses_nothing(tmp_path: Path)
             net.wait_idle()
     finally:
         net.close()
+
+
+def test_a_cut_before_the_clock_has_seen_a_link_ends_the_job_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a prompt is lost on a link that came up and was cut within one tick: nothing follows to show it."""
+    monkeypatch.setattr("worker.pipeline.TICK_S", 2.0)
+    net = Network(tmp_path, 2, delay_s=0.01)
+    net.prompt_ids = [number % 11 for number in range(120)]
+    try:
+        with TcpProxy(net.nodes[1].party.endpoint) as line:
+            net.nodes[1].party.endpoint = line.endpoint
+            jobs = net.jobs(max_tokens=5)
+            net.dispatch(jobs)
+            net.prompt(jobs[0])
+            job_id = jobs[0].job_id
+            wait_for(lambda: len(net.nodes[1].engine.sessions[job_id].rows) > 8)
+            line.hold()
+            wait_for(lambda: net.nodes[0].engine.sessions[job_id].num_computed == 120)
+            line.cut()
+            line.go_on()
+            net.until(lambda: net.of(wire.Failed, jobs[0]))
+            assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"position_mismatch"}  # type: ignore[union-attr]
+            net.wait_idle()
+    finally:
+        net.close()
