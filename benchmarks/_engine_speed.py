@@ -66,7 +66,8 @@ def _compare(
         ways["generate, 1 thread"] = reference(whole.generate, 1)
     ways[f"generate, {pick_num_threads()} threads"] = reference(whole.generate, pick_num_threads())
     if num_sessions == 8:
-        ways["generate_batch"] = reference(whole.generate_batch, pick_num_threads())
+        ways["generate_batch, set up before"] = reference(whole.generate_batch, pick_num_threads())
+        ways["generate_batch, whole call"] = reference(whole.generate_batch_call, pick_num_threads())
     rounds = {name: Rounds(name) for name in ways}
 
     def processor_s(name: str) -> float:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from _network import Timing
-from _ring import Request
+from _ring import MAX_CONTEXT_TOKENS, MAX_SESSIONS, Request
+
+BATCH_BLOCK_TOKENS = 256  # transformers' own
 
 
 class Whole:
@@ -53,21 +55,33 @@ class Whole:
 
     def generate_batch(self, requests: Sequence[Request], num_threads: int) -> list[Timing]:
         """Continuous batching with a cache that just holds all requests: by default it takes, and clears, most of the
-        memory. Requests have one number of tokens. Times begin when the requests are handed in: set-up is left out."""
+        memory. Times begin when the requests are handed in: set-up is left out."""
+        answers = self._batch(requests, num_threads, num_blocks=2 * len(requests))
+        return self._timings(answers, min(answer.created_time for answer in answers))
+
+    def generate_batch_call(self, requests: Sequence[Request], num_threads: int) -> list[Timing]:
+        """The whole call, with a cache that holds as many tokens as the ring's sessions may have together."""
+        began = time.perf_counter()
+        answers = self._batch(requests, num_threads, MAX_SESSIONS * MAX_CONTEXT_TOKENS // BATCH_BLOCK_TOKENS)
+        return self._timings(answers, began)
+
+    def _batch(self, requests: Sequence[Request], num_threads: int, num_blocks: int) -> list[Any]:
+        """Requests have one number of tokens."""
         import torch
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
         torch.set_num_threads(num_threads)
-        num_tokens = requests[0].num_tokens
-        options = ContinuousBatchingConfig(num_blocks=2 * len(requests), max_batch_tokens=512)
         answers = self._model.generate_batch(
             [request.prompt for request in requests],
             generation_config=GenerationConfig(
-                max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
+                max_new_tokens=requests[0].num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
             ),
-            continuous_batching_config=options,
+            continuous_batching_config=ContinuousBatchingConfig(num_blocks=num_blocks, max_batch_tokens=512),
             record_timestamps=True,
         )
-        began = min(answer.created_time for answer in answers.values())
         self.token_ids = [answer.generated_tokens for answer in answers.values()]
-        return [Timing([at - began for at in answer.timestamps], num_tokens) for answer in answers.values()]
+        return list(answers.values())
+
+    @staticmethod
+    def _timings(answers: Sequence[Any], began: float) -> list[Timing]:
+        return [Timing([at - began for at in answer.timestamps], len(answer.generated_tokens)) for answer in answers]
