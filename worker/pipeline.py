@@ -187,8 +187,8 @@ class Pipeline(threading.Thread):
         self._links.close()
 
     def _turn(self) -> None:
-        waits = [step_in_s for engine in self._engines() if (step_in_s := engine.step_in_s) is not None]
-        for inbound in self._links.poll(min(waits, default=max(0.0, self._next_tick - time.monotonic()))):
+        waits_s = [step_in_s for engine in self._engines() if (step_in_s := engine.step_in_s) is not None]
+        for inbound in self._links.poll(min([*waits_s, max(0.0, self._next_tick - time.monotonic())])):
             self._receive(inbound)
         self._run_inbox()
         for engine in self._engines():

@@ -647,3 +647,18 @@ def test_a_broken_engine_fails_its_jobs_and_the_node_lives(net: Network) -> None
     net.dispatch(again)
     net.prompt(again[0])
     net.check(again, expected_tokens(PROMPT, net.num_layers, 5))
+
+
+def test_an_engine_whose_next_step_is_far_off_holds_no_heartbeat_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyEngine, "step_in_s", 30.0)
+    net = Network(tmp_path, 1)
+    try:
+        [node] = net.nodes
+        net.dispatch(net.jobs())
+        wait_for(lambda: node.pipeline.status().num_jobs == 1)
+        node.pipeline.beat_to([net.gateway.peer])
+        net.until(lambda: sum(isinstance(frame, wire.Heartbeat) for _, frame in net.frames) >= 3, timeout_s=8)
+    finally:
+        net.close()
