@@ -190,8 +190,8 @@ class Scheduler:
     def note_time(self, chunks: Sequence[Chunk], seconds: float, processor_s: float) -> None:
         """How long a step with these chunks took, and for how much of that time it had a processor."""
         num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        num_decode_tokens = sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens
-        self._times.note(num_decode_tokens, num_prompt_tokens, processor_s)
+        num_decoding = sum(chunk.num_tokens > chunk.num_prompt_tokens for chunk in chunks)
+        self._times.note(num_decoding, num_prompt_tokens, processor_s)
         self._groups.note_processor_share(processor_s / seconds)
 
     def remove(self, session_id: bytes) -> None:
@@ -217,9 +217,11 @@ class Scheduler:
         ratio = len(self._prompts) / self._num_decoding
         if num_sessions and self._prompts_went_alone and ratio <= SHARE:
             return 0
-        seconds = beside_s(self._times, num_sessions or max(1, self._groups.largest(())), ratio)
-        if not num_sessions and self._groups.late_in_s():
-            seconds = alone_s(self._times, self._groups.free_s(), self._groups.largest(()), ratio)
+        group_size = max(1, self._groups.largest(()))
+        if num_sessions or self._decoding or not self._groups.late_in_s():
+            seconds = beside_s(self._times, num_sessions or group_size, ratio)
+        else:
+            seconds = alone_s(self._times, self._groups.free_s(), group_size, ratio)
         return num_tokens_in(self._times, seconds, self._max_mixed_tokens)
 
     def _has_time_for_prompts(self) -> bool:

@@ -15,12 +15,12 @@ class StepTimes:
         self._decode_s: dict[int, float] = {}
         self.prompt_token_s: float | None = None
 
-    def note(self, num_decode_tokens: int, num_prompt_tokens: int, seconds: float) -> None:
+    def note(self, num_decoding: int, num_prompt_tokens: int, seconds: float) -> None:
         """A step took so long."""
         if not num_prompt_tokens:
-            self._decode_s[num_decode_tokens] = _smooth(self._decode_s.get(num_decode_tokens), seconds)
+            self._decode_s[num_decoding] = _smooth(self._decode_s.get(num_decoding), seconds)
         elif self._decode_s:
-            extra_s = max(0.0, seconds - self.decode_s(max(1, num_decode_tokens)))
+            extra_s = max(0.0, seconds - self.decode_s(max(1, num_decoding)))
             self.prompt_token_s = _smooth(self.prompt_token_s, extra_s / num_prompt_tokens)
 
     def decode_s(self, num_sessions: int) -> float:

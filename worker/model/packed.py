@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,7 +206,7 @@ def attend(
     """transformers' attention function: query [1, heads, tokens, head_dim] -> [1, tokens, heads, value_dim]."""
     batch: Batch = module.__dict__["declai_seam"].batch
     layer: int = module.layer_idx  # type: ignore[assignment]
-    window = window_of(batch, layer, sliding_window)
+    window = narrowest(sliding_window, batch.windows[layer])
     outputs, begin = [], 0
     for index, segment in enumerate(batch.segments):
         end = begin + segment.num_tokens
@@ -218,15 +218,9 @@ def attend(
     return joined.transpose(1, 2).contiguous(), None
 
 
-class HasWindows(Protocol):
-    """What a forward is about, as far as windows go: those of every layer of the model."""
-
-    windows: Sequence[int | None]
-
-
-def window_of(batch: HasWindows, layer: int, sliding_window: int | None) -> int | None:
-    """In tokens: the narrower of what the layer says itself and what the model's own cache was found to have."""
-    return min((size for size in (sliding_window, batch.windows[layer]) if size), default=None)
+def narrowest(*windows: int | None) -> int | None:
+    """In tokens; None or 0 where there is none."""
+    return min((window for window in windows if window), default=None)
 
 
 def attention_of(

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 from worker.model.layout import BLOCK_TOKENS, Lane
-from worker.model.packed import Pool, Segment, attention_of, window_of
+from worker.model.packed import Pool, Segment, attention_of, narrowest
 
 if TYPE_CHECKING:
     from worker.model.stage import Stage
@@ -135,7 +135,7 @@ def attend(
     """transformers' attention function: query [1, heads, sessions, head_dim] -> [1, sessions, heads, value_dim]."""
     batch: StaticBatch = module.__dict__["declai_seam"].batch
     layer: int = module.layer_idx  # type: ignore[assignment]
-    keys, values, mask = batch.past(layer, window_of(batch, layer, sliding_window))
+    keys, values, mask = batch.past(layer, narrowest(sliding_window, batch.windows[layer]))
     rows = query[0].transpose(0, 1).unsqueeze(2)
     output = attention_of(module, batch.dtype, rows, keys, values, mask, scaling, softcap, s_aux)
     return output.squeeze(2).unsqueeze(0).contiguous(), None
@@ -220,6 +220,7 @@ class StaticDecode:
         except RuntimeError as error:  # a model whose steps depend on numbers cannot be recorded
             log.warning("decode steps are not recorded: %s", error)
             self._failed = True
+            self._steps.clear()  # their graphs hold memory
             return step.run()
 
 

@@ -328,3 +328,42 @@ def test_prompts_alone_are_done_before_the_next_group_is_back(free_s: float, pro
         assert 0.01 + seconds <= max(free_s, 0.01 + 0.7 * free_s)
     else:
         assert seconds >= 0.01 * prompts_per_decoding
+
+
+def test_where_steps_take_one_session_a_prompts_turn_is_worth_a_step() -> None:
+    """A stage that does not pack: the prompt's step takes the others' time whatever is in it."""
+    now = [0.0]
+    scheduler = Scheduler(512, 256, 1, samples=False, clock=lambda: now[0])
+    decoding = NAMES[:3]
+    for name in (*decoding, b"prompt"):
+        scheduler.add(name, 200, 1000, num_stages=NUM_STAGES)
+    for name in decoding:
+        scheduler.feed(name, 200)
+    prompts = list[Chunk]()
+    for number in range(120):
+        if number > 3:
+            scheduler.feed(decoding[number % 3], 1)  # the others are away, the next is almost back
+        if number == 60:
+            scheduler.feed(b"prompt", 200)
+        for _ in range(2):
+            if chunks := scheduler.schedule():
+                seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in chunks)
+                scheduler.note_time(chunks, seconds, seconds)
+                prompts += [chunk for chunk in chunks if chunk.session_id == b"prompt"]
+        now[0] += 0.02
+    assert sum(chunk.num_tokens for chunk in prompts) == 200
+    assert all(chunk.num_tokens > MIN_TOKENS for chunk in prompts[:-1])
+
+
+def test_times_are_of_sessions_whatever_they_were_fed_at_once() -> None:
+    scheduler = Scheduler(512, 256, 8, samples=False)
+    scheduler.add(b"a", 1, 1000)
+    for _ in range(2):
+        scheduler.feed(b"a", 1)
+        scheduler.note_time(scheduler.schedule(), 0.01, 0.01)
+    scheduler.feed(b"a", 300)
+    scheduler.note_time(scheduler.schedule(), 0.05, 0.05)
+    times = StepTimes()
+    times.note(1, 0, 0.01)
+    times.note(1, 0, 0.05)
+    assert scheduler._times.decode_s(300) == times.decode_s(1)
