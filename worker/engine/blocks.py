@@ -2,7 +2,8 @@
 
 Blocks are handed out in runs that are as few as possible: attention reads one run of a pool where it lies, and has to
 gather several. Among the places that have room for one run it is the one that has been free the longest, so that what
-was left in freed blocks is found for as long as can be.
+was left in freed blocks is found for as long as can be; first of all one where nothing is left to be found, and of
+those the first: the system has its pages in memory already.
 """
 
 from bisect import insort
@@ -37,11 +38,11 @@ class FreeBlocks:
         self.num_free -= num_blocks
         return tuple(taken)
 
-    def give_back(self, runs: tuple[Run, ...]) -> None:
-        """Make blocks free again."""
+    def give_back(self, runs: tuple[Run, ...], *, findable: bool = True) -> None:
+        """Make blocks free again. `findable`: whether anybody may find what was left in them."""
         self._time += 1
         for first, length in runs:
-            insort(self._runs, (first, length, self._time))
+            insort(self._runs, (first, length, self._time if findable else 0))
             self.num_free += length
 
     def check_integrity(self, taken: list[Run]) -> None:

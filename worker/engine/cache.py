@@ -83,8 +83,8 @@ class CacheManager:
     def free(self, session_id: bytes, *, keep: bool = True) -> None:
         """Give a session's share back; does nothing when it has none. Unless `keep`, nobody finds what it computed."""
         if self._reserved_bytes.pop(session_id, None) is not None:
-            self._prefixes.close(session_id, keep=keep)
-            self._free.give_back(self._blocks.pop(session_id))
+            findable = self._prefixes.close(session_id, keep=keep)
+            self._free.give_back(self._blocks.pop(session_id), findable=findable)
             del self._lanes[session_id]
 
     def lanes(self, session_id: bytes) -> tuple[Lane, ...]:

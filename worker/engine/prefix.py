@@ -122,13 +122,15 @@ class PrefixCache:
                         return hit
         return None
 
-    def close(self, session_id: bytes, *, keep: bool) -> None:
-        """The session has ended. Unless `keep`, nobody finds its blocks from now on."""
+    def close(self, session_id: bytes, *, keep: bool) -> bool:
+        """The session has ended. Unless `keep`, nobody finds its blocks from now on. Whether anybody may."""
         holding = self._open.pop(session_id)
-        if keep and holding.num_findable:
+        findable = keep and holding.num_findable > 0
+        if findable:
             self._ended.append(holding)
         else:
             self._forget(holding)
+        return findable
 
     def check_integrity(self, taken: dict[bytes, tuple[Run, ...]]) -> None:
         """Hold what can be found against who has which blocks."""

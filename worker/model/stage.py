@@ -15,6 +15,7 @@ from worker.model.architecture import Architecture, Shard
 from worker.model.cache import StageCache
 from worker.model.formats import fit
 from worker.model.layout import Layout, make_layout
+from worker.model.memory import keep_freed_memory
 from worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
 from worker.model.packed import Batch, Pool, Segment, attach
 from worker.model.slicing import Seam, load_slice, stage_shards
@@ -127,6 +128,7 @@ class Stage:
         model.train(False)
         model.requires_grad_(False)
         fit(model, architecture.layers_path, numerics, device, {} if linears is None else linears)
+        keep_freed_memory()
         return cls(architecture, first_layer, end_layer, model, seam, numerics, device)
 
     def measure_s_per_token(self) -> float:

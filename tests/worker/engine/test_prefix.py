@@ -206,17 +206,17 @@ def test_what_an_ended_session_left_is_found_until_its_blocks_are_handed_out() -
     manager.check_integrity([b"5"])
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=60))
-def test_a_run_that_was_freed_later_is_never_taken_before_an_older_one(events: list[tuple[int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.booleans()), max_size=60))
+def test_a_run_that_was_freed_later_is_never_taken_before_an_older_one(events: list[tuple[int, bool, bool]]) -> None:
     free, held = FreeBlocks(24), list[tuple[Run, ...]]()
     freed_at, now = [0] * 24, 0
-    for number, gives in events:
+    for number, gives, findable in events:
         if gives and held:
             now += 1
             runs = held.pop(number % len(held))
             for block in expanded(runs):
-                freed_at[block] = now
-            free.give_back(runs)
+                freed_at[block] = now if findable else 0  # where nothing is left, nothing is lost
+            free.give_back(runs, findable=findable)
         elif number <= free.num_free:
             taken = {block for runs in held for block in expanded(runs)}
             ages = [
@@ -228,6 +228,16 @@ def test_a_run_that_was_freed_later_is_never_taken_before_an_older_one(events: l
             assert len(held[-1]) == 1 if ages else len(held[-1]) > 1
             if ages:
                 assert max(freed_at[block] for block in expanded(held[-1])) == min(ages)
+
+
+def test_blocks_in_which_nothing_can_be_found_are_taken_again_at_once() -> None:
+    manager = CacheManager(4, 100 * BLOCK_TOKENS, Cache.layout)
+    places = []
+    for name in (b"1", b"2"):
+        manager.allocate(name, 0, 48)
+        places.append(manager.lanes(name))
+        manager.free(name)
+    assert places[0] == places[1]
 
 
 def expanded(runs: tuple[Run, ...]) -> list[int]:

@@ -138,3 +138,35 @@ def test_loading_takes_what_the_stage_takes_and_a_tensor(tmp_path: Path, profile
     command = [sys.executable, "-c", LOADER, str(folder), profile]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
     assert int(done.stdout) < stage_bytes + 3 * largest_bytes + 8 * MIB
+
+
+# Runs the same prompt again and again in a thread, as a node does; what the last runs took of the system, in pages.
+STEPPER = """
+import resource, sys, threading
+from pathlib import Path
+import torch
+from worker.model.architecture import inspect_architecture
+from worker.model.stage import Stage
+
+folder = Path(sys.argv[1])
+stage = Stage.load(inspect_architecture(folder), 0, 2, [folder / "model.safetensors"])
+
+def run():
+    for number in range(6):
+        if number == 4:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        stage.forward(torch.arange(512), stage.new_cache(512, 512))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_steps_use_the_memory_of_steps_before(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2, "vocab_size": 512}
+    folder = save_random_model(config_of("llama", **sizes), tmp_path / "model")
+    command = [sys.executable, "-c", STEPPER, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
+    assert int(done.stdout) < 512  # one layer's activations are 10,000
