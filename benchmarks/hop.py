@@ -26,7 +26,7 @@ from _kit import ROOT, record
 
 sys.path.append(str(ROOT))  # for the tests' signed jobs
 
-import worker.links
+import worker.link_sockets
 from tests.worker.net.kit import Party, curve_pair, make_jobs
 from worker import commitments, wire
 from worker.engine import HiddenRows, SampledToken, SessionSpec, StageOutput
@@ -116,8 +116,8 @@ def run_stage(
     """One stage's process: tell the endpoint, get the job, run it, tell what happened when."""
     torch.set_num_threads(1)
     marks = Marks()
-    worker.links.encode = marks.around("serialise", worker.links.encode)
-    worker.links.decode = marks.around("deserialise", worker.links.decode)
+    worker.link_sockets.encode = marks.around("serialise", worker.link_sockets.encode)
+    worker.link_sockets.decode = marks.around("deserialise", worker.link_sockets.decode)
     commitments._Side.hash = marks.around("commit", commitments._Side.hash)  # type: ignore[method-assign]
     links = Links(LinkKeyPair(*keys), "tcp://127.0.0.1:0", registered.__contains__)
     links.send = marks.around("send", links.send)  # type: ignore[method-assign]

@@ -17,16 +17,15 @@ from dataclasses import dataclass
 
 from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
-from worker.errors import LinkError
 from worker.grammar import Constraint
 from worker.hashing import Hasher
 from worker.jobs import RELAY, Peer, StageJob
-from worker.links import Inbound, Links
+from worker.link_sockets import Inbound
+from worker.links import Links
+from worker.neighbours import Neighbours
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
-from worker.probes import LinkProbes
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
-from worker.sending import Sender
 from worker.served import Served
 from worker.traffic import LinkTraffic
 
@@ -93,16 +92,14 @@ class Pipeline(threading.Thread):
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._parked = ParkedReady()
         self._hasher = Hasher()
-        self._probes = LinkProbes()
-        self._reports: tuple[wire.LinkReport, ...] = ()
+        self._neighbours = Neighbours(links)
+        self._sender = self._neighbours.sender
+        self._dropped = self._neighbours.dropped
         self._outbox = Outbox(links.send, on_acknowledged)
-        self._sender = Sender(self._send, may_join=lambda peer: peer.relay is None)
         self._held: set[bytes] = set()
-        self._num_connections: dict[Peer, int] = {}
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
         self._draining = self._stopping = False
-        self._dropped: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
 
     def submit(
@@ -168,7 +165,7 @@ class Pipeline(threading.Thread):
             | {"malformed": self._links.num_malformed, "refused": self._links.num_refused}
             | self._links.num_unsealed,
             ended=dict(self._ended),
-            links=self._reports,
+            links=self._neighbours.reports,
             traffic=self._links.traffic.snapshot(),
             num_link_full=self._sender.num_full,
         )
@@ -202,6 +199,9 @@ class Pipeline(threading.Thread):
     def _engines(self) -> list[StageEngine]:
         engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
         return list(engines.values())
+
+    def _all_jobs(self) -> list[StageJob]:
+        return [entry.running.job for entry in self._jobs.values()]
 
     def _call(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)
@@ -247,14 +247,14 @@ class Pipeline(threading.Thread):
 
     def _turn_away(self, job: StageJob, code: str, message: str) -> None:
         self._ended[code] += 1
-        self._tell(job.gateway, wire.Failed(job.job_id, code, message[:400]))
+        self._neighbours.tell(job.gateway, wire.Failed(job.job_id, code, message[:400]))
 
     def _receive(self, inbound: Inbound) -> None:
         frame, sender = inbound.frame, inbound.sender
         if isinstance(frame, wire.Heartbeat | wire.Receipt | wire.Relayed | wire.Listening):
             self._dropped["foreign"] += 1
         elif isinstance(frame, wire.Ping | wire.Pong):
-            self._receive_probe(sender, frame)
+            self._neighbours.receive_probe(sender, frame, self._all_jobs(), time.monotonic())
         elif isinstance(frame, wire.ReceiptAck):
             if not self._outbox.acknowledge(sender, frame):
                 self._dropped["unknown_job"] += 1
@@ -267,36 +267,6 @@ class Pipeline(threading.Thread):
             with self._guard(entry):
                 entry.running.receive(sender, frame)
                 entry.last_activity = time.monotonic()
-
-    def _receive_probe(self, sender: bytes, frame: wire.Ping | wire.Pong) -> None:
-        now = time.monotonic()
-        if isinstance(frame, wire.Pong):
-            if not self._probes.take(sender, frame, now):
-                self._dropped["foreign"] += 1
-            return
-        neighbour = next((peer for peer in self._neighbours() if peer.link_key == sender), None)
-        if neighbour is None:
-            self._dropped["foreign"] += 1
-        elif self._probes.may_answer(sender, now):
-            self._tell(neighbour, wire.Pong(frame.id))
-
-    def _neighbours(self) -> set[Peer]:
-        """The other stages that this node's jobs speak with, but for those beyond a relay, which carries jobs alone."""
-        jobs = [entry.running.job for entry in self._jobs.values()]
-        peers = {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
-        return {peer for peer in peers if peer.relay is None}
-
-    def _send(self, peer: Peer, *frames: wire.Frame) -> None:
-        """Jobs' frames to their peer; behind large ones a ping."""
-        began = time.monotonic()
-        # A link comes up once, perhaps after this; from then on each time means that something may have been lost.
-        self._num_connections.setdefault(peer, max(1, self._links.num_connections(peer)))
-        self._links.send(peer, *frames)
-        num_bytes = sum(memoryview(frame.payload).nbytes for frame in frames if isinstance(frame, wire.Hidden))
-        if num_bytes and peer.relay is None:
-            ping = self._probes.behind(peer, num_bytes, began)
-            if ping is not None:
-                self._tell(peer, ping)
 
     def _wait_for_links(self) -> None:
         """Send what a full link left waiting; jobs that still wait get no turns of their engines, others again."""
@@ -311,15 +281,6 @@ class Pipeline(threading.Thread):
         for job_id, error in self._sender.flush().items():
             if (entry := self._jobs.get(job_id)) is not None:
                 self._fail(entry, "link_full", str(error))
-
-    def _repeat_after_cuts(self) -> None:
-        before, seen = self._num_connections, {peer: self._links.num_connections(peer) for peer in self._sender.peers}
-        for peer, number in seen.items():
-            if number > before.get(peer, number):
-                self._sender.is_back(peer)
-            seen[peer] = max(number, before.get(peer, number))
-        self._num_connections = seen
-        self._flush()
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -351,19 +312,15 @@ class Pipeline(threading.Thread):
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK_S
         self._links.watch_peers()
-        self._repeat_after_cuts()
-        self._sender.forget_ended_before(now - self._options.peer_grace_s)
+        self._neighbours.repeat_after_cuts()
+        self._flush()
         self._parked.forget_before(now - PARKED_READY_S)
         for entry in list(self._jobs.values()):
             with self._guard(entry):
                 self._check(entry, now)
-        for peer in self._sender.peers:
-            if self._links.down_for_s(peer) > self._options.peer_grace_s:
-                self._sender.is_gone(peer)
+        self._neighbours.give_up_after(self._options.peer_grace_s, now)
         self._outbox.send_again(now)
-        for peer, ping in self._probes.due(self._neighbours(), now):
-            self._tell(peer, ping)
-        self._reports = tuple(self._probes.reports())
+        self._neighbours.probe(self._all_jobs(), now)
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat_s
             self._beat()
@@ -386,20 +343,14 @@ class Pipeline(threading.Thread):
         entry.running.announce()
 
     def _beat(self) -> None:
-        frame = self._served.heartbeat(len(self._jobs), self._speed, self._draining, self._reports)
+        frame = self._served.heartbeat(len(self._jobs), self._speed, self._draining, self._neighbours.reports)
         for gateway in self._gateways.values():
-            self._tell(gateway, frame)
+            self._neighbours.tell(gateway, frame)
 
     def _forget_links(self) -> None:
         """Close links that no job, receipt or heartbeat needs."""
         needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
         self._links.keep_only(needed | self._sender.peers | set(self._outbox.peers) | set(self._gateways.values()))
-
-    def _tell(self, peer: Peer, frame: wire.Frame) -> None:
-        try:
-            self._links.send(peer, frame)
-        except LinkError:
-            self._dropped["not_sent"] += 1
 
     def _fail(self, entry: _Entry, code: str, message: str) -> None:
         entry.running.fail(code, message)

@@ -22,7 +22,8 @@ from worker import wire
 from worker.errors import LinkGone
 from worker.jobs import Peer
 from worker.link_keys import LinkKeyPair
-from worker.links import Inbound, LinkOptions, Links
+from worker.link_sockets import Inbound, LinkOptions
+from worker.links import Links
 from worker.seals import Seals
 
 JOB = b"j" * 32

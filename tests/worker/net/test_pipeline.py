@@ -19,7 +19,8 @@ from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint
 from worker.jobs import Envelope, Grammar, Peer, Sampling, StageJob, seal
 from worker.link_keys import LinkKeyPair
-from worker.links import LinkOptions, Links
+from worker.link_sockets import LinkOptions
+from worker.links import Links
 from worker.pipeline import Pipeline, PipelineOptions
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.running import StageIdentity
