@@ -20,6 +20,7 @@ from chain.pricing import UNITS_PER_CREDIT
 from chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import ChainKind, RedisAddress, start_chain, start_redis
+from tests.contracts.toolchain import FORGE, RunningTool, running
 from tests.devnet import cli, devnet
 
 __all__ = ["cli", "devnet"]  # fixtures for all tests
@@ -31,6 +32,25 @@ settings.register_profile("thorough", max_examples=1_000, deadline=None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     kinds = get_args(ChainKind)
     parser.addoption("--chain", choices=kinds, default=kinds[0], help="development chain of the tests (%(default)s)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_is_last)
+
+
+def _is_last(item: pytest.Item) -> bool:
+    return item.get_closest_marker("last") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forge_suite(request: pytest.FixtureRequest) -> Iterator[RunningTool | None]:
+    """The contracts' own tests, if asked for: they take half an hour of one core, and most other tests leave one."""
+    if not any(map(_is_last, request.session.items)):
+        yield None
+        return
+    with running(FORGE, "test", "--offline", FOUNDRY_PROFILE="ci") as suite:
+        suite.give_way()
+        yield suite
 
 
 @pytest.fixture(scope="session")

@@ -6,28 +6,30 @@ import re
 
 import pytest
 
-from tests.contracts.toolchain import FORGE, run_tool
+from tests.contracts.toolchain import FORGE, RunningTool, run_tool
 
 # What moves money or measures gas; these run against the code that is deployed, too.
 SHIPPED = "contracts/test/{ledger/{Gas,Settle,DirectClaim},court/Dispute}.t.sol"
 
 
-def num_passed(*arguments: str, profile: str = "default") -> int:
+def num_passed(output: str) -> int:
     """Tests that passed; fails when any did not."""
-    output = run_tool(FORGE, "test", "--offline", *arguments, timeout_s=2400, FOUNDRY_PROFILE=profile)
     summary = re.search(r"(\d+) tests passed, 0 failed, 0 skipped", output)
     assert summary is not None, output
     return int(summary[1])
 
 
+@pytest.mark.last
 @pytest.mark.timeout(2500)
-def test_the_forge_suite_passes() -> None:
-    assert num_passed(profile="ci") > 300
+def test_the_forge_suite_passes(forge_suite: RunningTool | None) -> None:
+    assert forge_suite is not None
+    assert num_passed(forge_suite.wait(timeout_s=2400)) > 300
 
 
 @pytest.mark.timeout(2500)
 def test_the_deployed_code_passes() -> None:
-    assert num_passed("--match-path", SHIPPED, profile="shipped") > 80
+    output = run_tool(FORGE, "test", "--offline", "--match-path", SHIPPED, timeout_s=2400, FOUNDRY_PROFILE="shipped")
+    assert num_passed(output) > 80
 
 
 def test_a_failing_forge_is_noticed() -> None:
