@@ -54,7 +54,8 @@ class Neighbours:
             self.tell(neighbour, wire.Pong(frame.id))
 
     def probe(self, jobs: Iterable[StageJob], now: float) -> None:
-        """Send the pings that are due to the neighbours in these jobs, and take stock of what was measured."""
+        """Send the pings that are due to the neighbours in these jobs, which they know, and take stock of what was
+        measured."""
         for peer, ping in self._probes.due(_stages_beside(jobs), now):
             self.tell(peer, ping)
         self.reports = tuple(self._probes.reports())

@@ -320,7 +320,8 @@ class Pipeline(threading.Thread):
                 self._check(entry, now)
         self._neighbours.give_up_after(self._options.peer_grace_s, now)
         self._outbox.send_again(now)
-        self._neighbours.probe(self._all_jobs(), now)
+        under_way = [entry.running.job for entry in self._jobs.values() if entry.running.has_data]
+        self._neighbours.probe(under_way, now)
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat_s
             self._beat()

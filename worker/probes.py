@@ -3,6 +3,7 @@
 A round trip is the shortest of the last few, for an answer also waits until the neighbour's engine has finished its
 step. A bandwidth comes from a ping right behind a large frame on a link that was quiet: the bytes by the time that
 the answer took beyond the round trip. Both can only look worse than they are, so the best of the last few counts.
+Who does not answer is far: else silence would be the way to look near.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from worker.wire import MAX_LINK_REPORTS, LinkReport, Ping, Pong
 PING_EVERY_S = 1.0
 MAX_ANSWERS_PER_S = 4
 LOST_S = 10.0
+# One may be lost with the end of a job, or behind a long step.
+MOST_LOST = 2
 # Reported for as long: a measurement of long ago is none of now.
 FORGET_S = 600.0
 NUM_SAMPLES = 16
@@ -36,10 +39,23 @@ class _Link:
     ping_id: int | None = None
     ping_at: float = float("-inf")
     num_ping_bytes: int = 0
+    num_lost: int = 0  # pings since the last answer
+
+    @property
+    def is_silent(self) -> bool:
+        return self.num_lost > MOST_LOST
 
     @property
     def rtt_s(self) -> float | None:
         return min(self.round_trips_s, default=None)
+
+    @property
+    def report(self) -> LinkReport | None:
+        if self.is_silent:
+            return LinkReport(self.peer.address, LOST_S, None)
+        if self.rtt_s is None:
+            return None
+        return LinkReport(self.peer.address, self.rtt_s, max(self.bytes_per_s, default=None))
 
 
 class LinkProbes:
@@ -50,11 +66,15 @@ class LinkProbes:
         self._answered_at: OrderedDict[bytes, deque[float]] = OrderedDict()
 
     def due(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Ping]]:
-        """The pings to send now, given today's neighbours."""
+        """The pings to send now, given today's neighbours: those who are sure to answer if they want to."""
         pings = []
         for peer in peers:
             link = self._link(peer)
-            if now - link.ping_at >= PING_EVERY_S and (link.ping_id is None or now - link.ping_at >= LOST_S):
+            waits = link.ping_id is not None
+            if now - link.ping_at >= (LOST_S if waits else PING_EVERY_S):
+                if waits:
+                    link.num_lost += 1
+                    link.measured_at = now
                 pings.append((peer, self._ping(link, now, 0)))
         old = [key for key, link in self._links.items() if now - max(link.ping_at, link.measured_at) > FORGET_S]
         for key in old:
@@ -87,7 +107,7 @@ class LinkProbes:
         link = self._links.get(sender)
         if link is None or link.ping_id != pong.id:
             return False
-        link.ping_id = None
+        link.ping_id, link.num_lost = None, 0
         elapsed_s = now - link.ping_at
         if not link.num_ping_bytes:
             link.round_trips_s.append(elapsed_s)
@@ -98,12 +118,8 @@ class LinkProbes:
 
     def reports(self) -> list[LinkReport]:
         """What was measured, the newest first, at most MAX_LINK_REPORTS."""
-        measured = [link for link in self._links.values() if link.round_trips_s]
-        measured.sort(key=lambda link: -link.measured_at)
-        return [
-            LinkReport(link.peer.address, min(link.round_trips_s), max(link.bytes_per_s, default=None))
-            for link in measured[:MAX_LINK_REPORTS]
-        ]
+        newest = sorted(self._links.values(), key=lambda link: -link.measured_at)
+        return [report for link in newest if (report := link.report) is not None][:MAX_LINK_REPORTS]
 
     def _link(self, peer: Peer) -> _Link:
         link = self._links.get(peer.link_key)

@@ -116,6 +116,7 @@ class RunningJob:
 
     @property
     def has_data(self) -> bool:
+        """Then all its stages are ready."""
         return self._num_received > 0
 
     def announce(self) -> None:

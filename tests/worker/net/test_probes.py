@@ -128,6 +128,24 @@ def test_neighbours_in_a_running_job_are_measured_and_reported(tmp_path: Path, m
         net.close()
 
 
+def test_a_neighbour_that_does_its_work_but_answers_no_ping_is_reported_as_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "PING_EVERY_S", 0.05)
+    monkeypatch.setattr(probes, "LOST_S", 0.2)
+    net = Network(tmp_path, 2)
+    monkeypatch.setattr(net.nodes[1].pipeline._neighbours._probes, "may_answer", lambda sender, now: False)
+    try:
+        jobs = net.jobs(max_tokens=5000)
+        net.dispatch(jobs)
+        net.prompt(jobs[0])
+        net.until(lambda: net.nodes[0].pipeline.status().links)
+        assert net.nodes[0].pipeline.status().links == (LinkReport(net.nodes[1].party.address, 0.2, None),)
+        assert net.nodes[1].pipeline.status().links[0].rtt_s < 0.2
+    finally:
+        net.close()
+
+
 def test_a_stranger_gets_no_answer(tmp_path: Path) -> None:
     net = Network(tmp_path, 2)
     try:
@@ -160,6 +178,19 @@ def test_one_ping_is_under_way_and_a_lost_one_is_given_up() -> None:
     assert mine.take(NEAR.link_key, Pong(second.id), 11.0)
     assert not mine.take(NEAR.link_key, Pong(second.id), 11.0)
     assert mine.reports() == [LinkReport(NEAR.address, 1.0, None)]
+
+
+def test_who_does_not_answer_is_far_until_it_does() -> None:
+    mine, now = LinkProbes(), 0.0
+    ((_, ping),) = mine.due([NEAR], now)
+    assert mine.take(NEAR.link_key, Pong(ping.id), now + 0.01)
+    for number in range(probes.MOST_LOST + 2):
+        now += probes.LOST_S
+        assert mine.reports() == [LinkReport(NEAR.address, 0.01, None)], f"after {number} pings"
+        ((_, ping),) = mine.due([NEAR], now)
+    assert mine.reports() == [LinkReport(NEAR.address, probes.LOST_S, None)]
+    assert mine.take(NEAR.link_key, Pong(ping.id), now + 0.02)
+    assert mine.reports() == [LinkReport(NEAR.address, 0.01, None)]
 
 
 def test_nobody_can_answer_a_ping_before_it_came() -> None:
