@@ -12,9 +12,10 @@ from collections.abc import Iterable
 
 from worker import wire
 from worker.errors import LinkError
-from worker.jobs import Peer, StageJob
+from worker.jobs import Peer
 from worker.links import Links
 from worker.probes import LinkProbes
+from worker.running import RunningJob
 from worker.sending import Sender
 
 
@@ -41,7 +42,9 @@ class Neighbours:
         except LinkError:
             self.dropped["not_sent"] += 1
 
-    def receive_probe(self, sender: bytes, frame: wire.Ping | wire.Pong, jobs: Iterable[StageJob], now: float) -> None:
+    def receive_probe(
+        self, sender: bytes, frame: wire.Ping | wire.Pong, jobs: Iterable[RunningJob], now: float
+    ) -> None:
         """Take an answer, or give one to a neighbour in one of these jobs."""
         if isinstance(frame, wire.Pong):
             if not self._probes.take(sender, frame, now):
@@ -53,10 +56,13 @@ class Neighbours:
         elif self._probes.may_answer(sender, now):
             self.tell(neighbour, wire.Pong(frame.id))
 
-    def probe(self, jobs: Iterable[StageJob], now: float) -> None:
-        """Send the pings that are due to the neighbours in these jobs, which they know, and take stock of what was
-        measured."""
-        for peer, ping in self._probes.due(_stages_beside(jobs), now):
+    def probe(self, jobs: Iterable[RunningJob], now: float) -> None:
+        """Send the pings that are due to the neighbours in these jobs, and take stock of what was measured."""
+        # Before data comes, the others may not have been given the job yet.
+        under_way = [job for job in jobs if job.has_data]
+        beside = _stages_beside(under_way)
+        unheard = beside.difference(*(job.stages_beside - job.unheard for job in under_way))
+        for peer, ping in self._probes.due(beside, now, unheard):
             self.tell(peer, ping)
         self.reports = tuple(self._probes.reports())
 
@@ -89,7 +95,6 @@ class Neighbours:
                 self.tell(peer, ping)
 
 
-def _stages_beside(jobs: Iterable[StageJob]) -> set[Peer]:
-    """The other stages that a node speaks with in its jobs, but for those beyond a relay, which carries jobs alone."""
-    peers = {peer for job in jobs for peer in (job.upstream, job.downstream) if peer is not None}
-    return {peer for peer in peers if peer.relay is None}
+def _stages_beside(jobs: Iterable[RunningJob]) -> set[Peer]:
+    """The neighbours in these jobs, but for those beyond a relay, which carries jobs alone."""
+    return {peer for job in jobs for peer in job.stages_beside if peer.relay is None}

@@ -200,8 +200,8 @@ class Pipeline(threading.Thread):
         engines = {id(engine): engine for engine in (entry.running.engine for entry in self._jobs.values())}
         return list(engines.values())
 
-    def _all_jobs(self) -> list[StageJob]:
-        return [entry.running.job for entry in self._jobs.values()]
+    def _running(self) -> list[RunningJob]:
+        return [entry.running for entry in self._jobs.values()]
 
     def _call(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)
@@ -254,7 +254,7 @@ class Pipeline(threading.Thread):
         if isinstance(frame, wire.Heartbeat | wire.Receipt | wire.Relayed | wire.Listening):
             self._dropped["foreign"] += 1
         elif isinstance(frame, wire.Ping | wire.Pong):
-            self._neighbours.receive_probe(sender, frame, self._all_jobs(), time.monotonic())
+            self._neighbours.receive_probe(sender, frame, self._running(), time.monotonic())
         elif isinstance(frame, wire.ReceiptAck):
             if not self._outbox.acknowledge(sender, frame):
                 self._dropped["unknown_job"] += 1
@@ -320,8 +320,7 @@ class Pipeline(threading.Thread):
                 self._check(entry, now)
         self._neighbours.give_up_after(self._options.peer_grace_s, now)
         self._outbox.send_again(now)
-        under_way = [entry.running.job for entry in self._jobs.values() if entry.running.has_data]
-        self._neighbours.probe(under_way, now)
+        self._neighbours.probe(self._running(), now)
         if now >= self._next_beat:
             self._next_beat = now + self._options.heartbeat_s
             self._beat()

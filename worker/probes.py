@@ -3,14 +3,15 @@
 A round trip is the shortest of the last few, for an answer also waits until the neighbour's engine has finished its
 step. A bandwidth comes from a ping right behind a large frame on a link that was quiet: the bytes by the time that
 the answer took beyond the round trip. Both can only look worse than they are, so the best of the last few counts.
-Who does not answer is far: else silence would be the way to look near.
+Who does not answer is far: else silence would be the way to look near. That holds for a neighbour that has spoken to us
+in the job; of another, a gateway alone says that it has the job at all.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from worker.jobs import Peer
@@ -39,7 +40,8 @@ class _Link:
     ping_id: int | None = None
     ping_at: float = float("-inf")
     num_ping_bytes: int = 0
-    num_lost: int = 0  # pings since the last answer
+    must_answer: bool = False
+    num_lost: int = 0  # since the last answer
 
     @property
     def is_silent(self) -> bool:
@@ -65,16 +67,17 @@ class LinkProbes:
         self._links: dict[bytes, _Link] = {}
         self._answered_at: OrderedDict[bytes, deque[float]] = OrderedDict()
 
-    def due(self, peers: Iterable[Peer], now: float) -> list[tuple[Peer, Ping]]:
-        """The pings to send now, given today's neighbours: those who are sure to answer if they want to."""
+    def due(self, peers: Iterable[Peer], now: float, unheard: Container[Peer] = ()) -> list[tuple[Peer, Ping]]:
+        """The pings to send now, given today's neighbours; `unheard`: those who may have no reason to answer."""
         pings = []
         for peer in peers:
             link = self._link(peer)
             waits = link.ping_id is not None
             if now - link.ping_at >= (LOST_S if waits else PING_EVERY_S):
-                if waits:
+                if waits and link.must_answer:
                     link.num_lost += 1
                     link.measured_at = now
+                link.must_answer = peer not in unheard
                 pings.append((peer, self._ping(link, now, 0)))
         old = [key for key, link in self._links.items() if now - max(link.ping_at, link.measured_at) > FORGET_S]
         for key in old:

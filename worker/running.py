@@ -103,6 +103,7 @@ class RunningJob:
         self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
         self._tokens: list[int] = []
         self._num_tokens_back = 0
+        self._heard: set[bytes] = set()
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
@@ -115,8 +116,18 @@ class RunningJob:
         return [peer for peer in dict.fromkeys((job.gateway, job.upstream, job.downstream)) if peer is not None]
 
     @property
+    def stages_beside(self) -> set[Peer]:
+        """The other stages that this one speaks with."""
+        return {peer for peer in (self.job.upstream, self.job.downstream) if peer is not None}
+
+    @property
+    def unheard(self) -> set[Peer]:
+        """Those of them that have said nothing yet: whether they have the job is only the gateway's word."""
+        ready = {self.job.downstream} if self.downstream_ready and not self.job.is_last else set()
+        return {peer for peer in self.stages_beside - ready if peer.link_key not in self._heard}
+
+    @property
     def has_data(self) -> bool:
-        """Then all its stages are ready."""
         return self._num_received > 0
 
     def announce(self) -> None:
@@ -130,6 +141,7 @@ class RunningJob:
         """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
         if not self._may_say(sender, frame):
             raise ForeignFrame(f"{frame.kind} from {sender.hex()}")
+        self._heard.add(sender)
         if self._is_repeated(frame):
             return
         if isinstance(frame, wire.Ready):

@@ -123,7 +123,7 @@ class PrefixCache:
         return None
 
     def close(self, session_id: bytes, *, keep: bool) -> bool:
-        """The session has ended. Unless `keep`, nobody finds its blocks from now on. Whether anybody may."""
+        """The session has ended. Unless `keep`, nobody finds its blocks. Returns whether anybody may."""
         holding = self._open.pop(session_id)
         findable = keep and holding.num_findable > 0
         if findable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from worker.probes import LinkProbes
 from worker.wire import LinkReport, Ping, Pong
 
 from .kit import Party, curve_pair
-from .test_pipeline import QUICK_LINKS, Network
+from .test_pipeline import QUICK_LINKS, Network, wait_for
 
 NEAR = Party().peer
 FAR = Party().peer
@@ -128,22 +129,38 @@ def test_neighbours_in_a_running_job_are_measured_and_reported(tmp_path: Path, m
         net.close()
 
 
-def test_a_neighbour_that_does_its_work_but_answers_no_ping_is_reported_as_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def soon_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     monkeypatch.setattr(probes, "PING_EVERY_S", 0.05)
-    monkeypatch.setattr(probes, "LOST_S", 0.2)
-    net = Network(tmp_path, 2)
-    monkeypatch.setattr(net.nodes[1].pipeline._neighbours._probes, "may_answer", lambda sender, now: False)
-    try:
-        jobs = net.jobs(max_tokens=5000)
-        net.dispatch(jobs)
-        net.prompt(jobs[0])
-        net.until(lambda: net.nodes[0].pipeline.status().links)
-        assert net.nodes[0].pipeline.status().links == (LinkReport(net.nodes[1].party.address, 0.2, None),)
-        assert net.nodes[1].pipeline.status().links[0].rtt_s < 0.2
-    finally:
-        net.close()
+    monkeypatch.setattr(probes, "LOST_S", 0.4)
+    net = Network(tmp_path, 2, delay_s=0.005)
+    yield net
+    net.close()
+
+
+def test_a_neighbour_that_does_its_work_but_answers_no_ping_is_reported_as_far(
+    soon_lost: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud, silent = soon_lost.nodes
+    monkeypatch.setattr(silent.pipeline._neighbours._probes, "may_answer", lambda sender, now: False)
+    jobs = soon_lost.jobs(max_tokens=5000)
+    soon_lost.dispatch(jobs)
+    soon_lost.prompt(jobs[0])
+    soon_lost.until(lambda: loud.pipeline.status().links)
+    assert loud.pipeline.status().links == (LinkReport(silent.party.address, 0.4, None),)
+    soon_lost.until(lambda: silent.pipeline.status().links)
+    assert silent.pipeline.status().links[0].rtt_s < 0.4
+
+
+def test_no_gateway_makes_a_node_seem_far_by_a_job_that_it_never_gave_it(soon_lost: Network) -> None:
+    jobs = soon_lost.jobs(max_tokens=5000)
+    soon_lost.dispatch(jobs, order=[0])
+    asked = soon_lost.nodes[0].pipeline._neighbours._probes
+    wait_for(lambda: soon_lost.nodes[0].pipeline.status().num_jobs == 1)
+    prompt = soon_lost.prompt_ids
+    soon_lost.send(0, wire.Prompt(jobs[0].job_id, len(prompt), struct.pack(f"<{len(prompt)}I", *prompt)))
+    wait_for(lambda: soon_lost.nodes[1].pipeline.status().dropped.get("foreign", 0) > probes.MOST_LOST + 1)
+    assert asked.reports() == []
 
 
 def test_a_stranger_gets_no_answer(tmp_path: Path) -> None:
