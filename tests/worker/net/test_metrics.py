@@ -27,7 +27,7 @@ from worker.pipeline import Pipeline
 from worker.running import StageIdentity
 from worker.served import Served
 
-from .test_pipeline import PROMPT, Network
+from .network import PROMPT, Network
 
 Samples = dict[tuple[str, ...], float]
 

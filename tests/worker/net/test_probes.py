@@ -19,7 +19,7 @@ from worker.probes import LinkProbes
 from worker.wire import LinkReport, Ping, Pong
 
 from .kit import Party, curve_pair
-from .test_pipeline import QUICK_LINKS, Network, wait_for
+from .network import QUICK_LINKS, Network, wait_for
 
 NEAR = Party().peer
 FAR = Party().peer

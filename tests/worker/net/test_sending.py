@@ -18,7 +18,7 @@ from worker.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
 from worker.wire import MAX_MESSAGE_FRAMES
 
 from .kit import Party
-from .test_pipeline import QUICK_LINKS, Network, wait_for
+from .network import QUICK_LINKS, Network, wait_for
 from .toy import expected_tokens
 
 NEAR, FAR = Party().peer, Party().peer
