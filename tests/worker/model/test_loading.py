@@ -140,7 +140,7 @@ def test_loading_takes_what_the_stage_takes_and_a_tensor(tmp_path: Path, profile
     assert int(done.stdout) < stage_bytes + 3 * largest_bytes + 8 * MIB
 
 
-# Runs the same prompt again and again in a thread, as a node does; what the last runs took of the system, in pages.
+# Runs the same prompt again and again in a thread, as a node does; prints how many pages each run took of the system.
 STEPPER = """
 import resource, sys, threading
 from pathlib import Path
@@ -152,11 +152,10 @@ folder = Path(sys.argv[1])
 stage = Stage.load(inspect_architecture(folder), 0, 2, [folder / "model.safetensors"])
 
 def run():
-    for number in range(6):
-        if number == 4:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for number in range(10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         stage.forward(torch.arange(512), stage.new_cache(512, 512))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 thread = threading.Thread(target=run)
 thread.start()
@@ -169,4 +168,5 @@ def test_steps_use_the_memory_of_steps_before(tmp_path: Path) -> None:
     folder = save_random_model(config_of("llama", **sizes), tmp_path / "model")
     command = [sys.executable, "-c", STEPPER, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
-    assert int(done.stdout) < 512  # one layer's activations are 10,000
+    pages = sorted(map(int, done.stdout.split()))
+    assert pages[len(pages) // 2] < 1024  # where nothing is kept 4,000 and more; now and then a block finds no place
