@@ -2,8 +2,8 @@
 
 Sessions that met in one step come back together. One group of them keeps one stage busy at a time, so as many groups as
 stages keep all busy; but each step of theirs is smaller, and a step of two rows may take as long as one of eight. And
-where stages share processors, groups wait for each other. So both are measured: what a step takes, and how much of its
-time it has a processor when so many groups are on their way.
+where stages share processors, groups wait for each other. So it is measured: what a step takes, what a round takes
+besides, and how much of its time a step has a processor when so many groups are on their way.
 
 Sessions start one by one and would stay apart for ever: those that are back before their group is complete wait for
 more, at most the time between two groups, and go on with them.
@@ -11,9 +11,10 @@ more, at most the time between two groups, and go on with them.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from worker.engine.times import StepTimes
+from worker.engine.times import Mean, StepTimes
 
 SMOOTHING = 0.1
 # Fewer groups that do nearly as much are better: they leave processors for others.
@@ -23,7 +24,17 @@ FORGETTING = 0.0005
 # Who stays away for longer has stopped, or is slow: nobody waits for it.
 MOST_ROUNDS_AWAY = 2.0
 LATE = 0.25  # of a round
+_ROUNDS_KEPT = 10
 _ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class _Step:
+    """When a group left, of so many sessions; and how many groups were on their way then."""
+
+    began: float
+    num_sessions: int
+    num_on_their_way: int
 
 
 class Groups:
@@ -35,43 +46,49 @@ class Groups:
         self._processor_share: dict[int, float] = {}
         self._round_s: float | None = None
         self._quiet_round_s: float | None = None  # without prompts
-        self._num_steps = 0
+        self._between = Mean(_ROUNDS_KEPT)  # of a quiet round, what is not the stages' steps
         self._stepped = self._prompts_stepped = -math.inf
         self._num_on_their_way = 1
         self._num_stages: dict[bytes, int] = {}
-        self._away: dict[bytes, tuple[int, float]] = {}
+        self._away: dict[bytes, _Step] = {}
         self._back: dict[bytes, float] = {}
 
     def add(self, session_id: bytes, num_stages: int) -> None:
         """`num_stages`: that the session's tokens go through until it is back; 1 for one that nobody waits for."""
         self._num_stages[session_id] = num_stages
 
-    def step(self, session_ids: Iterable[bytes], *, with_prompts: bool) -> None:
+    def step(self, session_ids: Collection[bytes], *, with_prompts: bool) -> None:
         """A step begins, with the next tokens of these sessions, and prompts perhaps."""
-        self._num_steps += 1
         self._stepped = self._clock()
         if with_prompts:
             self._prompts_stepped = self._stepped
-        self._num_on_their_way = 1 + len({number for number, _ in self._away.values()})
+        self._num_on_their_way = 1 + len(set(self._away.values()))
+        step = _Step(self._stepped, len(session_ids), self._num_on_their_way)
         for session_id in session_ids:
             self._back.pop(session_id, None)
-            self._away[session_id] = self._num_steps, self._stepped
+            self._away[session_id] = step
 
     def come_back(self, session_id: bytes) -> None:
         """The session has another token to be computed."""
         now = self._clock()
         self._back.setdefault(session_id, now)
         if (step := self._away.pop(session_id, None)) is not None:
-            self._round_s = _smooth(self._round_s, now - step[1])
-            if step[1] > self._prompts_stepped:
-                self._quiet_round_s = _smooth(self._quiet_round_s, now - step[1])
+            self._round_s = _smooth(self._round_s, now - step.began)
+            if step.began > self._prompts_stepped:
+                self._quiet_round_s = _smooth(self._quiet_round_s, now - step.began)
+                self._note_between(step, min(now - step.began, MOST_ROUNDS_AWAY * self._quiet_round_s), session_id)
 
     def remove(self, session_id: bytes) -> None:
         for books in (self._num_stages, self._away, self._back):
             books.pop(session_id, None)
 
     def note_processor_share(self, share: float) -> None:
-        """How much of the last step's time the step really had a processor, from 0 to 1."""
+        """How much of the last step's time the step really had a processor, from 0 to 1.
+
+        While prompts go round with the groups they tell nothing of the groups.
+        """
+        if self._stepped <= self._prompts_stepped + (self._round_s or 0.0):
+            return
         for number, known in self._processor_share.items():
             self._processor_share[number] = known + (1.0 - known) * FORGETTING
         known = self._share(self._num_on_their_way)
@@ -102,27 +119,31 @@ class Groups:
 
     def _next_left(self) -> float:
         """When the group left that is back next."""
-        return min((self._away[name][1] for name in self._present(()) if name in self._away), default=math.inf)
+        return min((self._away[name].began for name in self._present(()) if name in self._away), default=math.inf)
 
     def _present(self, waiting: Collection[bytes]) -> list[bytes]:
         if self._round_s is None:
             return [*waiting, *self._away]
         earliest = self._clock() - MOST_ROUNDS_AWAY * self._round_s
-        return [*waiting, *(session_id for session_id, (_, left) in self._away.items() if left > earliest)]
+        return [*waiting, *(session_id for session_id, step in self._away.items() if step.began > earliest)]
 
     def _size(self, present: Collection[bytes]) -> float:
         """Sessions in a group: the largest that does nearly as much as the best."""
         if not present:
             return 0.0
-        most = min(len(present), max(self._num_stages[session_id] for session_id in present))
-        sizes = [len(present) / number for number in range(1, most + 1)]
-        speeds = [self._speed(number, size) for number, size in enumerate(sizes, 1)]
-        return next(size for size, speed in zip(sizes, speeds, strict=True) if speed >= AS_GOOD * max(speeds))
+        num_stages = max(self._num_stages[session_id] for session_id in present)
+        sizes = [len(present) / number for number in range(1, min(len(present), num_stages) + 1)]
+        rounds = [self._expected_round_s(num_stages, number, size) for number, size in enumerate(sizes, 1)]
+        return next(size for size, round_s in zip(sizes, rounds, strict=True) if AS_GOOD * round_s <= min(rounds))
 
-    def _speed(self, num_groups: int, size: float) -> float:
-        """Tokens per second; before any step was timed, as if each row took equally long."""
-        step_s = self._times.decode_s(math.ceil(size - _ROUNDING)) or size
-        return num_groups * self._share(num_groups) * size / step_s
+    def _expected_round_s(self, num_stages: int, num_groups: int, size: float) -> float:
+        """With so many groups of this size; before any step was timed, as if each row took equally long."""
+        steps_s = num_stages * (self._times.decode_s(math.ceil(size - _ROUNDING)) or size)
+        return (steps_s + self._between.value) / self._share(num_groups)
+
+    def _note_between(self, step: _Step, round_s: float, session_id: bytes) -> None:
+        steps_s = self._num_stages[session_id] * self._times.decode_s(step.num_sessions)
+        self._between.note(max(0.0, round_s * self._share(step.num_on_their_way) - steps_s))
 
     def _share(self, num_on_their_way: int) -> float:
         return self._processor_share.get(num_on_their_way, 1.0)

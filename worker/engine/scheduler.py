@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worker.engine.budget import MIN_TOKENS, SHARE, alone_s, beside_s, num_tokens_in
+from worker.engine.budget import MIN_TOKENS, SHARE, Rush, alone_s, beside_s, num_tokens_in, piece
 from worker.engine.errors import PositionMismatch
 from worker.engine.fairness import FairQueue
 from worker.engine.groups import Groups
@@ -67,8 +67,8 @@ class Scheduler:
     ) -> None:
         """
         Args:
-            max_prefill_tokens: prompt tokens in a step while no session decodes.
-            max_mixed_prefill_tokens: the most prompt tokens in a step while others decode (see `budget`).
+            max_prefill_tokens: the most prompt tokens in a step while no session decodes (see `budget`).
+            max_mixed_prefill_tokens: the same while others decode.
             max_sessions: sessions in a step.
             samples: whether each position from a prompt's end on needs a step of its own, to draw a token after it.
         """
@@ -80,6 +80,7 @@ class Scheduler:
         self._times = StepTimes()
         self._groups = Groups(self._times, clock)
         self._prompts_turn = self._prompts_went_alone = False
+        self._rush = Rush()
         self._sessions: dict[bytes, _Progress] = {}
         self._prompts = FairQueue()
         self._decoding = FairQueue()
@@ -97,7 +98,7 @@ class Scheduler:
         if not self.has_waiting:
             return None
         if decoding := self._decoding.in_order():
-            return self._groups.wait_s(decoding)
+            return 0.0 if self._prompts and self._rushes() else self._groups.wait_s(decoding)
         return 0.0 if self._has_time_for_prompts() else self._groups.late_in_s()
 
     def add(
@@ -177,10 +178,11 @@ class Scheduler:
             decoding = decoding[:-1] if self._prompts_turn else decoding
         prompts = self._prompts.in_order()[: self._max_sessions - len(decoding)]
         chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
-        some_decode, budget = self._num_decoding > 0, self._prefill_budget(len(decoding))
+        some_decode, (budget, more) = self._num_decoding > 0, self._prefill_budget(len(decoding))
         for name in prompts:
-            if budget:
-                chunks.append(self._take(name, budget))
+            if budget > 0:
+                num_waiting = self._sessions[name].num_waiting
+                chunks.append(self._take(name, num_waiting if num_waiting <= budget + more else budget))
                 budget -= chunks[-1].num_tokens
         if chunks:
             self._prompts_went_alone = some_decode and not decoding
@@ -210,27 +212,38 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
-    def _prefill_budget(self, num_sessions: int) -> int:
-        """Prompt tokens for a step with so many decoding sessions."""
+    def _prefill_budget(self, num_sessions: int) -> tuple[int, int]:
+        """Prompt tokens for a step with so many decoding sessions, and how many more to come to a prompt's end."""
         if not self._num_decoding:
-            return self._max_prefill_tokens
-        ratio = len(self._prompts) / self._num_decoding
+            return piece(self._times, self._max_prefill_tokens)
+        if self._rushes():
+            return piece(self._times, self._max_mixed_tokens)
+        ratio = len(self._prompting) / self._num_decoding
         if num_sessions and self._prompts_went_alone and ratio <= SHARE:
-            return 0
+            return 0, 0
         group_size = max(1, self._groups.largest(()))
         if num_sessions or self._decoding or not self._groups.late_in_s():
             seconds = beside_s(self._times, num_sessions or group_size, ratio)
         else:
             seconds = alone_s(self._times, self._groups.free_s(), group_size, ratio)
-        return num_tokens_in(self._times, seconds, self._max_mixed_tokens)
+        return num_tokens_in(self._times, seconds, self._max_mixed_tokens), 0
+
+    def _rushes(self) -> bool:
+        left = [progress.num_prompt_tokens - progress.num_computed for progress in self._prompting]
+        return self._rush.is_on(self._times, len(left), sum(left), self._num_decoding)
 
     def _has_time_for_prompts(self) -> bool:
         """While no decoding session waits."""
-        return not self._num_decoding or self._prefill_budget(0) > min(MIN_TOKENS, self._max_mixed_tokens - 1)
+        return not self._num_decoding or self._prefill_budget(0)[0] > min(MIN_TOKENS, self._max_mixed_tokens - 1)
 
     @property
     def _num_decoding(self) -> int:
         return sum(progress.is_decoding for progress in self._sessions.values())
+
+    @property
+    def _prompting(self) -> list[_Progress]:
+        """Sessions that wait for their first token, also where the stage before is not done with their prompts."""
+        return [progress for progress in self._sessions.values() if not (progress.is_decoding or progress.is_held)]
 
     def _take(self, session_id: bytes, max_tokens: int) -> Chunk:
         """Count a session's next positions as computed, and put its next turn back."""
