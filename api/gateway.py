@@ -35,7 +35,7 @@ from ipfs.store import BlockStore
 from worker.broker import limit_connections
 from worker.errors import BrokerError
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 
 logger = logging.getLogger(__name__)
 FOLLOW_CHAIN_EVERY_S = 1.0

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from chain.settings import ChainSettings
-from worker.wire import PromptFormat
+from worker.links.wire import PromptFormat
 
 MIB = 2**20
 

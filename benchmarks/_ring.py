@@ -23,10 +23,10 @@ from _stage import StagePlan, run_stage
 
 from chain.messages import sign
 from tests.worker.net.kit import DOMAIN, FakeRegistry, Party, make_jobs
-from worker import wire
 from worker.jobs import Peer, StageJob, seal
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.receipts import SignedReceipt, acceptance_of
 from worker.settings import NodeSettings
 

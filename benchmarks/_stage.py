@@ -61,8 +61,8 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     from worker.errors import InvalidGrammar
     from worker.grammar import Constraint
     from worker.jobs import Grammar
-    from worker.link_keys import LinkKeyPair
-    from worker.links import Links
+    from worker.links.faces import Links
+    from worker.links.keys import LinkKeyPair
     from worker.model.architecture import inspect_architecture
     from worker.model.stage import Stage
     from worker.pipeline import Pipeline

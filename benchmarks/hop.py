@@ -26,14 +26,15 @@ from _kit import ROOT, record
 
 sys.path.append(str(ROOT))  # for the tests' signed jobs
 
-import worker.link_sockets
+import worker.links.sockets
 from tests.worker.net.kit import Party, curve_pair, make_jobs
-from worker import commitments, wire
+from worker import commitments
 from worker.engine import HiddenRows, SampledToken, SessionSpec, StageOutput
 from worker.engine.runner import Runner
 from worker.jobs import StageJob
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.pipeline import Pipeline
 from worker.running import StageIdentity
 from worker.served import Served
@@ -116,8 +117,8 @@ def run_stage(
     """One stage's process: tell the endpoint, get the job, run it, tell what happened when."""
     torch.set_num_threads(1)
     marks = Marks()
-    worker.link_sockets.encode = marks.around("serialise", worker.link_sockets.encode)
-    worker.link_sockets.decode = marks.around("deserialise", worker.link_sockets.decode)
+    worker.links.sockets.encode = marks.around("serialise", worker.links.sockets.encode)
+    worker.links.sockets.decode = marks.around("deserialise", worker.links.sockets.decode)
     commitments._Side.hash = marks.around("commit", commitments._Side.hash)  # type: ignore[method-assign]
     links = Links(LinkKeyPair(*keys), "tcp://127.0.0.1:0", registered.__contains__)
     links.send = marks.around("send", links.send)  # type: ignore[method-assign]

@@ -25,10 +25,10 @@ import zmq
 from zmq.utils import z85
 
 from api.serving.hub import LinkHub
-from worker import wire
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 
 JOB = b"j" * 32
 ADDRESSES = [f"0x{number:040x}" for number in range(3)]

@@ -24,12 +24,12 @@ WORKER_MODULES_OF_THE_GATEWAY = {
     "worker.errors",
     "worker.grammar",
     "worker.jobs",
-    "worker.link_keys",
-    "worker.links",
+    "worker.links.keys",
+    "worker.links.faces",
     "worker.receipts",
-    "worker.seals",
+    "worker.links.seals",
     "worker.text",
-    "worker.wire",
+    "worker.links.wire",
 }
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from chain.fields import NUMERIC_PROFILES
 from worker.errors import CommitmentError
 from worker.hashing import Later
-from worker.wire import RECORD_BYTES, Buffer
+from worker.links.wire import RECORD_BYTES, Buffer
 
 CHUNK_TOKENS = 32
 RECORD_VERSION = 1

@@ -18,7 +18,7 @@ from chain.errors import ChainError, ChainUnreachable
 from chain.fields import NUMERIC_PROFILES
 from chain.keystore import open_keystore, read_password
 from worker.errors import LinkKeyError, NodeStartError, WorkerError
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 from worker.settings import NodeSettings
 
 log = logging.getLogger(__name__)

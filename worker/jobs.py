@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from chain.fields import Address, Bytes32, Signature
 from chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from chain.pricing import Tier
-from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
+from worker.links.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
 MAX_STAGES = 255

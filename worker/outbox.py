@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from worker.errors import LinkError
 from worker.jobs import Peer
+from worker.links.wire import Receipt, ReceiptAck
 from worker.running import Send
-from worker.wire import Receipt, ReceiptAck
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0

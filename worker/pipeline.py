@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from worker import wire
 from worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from worker.grammar import Constraint
 from worker.hashing import Hasher
 from worker.jobs import RELAY, Peer, StageJob
-from worker.link_sockets import Inbound
-from worker.links import Links
-from worker.neighbours import Neighbours
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.neighbours import Neighbours
+from worker.links.sockets import Inbound
+from worker.links.traffic import LinkTraffic
 from worker.outbox import Outbox
 from worker.parked import ParkedReady
 from worker.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
 from worker.served import Served
-from worker.traffic import LinkTraffic
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,11 @@ from chain.errors import BadSignature
 from chain.fields import Signature, to_hex
 from chain.messages import Acceptance, Assignment, Domain, InferenceReceipt, InferenceRequest, digest, recover, sign
 from chain.pricing import Tier, stage_cost
-from worker import commitments, wire
+from worker import commitments
 from worker.commitments import Commitment, Record
 from worker.errors import CommitmentError, InvalidReceipt
 from worker.jobs import Sampling, StageJob, job_id
+from worker.links import wire
 
 MAX_CLOCK_SKEW_S = 60
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Protocol
 
 from chain.pricing import BPS, Tier
-from worker import wire
 from worker.commitments import Commitment, StageCommitment, output_record
 from worker.engine import EngineError, HiddenRows, SampledToken, SessionFailed, SessionSpec, StageOutput
 from worker.engine.runner import Payload
@@ -22,7 +21,8 @@ from worker.errors import CommitmentError, LinkError
 from worker.grammar import Constraint
 from worker.hashing import Later
 from worker.jobs import Peer, StageJob
-from worker.rows import BadRows, decode_rows, encode_rows, formats_of
+from worker.links import wire
+from worker.links.rows import BadRows, decode_rows, encode_rows, formats_of
 from worker.sampling import SamplingParameters
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from worker.engine import EngineLimits
 from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import Identity, open_identity
 from worker.jobs import RELAY
-from worker.links import Links
+from worker.links.faces import Links
 from worker.membership import Membership
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.model.devices import open_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.wire import Heartbeat, LinkReport, pack_reports
+from worker.links.wire import Heartbeat, LinkReport, pack_reports
 
 MAX_SECONDS_PER_TOKEN_LAYER = 3600.0
 

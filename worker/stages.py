@@ -20,10 +20,10 @@ from worker.engine import Engine, EngineLimits
 from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint, GrammarCompiler
 from worker.jobs import Grammar
+from worker.links.wire import Dtype
 from worker.model.architecture import inspect_architecture
 from worker.model.stage import Stage
 from worker.running import StageIdentity
-from worker.wire import Dtype
 
 LINK_DTYPE: Dtype = "float32"  # of hidden states, in every numeric profile
 MAX_ENGINES = 4

@@ -12,7 +12,7 @@ from api.serving.desk import Begun
 from api.serving.running import End, Piece
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import format_credits
-from worker.wire import Token
+from worker.links.wire import Token
 
 DONE = b"data: [DONE]\n\n"
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from api.http.caller import gateway_of
 from worker.broker import JoinAnswer, JoinRequest
-from worker.wire import unpack_reports
+from worker.links.wire import unpack_reports
 
 router = APIRouter(tags=["nodes"])
 

@@ -19,7 +19,7 @@ from api.serving.desk import Ask
 from api.serving.tokenizer import ModelTokenizer
 from chain.pricing import Tier
 from worker.jobs import Grammar, Sampling
-from worker.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
+from worker.links.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
 MAX_CHOICES = 8

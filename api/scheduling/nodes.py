@@ -15,7 +15,7 @@ from chain.client import Chain
 from chain.contracts.nodes import Node, Offer, Role
 from chain.index import EventIndex
 from worker.jobs import RELAY, Peer
-from worker.wire import Heartbeat, unpack_reports
+from worker.links.wire import Heartbeat, unpack_reports
 
 logger = logging.getLogger(__name__)
 # Nodes beat every two seconds; one that missed three is taken for dead.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.scheduling.placement import LinkSpeed, Stage
 from chain.fields import NUMERIC_PROFILES
-from worker.wire import ITEM_BYTES, PromptFormat
+from worker.links.wire import ITEM_BYTES, PromptFormat
 
 # A prompt goes through stages and links in pieces, so that a link delays it only by what it takes beyond the slowest
 # stage. Rounding is for links that take clearly longer than that, and so long that somebody notices.

@@ -19,8 +19,8 @@ from api.serving.pipeline import AttemptFailed, Pipeline
 from api.serving.quotes import Question, quote
 from api.serving.running import End, Piece, Running
 from chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
+from worker.links.wire import Token
 from worker.text import StopMatcher
-from worker.wire import Token
 
 logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3

@@ -12,9 +12,9 @@ from api.scheduling.nodes import NodeDirectory
 from api.serving.relay import Relay, RelayLimits
 from worker.errors import LinkError
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.links import AsyncLinks
-from worker.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
+from worker.links.faces import AsyncLinks
+from worker.links.keys import LinkKeyPair
+from worker.links.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.

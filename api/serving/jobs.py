@@ -14,7 +14,7 @@ from api.serving.formats import stage_format
 from api.serving.office import Office
 from chain.messages import Assignment, sign
 from worker.jobs import Peer, Sampling, StageJob
-from worker.wire import PromptFormat
+from worker.links.wire import PromptFormat
 
 # A promise to run, and the longest that a job may take.
 ASSIGNMENT_TTL_S = 3600

@@ -11,7 +11,7 @@ from api.scheduling.nodes import NodeDirectory
 from api.serving.hub import LinkHub
 from chain.messages import Domain
 from worker.jobs import Envelope, Peer
-from worker.wire import PromptFormat
+from worker.links.wire import PromptFormat
 
 Dispatch = Callable[[Sequence[tuple[str, Envelope]]], Awaitable[None]]
 

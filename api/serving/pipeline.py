@@ -21,8 +21,8 @@ from api.store.store import StoredStage
 from chain.messages import sign
 from worker.errors import InvalidReceipt
 from worker.jobs import Peer, seal
+from worker.links.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
-from worker.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
 # A stage that is still ready so long after the prompt was sent did not get it.

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from worker.errors import LinkError, LinkGone
 from worker.jobs import Peer
-from worker.seals import Seals
-from worker.wire import Frame, JobFrame, Listening, Relayed
+from worker.links.seals import Seals
+from worker.links.wire import Frame, JobFrame, Listening, Relayed
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
@@ -33,7 +33,7 @@ MAX_STALE = 2
 
 
 class Connections(Protocol):
-    """What the relay needs of `worker.links.AsyncLinks`."""
+    """What the relay needs of `worker.links.faces.AsyncLinks`."""
 
     seals: Seals
 

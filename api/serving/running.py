@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from api.errors import GatewayError
-from worker.wire import Token
+from worker.links.wire import Token
 
 
 @dataclass(frozen=True)

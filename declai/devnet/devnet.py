@@ -49,7 +49,7 @@ from declai.network import ChainInfo, GatewayInfo, ModelInfo, Network, NodeInfo,
 from declai.publish import Publication, add_model
 from declai.signin import sign_in
 from ipfs.store import BlockStore
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 
 DEFAULT_MODEL = ROOT / "models" / "declai-demo"
 API_KEY_BUDGET = 1000 * UNITS_PER_CREDIT

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from worker.engine.errors import InvalidInput
 from worker.engine.prefix import Hit
 from worker.engine.scheduler import Chunk
+from worker.links.rows import is_finite
 from worker.model.cache import StageCache, cache_bytes
 from worker.model.layout import Lane
 from worker.model.packed import Pool, Segment
 from worker.model.stage import Stage
 from worker.model.static_decode import StaticDecode
-from worker.rows import is_finite
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
 TOKEN_ID_BYTES = 4

@@ -15,7 +15,7 @@ from declai.cli.options import CREDITS, network_option, operator_options
 from declai.cli.output import json_option
 from declai.wallets import wallet_address
 from worker.jobs import RELAY, Endpoint
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 
 MAX_TEXT_BYTES = 256
 ROLES = {role.name.lower(): role for role in Role if role.name}

@@ -26,7 +26,7 @@ from ipfs.exchange import Exchange
 from ipfs.manifest import Manifest
 from ipfs.store import BlockStore
 from worker.identity import pick_offer
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 from worker.settings import NodeSettings
 
 TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from chain.keystore import open_keystore, read_password
 from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
 from worker.errors import LinkKeyError
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 
 
 def _others_may_read(path: Path) -> bool:

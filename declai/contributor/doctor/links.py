@@ -18,8 +18,8 @@ from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
 from worker.errors import LinkError
 from worker.jobs import RELAY
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.registry import UNKNOWN_FOR_S
 
 HANDSHAKE_S = 5.0

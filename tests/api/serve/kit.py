@@ -39,8 +39,8 @@ from worker.admission import Terms
 from worker.broker import JoinAnswer, join_text, parse_task_message
 from worker.grammar import Constraint, GrammarCompiler
 from worker.jobs import Grammar, Peer
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.pipeline import Pipeline, PipelineOptions
 from worker.registry import ChainRegistry
 from worker.running import StageIdentity

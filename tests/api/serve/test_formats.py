@@ -14,8 +14,8 @@ from api.serving.formats import prompt_format, stage_format
 from api.serving.jobs import Generation, prompt_formats
 from api.serving.office import Office
 from chain.fields import NUMERIC_PROFILES
-from worker import wire
-from worker.wire import LinkReport, PromptFormat
+from worker.links import wire
+from worker.links.wire import LinkReport, PromptFormat
 
 VALUES = 1000 * 4096
 

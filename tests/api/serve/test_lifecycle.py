@@ -23,8 +23,8 @@ from chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
 from worker.jobs import Peer
+from worker.links.wire import Finish, Frame, Prompt, Token
 from worker.receipts import SignedPlan, SignedReceipt, acceptance_of, verify_job_receipts
-from worker.wire import Finish, Frame, Prompt, Token
 
 LONG = "abcdefghij " * 8
 

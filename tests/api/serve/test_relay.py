@@ -18,13 +18,13 @@ from api.serving.hub import LinkHub
 from api.serving.relay import FRAME_BYTES, MIB, Connections, RelayLimits
 from tests.api.serve.cable import Cable
 from tests.worker.net.kit import curve_pair
-from worker import wire
 from worker.errors import LinkGone
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.link_sockets import Inbound, LinkOptions
-from worker.links import Links
-from worker.seals import Seals
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
+from worker.links.seals import Seals
+from worker.links.sockets import Inbound, LinkOptions
 
 JOB = b"j" * 32
 LIMITS = RelayLimits(node_bytes=MIB, all_bytes=2 * MIB)

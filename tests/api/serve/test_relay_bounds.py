@@ -8,10 +8,10 @@ import pytest
 
 from api.serving.relay import FRAME_BYTES, MIB, Relay, RelayLimits
 from tests.worker.net.kit import curve_pair
-from worker import wire
 from worker.errors import LinkGone
 from worker.jobs import Peer
-from worker.seals import Seals
+from worker.links import wire
+from worker.links.seals import Seals
 
 JOB = b"j" * 32
 LIMITS = RelayLimits(node_bytes=MIB, all_bytes=2 * MIB)

@@ -12,14 +12,14 @@ from pathlib import Path
 from eth_utils.crypto import keccak
 
 from chain.messages import sign
-from worker import wire
 from worker.admission import Terms
 from worker.errors import InvalidGrammar, WorkerError
 from worker.grammar import Constraint
 from worker.jobs import Envelope, Grammar, Sampling, StageJob, seal
-from worker.link_keys import LinkKeyPair
-from worker.link_sockets import LinkOptions
-from worker.links import Links
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
+from worker.links.sockets import LinkOptions
 from worker.pipeline import Pipeline, PipelineOptions
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.running import StageIdentity

@@ -16,12 +16,12 @@ import pytest
 import zmq
 from pydantic import ValidationError
 
-from worker import wire
 from worker.errors import LinkError, LinkFull, LinkKeyError
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.link_sockets import Inbound, LinkOptions
-from worker.links import AsyncLinks, Links
+from worker.links import wire
+from worker.links.faces import AsyncLinks, Links
+from worker.links.keys import LinkKeyPair
+from worker.links.sockets import Inbound, LinkOptions
 
 from .kit import curve_pair
 
@@ -151,10 +151,10 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
 
 CHOSEN_NAMES = """
 import asyncio, sys, time, zmq
-from worker import wire
+from worker.links import wire
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.links import AsyncLinks, Links
+from worker.links.keys import LinkKeyPair
+from worker.links.faces import AsyncLinks, Links
 
 pair = LinkKeyPair(*map(zmq.utils.z85.decode, zmq.curve_keypair()))
 def raw(endpoint, name=None):
@@ -267,7 +267,7 @@ def test_a_process_that_may_open_no_more_sockets_raises_and_the_open_links_live_
         for _ in range(16):
             node.connect(Peer(address=ADDRESS, link_key=curve_pair()[0], endpoint="tcp://127.0.0.1:9"))
 
-    monkeypatch.setattr("worker.link_sockets.MAX_SOCKETS", 16)
+    monkeypatch.setattr("worker.links.sockets.MAX_SOCKETS", 16)
     node, friend = net.links(), net.links()
     node.send(peer_of(friend), wire.Ready(bytes(32)))
     with pytest.raises(LinkError):

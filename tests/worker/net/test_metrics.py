@@ -16,12 +16,12 @@ from tests.worker.engine.pipeline import LIMITS, spec
 from tests.worker.engine.pipeline import Pipeline as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
 from tests.worker.net.kit import Party, make_jobs
-from worker import probes, traffic
 from worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSession, SessionSpec
 from worker.engine.scheduler import Chunk
 from worker.engine.stats import EngineStats, SessionClock
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links import probes, traffic
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.metrics import NodeMetrics, serve_metrics
 from worker.pipeline import Pipeline
 from worker.running import StageIdentity

@@ -37,13 +37,14 @@ from declai.devnet.processes import ChainKind, Child, free_port, launch_chain, s
 from declai.publish import Publication, add_model
 from ipfs.exchange import raw_block_response
 from ipfs.store import BlockStore
-from worker import broker, wire
+from worker import broker
 from worker.engine import EngineLimits, SessionSpec
 from worker.errors import BrokerError, NodeStartError, WorkerError
 from worker.identity import open_identity
 from worker.jobs import Peer, Sampling, StageJob, seal
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.membership import Membership
 from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
 from worker.registry import ChainRegistry

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chain.messages import new_account, sign
-from worker import wire
 from worker.jobs import Grammar, Peer, Sampling, StageJob
+from worker.links import wire
 from worker.receipts import SignedReceipt
 from worker.store import NodeStore
 

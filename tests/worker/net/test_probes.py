@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.proxy import TcpProxy
-from worker import probes, wire
 from worker.jobs import Peer
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
-from worker.probes import LinkProbes
-from worker.wire import LinkReport, Ping, Pong
+from worker.links import probes, wire
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
+from worker.links.probes import LinkProbes
+from worker.links.wire import LinkReport, Ping, Pong
 
 from .kit import Party, curve_pair
 from .network import QUICK_LINKS, Network, wait_for

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chain.messages import sign
-from worker import wire
 from worker.commitments import StageCommitment, output_record
 from worker.errors import InvalidReceipt
 from worker.jobs import Sampling, StageJob
+from worker.links import wire
 from worker.receipts import (
     Problem,
     ProblemKind,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from worker.rows import GROUP_COLUMNS, BadRows, decode_rows, encode_rows, formats_of, is_finite
-from worker.wire import Dtype, PromptFormat
+from worker.links.rows import GROUP_COLUMNS, BadRows, decode_rows, encode_rows, formats_of, is_finite
+from worker.links.wire import Dtype, PromptFormat
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 200))
 values = arrays.arrays(np.float32, shapes, elements=st.floats(-1e6, 1e6, width=32))

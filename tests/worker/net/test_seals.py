@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import seals as seals_module
-from worker import wire
 from worker.errors import ForgedFrame, LinkError, MalformedFrame, RepeatedFrame
-from worker.seals import OVERHEAD_BYTES, Seals
+from worker.links import seals as seals_module
+from worker.links import wire
+from worker.links.seals import OVERHEAD_BYTES, Seals
 
 from .kit import curve_pair
 

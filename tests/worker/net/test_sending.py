@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.proxy import TcpProxy
-from worker import wire
 from worker.errors import LinkError, LinkFull
 from worker.jobs import Peer, StageJob
-from worker.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
-from worker.wire import MAX_MESSAGE_FRAMES
+from worker.links import wire
+from worker.links.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
+from worker.links.wire import MAX_MESSAGE_FRAMES
 
 from .kit import Party
 from .network import QUICK_LINKS, Network, wait_for

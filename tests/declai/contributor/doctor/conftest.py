@@ -21,7 +21,7 @@ from declai.devnet.programs import write_settings
 from tests.api.serve.kit import MODEL, PASSWORD, Network, running_network
 from tests.conftest import World
 from tests.declai.contributor.kit import Desk
-from worker.link_keys import LinkKeyPair
+from worker.links.keys import LinkKeyPair
 from worker.settings import NodeSettings
 
 

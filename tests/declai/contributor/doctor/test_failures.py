@@ -27,8 +27,8 @@ from declai.contributor.doctor.machine import cpu_flags
 from declai.contributor.doctor.resources import disk, memory
 from tests.declai.contributor.doctor.conftest import Patient
 from tests.declai.contributor.test_record import equivocate
-from worker.link_keys import LinkKeyPair
-from worker.links import Links
+from worker.links.faces import Links
+from worker.links.keys import LinkKeyPair
 from worker.settings import NodeSettings
 
 NOBODY = "http://127.0.0.1:9"

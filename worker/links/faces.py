@@ -1,8 +1,8 @@
 """Links between nodes, as those see them who use them: they send without ever waiting. Torch-free.
 
 `Links` is the engine thread's face (poll), `AsyncLinks` the gateway's (await). A node that nobody can connect to binds
-nothing: its DEALER to the gateway receives, too, and the gateway's ROUTER answers it (`worker.relay`). A node binds a
-DEALER: to a ROUTER peers may bring names of their own choice.
+nothing: its DEALER to the gateway receives, too, and the gateway's ROUTER answers it (`relay`). A node binds a DEALER:
+to a ROUTER peers may bring names of their own choice.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import zmq.asyncio
 
 from worker.errors import LinkFull, LinkGone
 from worker.jobs import Peer
-from worker.link_admission import Admit
-from worker.link_keys import LinkKeyPair
-from worker.link_sockets import Inbound, LinkOptions, LinkSockets
-from worker.relay import WayIn
-from worker.wire import Frame, encode
+from worker.links.admission import Admit
+from worker.links.keys import LinkKeyPair
+from worker.links.relay import WayIn
+from worker.links.sockets import Inbound, LinkOptions, LinkSockets
+from worker.links.wire import Frame, encode
 
 
 class Links(LinkSockets):

@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from worker.jobs import Peer
-from worker.wire import MAX_LINK_REPORTS, LinkReport, Ping, Pong
+from worker.links.wire import MAX_LINK_REPORTS, LinkReport, Ping, Pong
 
 PING_EVERY_S = 1.0
 MAX_ANSWERS_PER_S = 4

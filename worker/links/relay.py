@@ -9,8 +9,8 @@ import zmq
 
 from worker.errors import ForgedFrame, MalformedFrame, RepeatedFrame
 from worker.jobs import Peer
-from worker.seals import Seals
-from worker.wire import Frame, Listening, Relayed, decode, encode
+from worker.links.seals import Seals
+from worker.links.wire import Frame, Listening, Relayed, decode, encode
 
 # Said again now and then, for the gateway may have forgotten us.
 LISTENING_AGAIN_S = 2.0

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from worker.errors import ForgedFrame, LinkError, MalformedFrame, RepeatedFrame
-from worker.wire import (
+from worker.links.wire import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     Frame,

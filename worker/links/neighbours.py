@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from worker import wire
 from worker.errors import LinkError
 from worker.jobs import Peer
-from worker.links import Links
-from worker.probes import LinkProbes
+from worker.links import wire
+from worker.links.faces import Links
+from worker.links.probes import LinkProbes
+from worker.links.sending import Sender
 from worker.running import RunningJob
-from worker.sending import Sender
 
 
 class Neighbours:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.wire import ITEM_BYTES, Buffer, Dtype, PromptFormat, RowFormat
+from worker.links.wire import ITEM_BYTES, Buffer, Dtype, PromptFormat, RowFormat
 
 # A few channels are hundreds of times larger than the others. With three such among 4096, one scale a row rounds the
 # median channel by 78 % of its size, groups of 128 by 4 %, of 64 by 3 %; the scales are 6 % of what travels.

@@ -16,11 +16,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from worker.errors import LinkError, LinkFull, MalformedFrame
 from worker.jobs import RELAY, Peer
-from worker.link_admission import Admit, LinkAdmission
-from worker.link_keys import LinkKeyPair
-from worker.seals import Seals
-from worker.traffic import Traffic
-from worker.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
+from worker.links.admission import Admit, LinkAdmission
+from worker.links.keys import LinkKeyPair
+from worker.links.seals import Seals
+from worker.links.traffic import Traffic
+from worker.links.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
 
 MAX_SOCKETS = 8192
 

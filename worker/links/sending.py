@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from worker import wire
 from worker.errors import LinkFull
 from worker.jobs import Peer
+from worker.links import wire
 
 # Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
 MAX_WAITING_FRAMES = 16
