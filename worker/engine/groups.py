@@ -2,8 +2,8 @@
 
 Sessions that met in one step come back together. One group of them keeps one stage busy at a time, so as many groups as
 stages keep all busy; but each step of theirs is smaller, and a step of two rows may take as long as one of eight. And
-where stages share processors, groups wait for each other. So it is measured: what a step takes, what a round takes
-besides, and how much of its time a step has a processor when so many groups are on their way.
+where stages share processors, groups wait for each other. So it is measured: what a step takes; and with so many groups
+on their way, how much of its time a step has a processor, and what a round takes beside the steps.
 
 Sessions start one by one and would stay apart for ever: those that are back before their group is complete wait for
 more, at most the time between two groups, and go on with them.
@@ -46,7 +46,7 @@ class Groups:
         self._processor_share: dict[int, float] = {}
         self._round_s: float | None = None
         self._quiet_round_s: float | None = None  # without prompts
-        self._between = Mean(_ROUNDS_KEPT)  # of a quiet round, what is not the stages' steps
+        self._between: dict[int, Mean] = {}  # of quiet rounds with so many groups, what is not the stages' steps
         self._stepped = self._prompts_stepped = -math.inf
         self._num_on_their_way = 1
         self._num_stages: dict[bytes, int] = {}
@@ -62,7 +62,7 @@ class Groups:
         self._stepped = self._clock()
         if with_prompts:
             self._prompts_stepped = self._stepped
-        self._num_on_their_way = 1 + len(set(self._away.values()))
+        self._num_on_their_way = 1 + self._num_away()
         step = _Step(self._stepped, len(session_ids), self._num_on_their_way)
         for session_id in session_ids:
             self._back.pop(session_id, None)
@@ -72,11 +72,13 @@ class Groups:
         """The session has another token to be computed."""
         now = self._clock()
         self._back.setdefault(session_id, now)
+        num_on_their_way = self._num_away()
         if (step := self._away.pop(session_id, None)) is not None:
             self._round_s = _smooth(self._round_s, now - step.began)
             if step.began > self._prompts_stepped:
                 self._quiet_round_s = _smooth(self._quiet_round_s, now - step.began)
-                self._note_between(step, min(now - step.began, MOST_ROUNDS_AWAY * self._quiet_round_s), session_id)
+                if step.num_on_their_way == num_on_their_way:  # all the way, as it seems
+                    self._note_between(step, min(now - step.began, MOST_ROUNDS_AWAY * self._quiet_round_s), session_id)
 
     def remove(self, session_id: bytes) -> None:
         for books in (self._num_stages, self._away, self._back):
@@ -117,6 +119,10 @@ class Groups:
         late_in_s = self._next_left() + (1 + LATE) * (self._round_s or 0.0) - self._clock()
         return max(0.0, late_in_s) if late_in_s < math.inf else 0.0
 
+    def _num_away(self) -> int:
+        """Groups."""
+        return len(set(self._away.values()))
+
     def _next_left(self) -> float:
         """When the group left that is back next."""
         return min((self._away[name].began for name in self._present(()) if name in self._away), default=math.inf)
@@ -139,11 +145,16 @@ class Groups:
     def _expected_round_s(self, num_stages: int, num_groups: int, size: float) -> float:
         """With so many groups of this size; before any step was timed, as if each row took equally long."""
         steps_s = num_stages * (self._times.decode_s(math.ceil(size - _ROUNDING)) or size)
-        return (steps_s + self._between.value) / self._share(num_groups)
+        between = self._between.get(num_groups)
+        return steps_s / self._share(num_groups) + (between.value if between else 0.0)
 
     def _note_between(self, step: _Step, round_s: float, session_id: bytes) -> None:
+        least_s = min((between.value for between in self._between.values()), default=0.0)
+        for between in self._between.values():
+            between.value -= (between.value - least_s) * FORGETTING
         steps_s = self._num_stages[session_id] * self._times.decode_s(step.num_sessions)
-        self._between.note(max(0.0, round_s * self._share(step.num_on_their_way) - steps_s))
+        between_s = max(0.0, round_s - steps_s / self._share(step.num_on_their_way))
+        self._between.setdefault(step.num_on_their_way, Mean(_ROUNDS_KEPT)).note(between_s)
 
     def _share(self, num_on_their_way: int) -> float:
         return self._processor_share.get(num_on_their_way, 1.0)
