@@ -219,3 +219,38 @@ def test_what_a_round_takes_beside_its_steps_speaks_for_fewer_groups(between_s: 
             for name in NAMES:
                 groups.come_back(name)
     assert groups.largest(NAMES) == size
+
+
+def test_a_round_on_which_others_followed_tells_nothing_of_one_group() -> None:
+    now = [0.0]
+    times = StepTimes()
+    groups = Groups(times, lambda: now[0])
+    for size, seconds in ((4, 0.008), (8, 0.010)):
+        times.note(size, 0, seconds)
+    for name in NAMES:
+        groups.add(name, 2)
+
+    def go_round(names: list[bytes], seconds: float) -> None:
+        now[0] += seconds
+        for name in names:
+            groups.come_back(name)
+
+    for _ in range(20):
+        groups.step(NAMES, with_prompts=False)
+        go_round(NAMES, 0.030)
+        groups.step(NAMES[:4], with_prompts=False)
+        for _ in range(2):  # either leaves while the other one is away, and is back before it
+            groups.step(NAMES[4:], with_prompts=False)
+            go_round(NAMES[:4], 0.035)
+            groups.step(NAMES[:4], with_prompts=False)
+            go_round(NAMES[4:], 0.035)
+        go_round(NAMES[:4], 0.0)
+    assert groups.largest(NAMES) == 8
+    for _ in range(50):
+        groups.step(NAMES[:4], with_prompts=False)
+        groups.step(NAMES[4:], with_prompts=False)
+        go_round(NAMES[:4], 0.055)  # for the others were in their way
+        for name in NAMES[4:]:
+            groups.remove(name)
+            groups.add(name, 2)
+    assert groups.largest(NAMES) == 8
