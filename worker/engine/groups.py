@@ -28,13 +28,14 @@ _ROUNDS_KEPT = 10
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Step:
-    """When a group left, of so many sessions; and how many groups were on their way then."""
+    """When a group left, of so many sessions, of which some are away still; and the groups on their way then."""
 
     began: float
     num_sessions: int
     num_on_their_way: int
+    num_away: int = 0
 
 
 class Groups:
@@ -51,6 +52,7 @@ class Groups:
         self._num_on_their_way = 1
         self._num_stages: dict[bytes, int] = {}
         self._away: dict[bytes, _Step] = {}
+        self._num_groups_away = 0
         self._back: dict[bytes, float] = {}
 
     def add(self, session_id: bytes, num_stages: int) -> None:
@@ -62,18 +64,20 @@ class Groups:
         self._stepped = self._clock()
         if with_prompts:
             self._prompts_stepped = self._stepped
-        self._num_on_their_way = 1 + self._num_away()
-        step = _Step(self._stepped, len(session_ids), self._num_on_their_way)
         for session_id in session_ids:
             self._back.pop(session_id, None)
-            self._away[session_id] = step
+            self._take_back(session_id)
+        self._num_on_their_way = 1 + self._num_groups_away
+        step = _Step(self._stepped, len(session_ids), self._num_on_their_way, len(session_ids))
+        self._num_groups_away += bool(session_ids)
+        self._away |= dict.fromkeys(session_ids, step)
 
     def come_back(self, session_id: bytes) -> None:
         """The session has another token to be computed."""
         now = self._clock()
         self._back.setdefault(session_id, now)
-        num_on_their_way = self._num_away()
-        if (step := self._away.pop(session_id, None)) is not None:
+        num_on_their_way = self._num_groups_away
+        if (step := self._take_back(session_id)) is not None:
             self._round_s = _smooth(self._round_s, now - step.began)
             if step.began > self._prompts_stepped:
                 self._quiet_round_s = _smooth(self._quiet_round_s, now - step.began)
@@ -81,7 +85,8 @@ class Groups:
                     self._note_between(step, min(now - step.began, MOST_ROUNDS_AWAY * self._quiet_round_s), session_id)
 
     def remove(self, session_id: bytes) -> None:
-        for books in (self._num_stages, self._away, self._back):
+        self._take_back(session_id)
+        for books in (self._num_stages, self._back):
             books.pop(session_id, None)
 
     def note_processor_share(self, share: float) -> None:
@@ -119,9 +124,12 @@ class Groups:
         late_in_s = self._next_left() + (1 + LATE) * (self._round_s or 0.0) - self._clock()
         return max(0.0, late_in_s) if late_in_s < math.inf else 0.0
 
-    def _num_away(self) -> int:
-        """Groups."""
-        return len(set(self._away.values()))
+    def _take_back(self, session_id: bytes) -> _Step | None:
+        """The step with which the session left, if it is away."""
+        if (step := self._away.pop(session_id, None)) is not None:
+            step.num_away -= 1
+            self._num_groups_away -= not step.num_away
+        return step
 
     def _next_left(self) -> float:
         """When the group left that is back next."""

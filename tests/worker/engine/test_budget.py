@@ -174,7 +174,7 @@ def test_a_piece_is_large_beside_what_every_step_takes(prompt_token_s: float, st
     assert 1 <= num_tokens <= num_tokens + more <= most
     assert more <= MORE * num_tokens
     if MIN_TOKENS < num_tokens < most:
-        assert num_tokens * prompt_token_s == pytest.approx(PIECE_STEPS * step_s, abs=prompt_token_s)
+        assert num_tokens * prompt_token_s == pytest.approx(PIECE_STEPS * step_s, abs=1.001 * prompt_token_s)
 
 
 def test_before_anything_was_measured_a_piece_is_all_that_is_allowed() -> None:
