@@ -157,12 +157,13 @@ class Groups:
         return steps_s / self._share(num_groups) + (between.value if between else 0.0)
 
     def _note_between(self, step: _Step, round_s: float, session_id: bytes) -> None:
+        part = 1 / step.num_sessions  # of a round: all of them see it
         least_s = min((between.value for between in self._between.values()), default=0.0)
         for between in self._between.values():
-            between.value -= (between.value - least_s) * FORGETTING
+            between.value -= (between.value - least_s) * FORGETTING * part
         steps_s = self._num_stages[session_id] * self._times.decode_s(step.num_sessions)
         between_s = max(0.0, round_s - steps_s / self._share(step.num_on_their_way))
-        self._between.setdefault(step.num_on_their_way, Mean(_ROUNDS_KEPT)).note(between_s)
+        self._between.setdefault(step.num_on_their_way, Mean(_ROUNDS_KEPT)).note(between_s, part)
 
     def _share(self, num_on_their_way: int) -> float:
         return self._processor_share.get(num_on_their_way, 1.0)
