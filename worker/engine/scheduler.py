@@ -94,6 +94,7 @@ class Scheduler:
         """Seconds until a step is worth it (see Groups); None while nothing waits.
 
         Prompts fill the time until the next group is back where there is enough of it, or else go with that group.
+        Where they rush nothing is waited for.
         """
         if not self.has_waiting:
             return None

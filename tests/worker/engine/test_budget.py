@@ -196,15 +196,13 @@ def test_prompts_that_take_long_do_not_rush() -> None:
     assert rush.is_on(times, 2, 900, 2)  # what is left of them
 
 
-def coming_together(num_sessions: int, num_prompt_tokens: int = 64) -> tuple[Scheduler, list[list[Chunk]]]:
-    """Sessions whose prompts come while the first decodes on a machine that was measured; the steps until all do."""
+def test_prompts_that_come_together_are_done_in_few_steps_and_whole() -> None:
     now = [0.0]
     scheduler = decoding_since_long(now, 1)
-    names = [bytes([number, number]) for number in range(num_sessions)]
     now[0] += 0.02
-    for name in names:
-        scheduler.add(name, num_prompt_tokens, 1000, num_stages=NUM_STAGES)
-        scheduler.feed(name, num_prompt_tokens)
+    for number in range(6):
+        scheduler.add(bytes([number, number]), 64, 1000, num_stages=NUM_STAGES)
+        scheduler.feed(bytes([number, number]), 64)
     steps = list[list[Chunk]]()
     while scheduler.has_waiting:
         assert scheduler.step_in_s == 0
@@ -212,11 +210,6 @@ def coming_together(num_sessions: int, num_prompt_tokens: int = 64) -> tuple[Sch
         seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in steps[-1])
         scheduler.note_time(steps[-1], seconds, seconds)
         now[0] += seconds
-    return scheduler, steps
-
-
-def test_prompts_that_come_together_are_done_in_few_steps_and_whole() -> None:
-    _, steps = coming_together(6)
     assert [[chunk.num_tokens for chunk in step] for step in steps] == [[64]] * 6  # 60 tokens take six steps' time
 
 
@@ -230,6 +223,17 @@ def test_a_session_that_is_back_goes_with_prompts_that_rush() -> None:
     scheduler.feed(NAMES[0], 1)  # the other one, which it would wait for, is not back
     assert scheduler.step_in_s == 0
     assert [chunk.num_prompt_tokens for chunk in scheduler.schedule()] == [0, 64]
+
+
+def test_prompts_that_rush_take_no_more_than_is_allowed_beside_others() -> None:
+    now = [0.0]
+    scheduler = decoding_since_long(now, 1, most=20)
+    for name in (b"p", b"q", b"r"):
+        scheduler.add(name, 64, 1000, num_stages=NUM_STAGES)
+        scheduler.feed(name, 64)
+    scheduler.feed(NAMES[0], 1)
+    for _ in range(3):
+        assert sum(chunk.num_prompt_tokens for chunk in scheduler.schedule()) <= 20
 
 
 def test_one_prompt_does_not_rush_past_those_that_decode() -> None:
