@@ -29,7 +29,7 @@ $(STAMPS)/npm: package-lock.json package.json $(STAMPS)/python
 	@touch $@
 
 $(STAMPS)/contracts: $(STAMPS)/npm foundry.toml $(shell find contracts/src -name '*.sol' 2>/dev/null)
-	$(BIN)/python -m chain.compile
+	$(BIN)/python -m declai.chain.compile
 	@touch $@
 
 # Brownie's pins exclude our web3, so it has an environment of its own. It notices changed sources, but neither changed

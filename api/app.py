@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api.gateway import open_gateway
-from api.http import auth, blocks, chat, completions, errors, estimate, health, models, network, nodes, receipts
-from api.http.body_limit import LimitBodies
-from api.http.count import CountResponses
-from api.settings import GatewaySettings
+from declai.api.gateway import open_gateway
+from declai.api.http import auth, blocks, chat, completions, errors, estimate, health, models, network, nodes, receipts
+from declai.api.http.body_limit import LimitBodies
+from declai.api.http.count import CountResponses
+from declai.api.settings import GatewaySettings
 
 # Threads wait for the store, the chain and Redis; the event loop never does.
 NUM_THREADS = 32

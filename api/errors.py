@@ -131,6 +131,16 @@ class StoreUnusable(GatewayError):
     """The durable store is of a kind or version that this program does not write."""
 
 
+class BrokerUnavailable(GatewayError):
+    """Redis does not answer: no node can be given an account or a task now."""
+
+    status, type, code = 503, "server_error", "broker_unavailable"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "2"}
+
+
 class BookkeepingUnavailable(GatewayError):
     """Redis does not answer: no budget can be reserved now."""
 

@@ -12,30 +12,30 @@ from functools import partial
 import redis
 from redis import asyncio as redis_asyncio
 
-from api.auth.signin import SignInService
-from api.credits.admission import Admission
-from api.credits.reservations import Reservations
-from api.scheduling.nodes import NodeDirectory
-from api.services import Keys, open_chain, open_keys, operator_of
-from api.serving.catalog import ModelCatalog
-from api.serving.desk import Desk
-from api.serving.dispatch import dispatch
-from api.serving.generator import Generator
-from api.serving.hub import LinkHub
-from api.serving.joining import Joining, without_credentials
-from api.serving.metrics import Metrics
-from api.serving.office import Office, Timeouts
-from api.serving.relay import RelayLimits
-from api.settings import GatewaySettings
-from api.store.store import Store
-from chain.client import Chain
-from chain.errors import ChainError, DeploymentError
-from chain.index import EventIndex
-from ipfs.store import BlockStore
-from worker.broker import limit_connections
-from worker.errors import BrokerError
-from worker.jobs import Peer
-from worker.links.keys import LinkKeyPair
+from declai.api.auth.signin import SignInService
+from declai.api.credits.admission import Admission
+from declai.api.credits.reservations import Reservations
+from declai.api.errors import BrokerUnavailable
+from declai.api.metrics import Metrics
+from declai.api.nodes.accounts import limit_connections
+from declai.api.nodes.directory import NodeDirectory
+from declai.api.nodes.dispatch import dispatch
+from declai.api.nodes.hub import LinkHub
+from declai.api.nodes.joining import Joining, without_credentials
+from declai.api.services import Keys, open_chain, open_keys, operator_of
+from declai.api.serving.catalog import ModelCatalog
+from declai.api.serving.context import ServingContext, Timeouts
+from declai.api.serving.generator import Generator
+from declai.api.serving.intake import Intake
+from declai.api.settings import GatewaySettings
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.errors import ChainError, DeploymentError
+from declai.chain.index import EventIndex
+from declai.ipfs.store import BlockStore
+from declai.links.keys import LinkKeyPair
+from declai.links.relay import RelayLimits
+from declai.protocol.peers import Peer
 
 logger = logging.getLogger(__name__)
 FOLLOW_CHAIN_EVERY_S = 1.0
@@ -60,7 +60,7 @@ class Gateway:
     catalog: ModelCatalog
     signin: SignInService
     joining: Joining
-    desk: Desk
+    intake: Intake
     metrics: Metrics
 
 
@@ -142,7 +142,7 @@ async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStac
         session_account=base.keys.session,
         max_unacknowledged=settings.max_unacknowledged,
     )
-    office = Office(
+    context = ServingContext(
         hub=hub,
         directory=base.directory,
         dispatch=partial(dispatch, client),
@@ -153,7 +153,7 @@ async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStac
         timeouts=Timeouts(settings.ready_timeout_s, settings.stall_timeout_s, settings.receipt_timeout_s),
         coarsest_prompt_format=settings.coarsest_prompt_format,
     )
-    generator = Generator(office, admission, metrics, settings.max_requests_running)
+    generator = Generator(context, admission, metrics, settings.max_requests_running)
     catalog = ModelCatalog(base.index, base.blocks, settings.data_dir / "tokenizers")
     signin = SignInService(
         base.store,
@@ -185,7 +185,7 @@ async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStac
         catalog=catalog,
         signin=signin,
         joining=joining,
-        desk=Desk(catalog, base.directory, admission, generator, settings.fee_bps),
+        intake=Intake(catalog, base.directory, admission, generator, settings.fee_bps),
         metrics=metrics,
     )
     return gateway, generator
@@ -216,5 +216,5 @@ async def _guard_broker(client: redis_asyncio.Redis) -> None:
         try:
             for user, num_connections in (await limit_connections(client)).items():
                 logger.warning("%s held %d connections to the broker: all were closed", user, num_connections)
-        except BrokerError as error:
+        except BrokerUnavailable as error:
             logger.warning("the broker cannot be watched now: %s", error)

@@ -1,4 +1,4 @@
-"""`python -m api.serve`: the gateway's HTTP server with settings from the environment."""
+"""`python -m declai.api.serve`: the gateway's HTTP server with settings from the environment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from api.app import create_app
-from api.settings import GatewaySettings
+from declai.api.app import create_app
+from declai.api.settings import GatewaySettings
 
 
 def main() -> None:

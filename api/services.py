@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from eth_account.signers.local import LocalAccount
 
-from api.settings import GatewaySettings
-from api.settlement.settle import Settlement
-from api.store.store import Store
-from chain.client import Chain, Deployment
-from chain.errors import DeploymentError
-from chain.keystore import open_keystore, read_password
-from ipfs.store import BlockStore
+from declai.api.settings import GatewaySettings
+from declai.api.settlement.settle import Settlement
+from declai.api.store.store import Store
+from declai.chain.client import Chain, Deployment
+from declai.chain.errors import DeploymentError
+from declai.chain.keystore import open_keystore, read_password
+from declai.ipfs.store import BlockStore
 
 # Of several chances to settle what a closing session owes, one has to succeed.
 SETTLEMENTS_PER_THAW = 4

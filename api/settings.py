@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from chain.settings import ChainSettings
-from worker.links.wire import PromptFormat
+from declai.chain.settings import ChainSettings
+from declai.protocol.wire import PromptFormat
 
 MIB = 2**20
 

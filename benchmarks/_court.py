@@ -7,14 +7,14 @@ from typing import Any
 
 from _gas import Bench
 
-from chain.contracts.court import Evidence
-from chain.contracts.jury import Vote
-from chain.contracts.ledger import Claim, Inclusion, Payout, SignedWork
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Offer
-from chain.merkle import SumTree, header_block, payout_word
-from chain.messages import Acceptance, Assignment, InferenceReceipt, InferenceRequest, digest, new_account, sign
-from worker.commitments import CHUNK_TOKENS, Record, record_chain
+from declai.chain.contracts.court import EquivocationProof
+from declai.chain.contracts.jury import Vote
+from declai.chain.contracts.ledger import Claim, Inclusion, Payout, SignedWork
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Offer
+from declai.chain.merkle import SumTree, header_block, payout_word
+from declai.chain.messages import Acceptance, Assignment, InferenceReceipt, InferenceRequest, digest, new_account, sign
+from declai.protocol.commitments import CHUNK_TOKENS, ChunkRecord, record_chain
 
 MODEL = model_id("benchmark")
 
@@ -94,14 +94,14 @@ def assignment_of(bench: Bench, request: InferenceRequest) -> Assignment:
     )
 
 
-def evidence_of(bench: Bench, request: InferenceRequest, num_records: int) -> Evidence:
+def evidence_of(bench: Bench, request: InferenceRequest, num_records: int) -> EquivocationProof:
     """A receipt over `num_records` full chunks, and its records."""
     domain, node = bench.chain.domain, bench.nodes[0]
     assignment = assignment_of(bench, request)
     job = hashlib.sha256(assignment.request + assignment.attempt.to_bytes(4)).digest()
     roots = [hashlib.sha256(index.to_bytes(4)).digest() for index in range(num_records)]
     records = [
-        Record(1, 0, 0, index, index * CHUNK_TOKENS, CHUNK_TOKENS, job[:16], bytes(32), root, root).pack()
+        ChunkRecord(1, 0, 0, index, index * CHUNK_TOKENS, CHUNK_TOKENS, job[:16], bytes(32), root, root).pack()
         for index, root in enumerate(roots)
     ]
     receipt = InferenceReceipt(
@@ -116,7 +116,7 @@ def evidence_of(bench: Bench, request: InferenceRequest, num_records: int) -> Ev
         finished_at=assignment.deadline,
     )
     signature = sign(receipt, domain, bench.node_signers[node.address])
-    return Evidence(
+    return EquivocationProof(
         bench.gateway.address,
         assignment,
         sign(assignment, domain, bench.signer),

@@ -24,9 +24,9 @@ def measure(options: Namespace) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     with ring(folder, num_stages=NUM_STAGES) as near, ring(folder, num_stages=NUM_STAGES, delay_s=DELAY_S) as far:
         one_near = 0.0
-        for num_sessions in (1, 8) if options.quick else (1, 8, 32):
+        for num_sequences in (1, 8) if options.quick else (1, 8, 32):
             requests = [
-                Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sessions)
+                Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sequences)
             ]
             rounds = {place: Rounds(name) for place, name in ((near, "no delay"), (far, "25 ms"))}
             for place in rounds:
@@ -35,13 +35,13 @@ def measure(options: Namespace) -> dict[str, Row]:
             speeds = {place: series.decode_tokens_per_s for place, series in rounds.items()}
             best = statistics.median(speeds[near])
             one_near = one_near or best
-            limit = min(num_sessions / (NUM_STAGES * DELAY_S + 1 / one_near), best)
+            limit = min(num_sequences / (NUM_STAGES * DELAY_S + 1 / one_near), best)
             for place, series in rounds.items():
                 row = {"decode tokens/s": spread(speeds[place])}
                 if place is far:
                     row |= {"limit": round(limit, 1), "of the limit": spread([s / limit for s in speeds[far]], 3)}
                 row |= latencies(timing for timings in series.rounds for timing in timings)
-                rows[f"{num_sessions} {'session' if num_sessions == 1 else 'sessions'}, {series.name}"] = row
+                rows[f"{num_sequences} {'session' if num_sequences == 1 else 'sessions'}, {series.name}"] = row
     return rows
 
 

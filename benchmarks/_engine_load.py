@@ -11,7 +11,7 @@ from _network import Timing
 from _references import Whole
 from _ring import Request, Ring, ring
 
-from worker.model.threads import pick_num_threads
+from declai.worker.model.threads import pick_num_threads
 
 PROMPT_TOKENS, OUTPUT_TOKENS = (16, 512), (16, 256)
 QUICK_PROMPT_TOKENS, QUICK_OUTPUT_TOKENS = (16, 64), (4, 16)

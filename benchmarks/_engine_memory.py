@@ -30,23 +30,23 @@ def measure(options: Namespace) -> dict[str, Row]:
     return rows
 
 
-def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
+def _fill(folder: Path, num_sequences: int, parent: Connection) -> None:
     """Give an engine a bound that holds exactly so many sessions, fill it, and look at what the process takes."""
     import torch
 
-    from worker.engine import AtCapacity, Engine, EngineLimits, SessionSpec
-    from worker.model.architecture import inspect_architecture
-    from worker.model.layout import BLOCK_TOKENS
-    from worker.model.stage import Stage
+    from declai.worker.engine import AtCapacity, Engine, EngineLimits, SequenceSpec
+    from declai.worker.model.architecture import inspect_architecture
+    from declai.worker.model.layout import BLOCK_TOKENS
+    from declai.worker.model.stage import Stage
 
     architecture = inspect_architecture(folder)
     stage = Stage.load(architecture, 4, 8, [folder / "model.safetensors"])
-    spec = SessionSpec(PROMPT_TOKENS, OUTPUT_TOKENS)
+    spec = SequenceSpec(PROMPT_TOKENS, OUTPUT_TOKENS)
     cached_tokens = -(-spec.max_positions // BLOCK_TOKENS) * BLOCK_TOKENS
     token_bytes = sum(layer.elements_per_token for layer in architecture.layer_caches[4:8]) * stage.dtype.itemsize
     row_bytes = architecture.hidden_size * stage.dtype.itemsize
-    session_bytes = cached_tokens * token_bytes + PROMPT_TOKENS * row_bytes
-    bound = num_sessions * session_bytes
+    sequence_bytes = cached_tokens * token_bytes + PROMPT_TOKENS * row_bytes
+    bound = num_sequences * sequence_bytes
     engine = Engine(stage, EngineLimits(1000, 2048, bound, 256, prefix_reuse=False))
     stage.measure_s_per_token()
     before = _resident_bytes()
@@ -54,19 +54,19 @@ def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
     opened = []
     try:
         while True:
-            session_id = len(opened).to_bytes(32, "big")
-            engine.add(session_id, spec)
-            opened.append(session_id)
+            sequence_id = len(opened).to_bytes(32, "big")
+            engine.add(sequence_id, spec)
+            opened.append(sequence_id)
     except AtCapacity:
         pass
     generator = torch.Generator().manual_seed(0)
-    for session_id in opened:
-        engine.feed(session_id, 0, torch.randn(PROMPT_TOKENS, architecture.hidden_size, generator=generator))
+    for sequence_id in opened:
+        engine.feed(sequence_id, 0, torch.randn(PROMPT_TOKENS, architecture.hidden_size, generator=generator))
     while engine.has_work:
         engine.step()
     for position in range(PROMPT_TOKENS, spec.max_positions):
-        for session_id in opened:
-            engine.feed(session_id, position, torch.randn(1, architecture.hidden_size, generator=generator))
+        for sequence_id in opened:
+            engine.feed(sequence_id, position, torch.randn(1, architecture.hidden_size, generator=generator))
         engine.step()
     grown = _resident_bytes() - before
     num_tokens = len(opened) * spec.max_positions
@@ -75,7 +75,7 @@ def _fill(folder: Path, num_sessions: int, parent: Connection) -> None:
             "bytes of a token's keys and values (layers x heads x size x dtype)": {"": token_bytes},
             "bytes reserved per token (whole blocks, prompt that waits)": {"": engine.used_cache_bytes // num_tokens},
             "bytes resident per token, all sessions full": {"": grown // num_tokens},
-            f"sessions of {PROMPT_TOKENS + OUTPUT_TOKENS} tokens that the bound holds": {"": num_sessions},
+            f"sessions of {PROMPT_TOKENS + OUTPUT_TOKENS} tokens that the bound holds": {"": num_sequences},
             "sessions that were admitted, and filled": {"": len(opened)},
             "MiB of the bound": {"": bound >> 20},
             "MiB resident since the empty engine": {"": grown >> 20},

@@ -14,7 +14,7 @@ from _network import Timing
 from _references import Whole
 from _ring import Request, Ring, ring
 
-from worker.model.threads import pick_num_threads
+from declai.worker.model.threads import pick_num_threads
 
 HONESTY = [
     "One machine, loopback links, no delay between stages; three stages of one thread each, the gateway beside them.",
@@ -33,8 +33,8 @@ def measure(options: Namespace) -> dict[str, Row]:
         if options.device == "cuda":
             plain = ring(folder, num_layers, profile=profile, device=options.device, cuda_graphs=False)
             rings["ring without CUDA graphs"] = opened.enter_context(plain)
-        for num_sessions in (1, 8) if options.quick else (1, 8, 16):
-            rows |= _compare(rings, whole, num_sessions, 16 if options.quick else 64, options.rounds)
+        for num_sequences in (1, 8) if options.quick else (1, 8, 16):
+            rows |= _compare(rings, whole, num_sequences, 16 if options.quick else 64, options.rounds)
     return rows
 
 
@@ -45,11 +45,11 @@ def _model(device: str) -> tuple[Path, int, str, str]:
 
 
 def _compare(
-    rings: dict[str, Ring], whole: Whole, num_sessions: int, num_tokens: int, num_rounds: int
+    rings: dict[str, Ring], whole: Whole, num_sequences: int, num_tokens: int, num_rounds: int
 ) -> dict[str, Row]:
-    randomness = random.Random(num_sessions)
+    randomness = random.Random(num_sequences)
     batches = [
-        [Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sessions)]
+        [Request([randomness.randrange(VOCAB_SIZE) for _ in range(64)], num_tokens) for _ in range(num_sequences)]
         for _ in range(num_rounds)
     ]
     tokens: dict[str, list[list[list[int]]]] = {}
@@ -62,10 +62,10 @@ def _compare(
         return lambda requests: (run(requests, num_threads), whole.token_ids)
 
     ways: dict[str, Way] = {name: partial(serve, ours) for name, ours in rings.items()}
-    if num_sessions == 1:
+    if num_sequences == 1:
         ways["generate, 1 thread"] = reference(whole.generate, 1)
     ways[f"generate, {pick_num_threads()} threads"] = reference(whole.generate, pick_num_threads())
-    if num_sessions == 8:
+    if num_sequences == 8:
         ways["generate_batch, set up before"] = reference(whole.generate_batch, pick_num_threads())
         ways["generate_batch, whole call"] = reference(whole.generate_batch_call, pick_num_threads())
     rounds = {name: Rounds(name) for name in ways}
@@ -92,7 +92,7 @@ def _compare(
                 rounds["ring"].tokens_per_processor_s, series.tokens_per_processor_s
             )
             row["same tokens"] = _same(tokens["ring"], tokens[name])
-        rows[f"{num_sessions} {'session' if num_sessions == 1 else 'sessions'}, {name}"] = row
+        rows[f"{num_sequences} {'session' if num_sequences == 1 else 'sessions'}, {name}"] = row
     return rows
 
 

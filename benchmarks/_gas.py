@@ -6,16 +6,16 @@ import hashlib
 import time
 from typing import Any
 
-from chain.client import Chain, Deployment, Rpc
-from chain.contracts.binding import Call
-from chain.contracts.ledger import Claim, Payout
-from chain.contracts.nodes import Offer, Registration, Role
-from chain.deploy import deploy
-from chain.merkle import SumTree, header_block
-from chain.messages import InferenceRequest, new_account, sign
-from chain.parameters import Parameters
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
+from declai.chain.client import Chain, Deployment, Rpc
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.ledger import Claim, Payout
+from declai.chain.contracts.nodes import Offer, Registration, Role
+from declai.chain.deploy import deploy
+from declai.chain.merkle import SumTree, header_block
+from declai.chain.messages import InferenceRequest, new_account, sign
+from declai.chain.parameters import Parameters
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
 
 COST = 1_234_567_890_123_456_789

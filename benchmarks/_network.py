@@ -47,7 +47,7 @@ class Timing:
 
 
 @contextmanager
-def devnet(model: Path, num_nodes: int, max_sessions: int = 8) -> Iterator[dict[str, Any]]:
+def devnet(model: Path, num_nodes: int, max_jobs: int = 8) -> Iterator[dict[str, Any]]:
     """A running devnet's description (devnet.json); ended, with all its processes, on leaving."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "devnet" / "devnet.json"
@@ -55,7 +55,7 @@ def devnet(model: Path, num_nodes: int, max_sessions: int = 8) -> Iterator[dict[
         command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", str(num_nodes)]
         command += ["--model", str(model), "--dir", str(Path(scratch) / "devnet")]
         with log_path.open("wb") as log:
-            environment = os.environ | {"DECLAI_MAX_SESSIONS": str(max_sessions)}
+            environment = os.environ | {"DECLAI_MAX_JOBS": str(max_jobs)}
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             deadline = time.monotonic() + START_TIMEOUT_S

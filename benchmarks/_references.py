@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from _network import Timing
-from _ring import MAX_CONTEXT_TOKENS, MAX_SESSIONS, Request
+from _ring import MAX_CONTEXT_TOKENS, MAX_SEQUENCES, Request
 
 BATCH_BLOCK_TOKENS = 256  # transformers' own
 
@@ -62,7 +62,7 @@ class Whole:
     def generate_batch_call(self, requests: Sequence[Request], num_threads: int) -> list[Timing]:
         """The whole call, with a cache that holds as many tokens as the ring's sessions may have together."""
         began = time.perf_counter()
-        answers = self._batch(requests, num_threads, MAX_SESSIONS * MAX_CONTEXT_TOKENS // BATCH_BLOCK_TOKENS)
+        answers = self._batch(requests, num_threads, MAX_SEQUENCES * MAX_CONTEXT_TOKENS // BATCH_BLOCK_TOKENS)
         return self._timings(answers, began)
 
     def _batch(self, requests: Sequence[Request], num_threads: int, num_blocks: int) -> list[Any]:

@@ -21,18 +21,19 @@ from _network import Timing
 from _proxy import delaying_proxies
 from _stage import StagePlan, run_stage
 
-from chain.messages import sign
+from declai.chain.messages import sign
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol import wire
+from declai.protocol.jobs import StageJob, seal
+from declai.protocol.peers import Peer
+from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.worker.node.settings import NodeSettings
 from tests.worker.net.kit import DOMAIN, FakeRegistry, Party, make_jobs
-from worker.jobs import Peer, StageJob, seal
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.receipts import SignedReceipt, acceptance_of
-from worker.settings import NodeSettings
 
 START_TIMEOUT_S = 120
 SILENCE_TIMEOUT_S = 60
-MAX_SESSIONS = 32
+MAX_SEQUENCES = 32
 MAX_CONTEXT_TOKENS = 2048
 
 
@@ -74,7 +75,7 @@ class Ring:
     def __init__(
         self,
         gateway: Party,
-        links: Links,
+        links: NodeLinks,
         nodes: list[Party],
         peers: list[Peer],
         cuts: list[tuple[int, int]],
@@ -95,7 +96,7 @@ class Ring:
         return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
     def serve(self, requests: Sequence[Request]) -> list[Served]:
-        """Serve requests as they come, at most `MAX_SESSIONS` at once; their signatures are made beforehand.
+        """Serve requests as they come, at most `MAX_SEQUENCES` at once; their signatures are made beforehand.
 
         Raises RuntimeError when a job fails, a process ends, or nothing comes for a minute.
         """
@@ -105,11 +106,11 @@ class Ring:
         began = heard = time.perf_counter()
         while coming or running:
             now = time.perf_counter()
-            while coming and coming[0].request.at_s <= now - began and len(running) < MAX_SESSIONS:
+            while coming and coming[0].request.at_s <= now - began and len(running) < MAX_SEQUENCES:
                 session = coming.popleft()
                 running[session.jobs[0].job_id] = session
                 self._dispatch(session)
-            next_s = coming[0].request.at_s - (now - began) if coming and len(running) < MAX_SESSIONS else 1.0
+            next_s = coming[0].request.at_s - (now - began) if coming and len(running) < MAX_SEQUENCES else 1.0
             for inbound in self._links.poll(min(max(next_s, 0.001), 1.0)):
                 heard = time.perf_counter()
                 self._receive(inbound.sender, inbound.frame, running, heard - began)
@@ -184,7 +185,7 @@ def ring(
     cuda_graphs: bool = True,
 ) -> Iterator[Ring]:
     """Stage processes of equal parts of a model, ended on leaving; `delay_s` each way between stages."""
-    from chain.fields import NUMERIC_PROFILES
+    from declai.chain.fields import NUMERIC_PROFILES
 
     limits = _limits() | {"cuda_graphs": cuda_graphs}
     bounds = [stage * num_layers // num_stages for stage in range(num_stages + 1)]
@@ -192,7 +193,7 @@ def ring(
     gateway, nodes = Party(), [Party() for _ in cuts]
     registry = FakeRegistry([gateway], nodes)
     with ExitStack() as opened:
-        links = Links(LinkKeyPair(*gateway.link), "tcp://127.0.0.1:0", lambda key: key in registry.holders)
+        links = NodeLinks(LinkKeyPair(*gateway.link), "tcp://127.0.0.1:0", lambda key: key in registry.holders)
         opened.callback(links.close)
         gateway.endpoint = links.endpoint
         stages = []
@@ -216,7 +217,7 @@ def _limits() -> dict[str, int]:
     """A node's own defaults where it has some. Without reuse: rounds repeat prompts, and the references have none."""
     names = ("max_cache_bytes", "prefill_chunk_tokens", "mixed_prefill_tokens")
     defaults = {name: NodeSettings.model_fields[name].default for name in names}
-    return defaults | {"max_sessions": MAX_SESSIONS, "max_context_tokens": MAX_CONTEXT_TOKENS, "prefix_reuse": False}
+    return defaults | {"max_sequences": MAX_SEQUENCES, "max_context_tokens": MAX_CONTEXT_TOKENS, "prefix_reuse": False}
 
 
 def _start(plan: StagePlan, opened: ExitStack) -> tuple[BaseProcess, Connection]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from eth_account import Account
 from eth_utils.crypto import keccak
 
+from declai.protocol.jobs import Envelope
 from tests.worker.net.kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party
-from worker.jobs import Envelope
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,21 @@ def run_stage(plan: StagePlan, parent: Connection) -> None:
 def _run(plan: StagePlan, parent: Connection) -> None:
     import torch
 
-    from worker.admission import Terms
-    from worker.engine import Engine, EngineLimits
-    from worker.errors import InvalidGrammar
-    from worker.grammar import Constraint
-    from worker.jobs import Grammar
-    from worker.links.faces import Links
-    from worker.links.keys import LinkKeyPair
-    from worker.model.architecture import inspect_architecture
-    from worker.model.stage import Stage
-    from worker.pipeline import Pipeline
-    from worker.running import StageEngine, StageIdentity
-    from worker.served import Served
-    from worker.service import StageService
-    from worker.stages import LINK_DTYPE
-    from worker.store import NodeStore
+    from declai.links.keys import LinkKeyPair
+    from declai.links.node_links import NodeLinks
+    from declai.protocol.errors import InvalidGrammar
+    from declai.protocol.grammar import Constraint
+    from declai.protocol.options import Grammar
+    from declai.worker.engine import Engine, EngineLimits
+    from declai.worker.job.engine_thread import EngineThread
+    from declai.worker.job.running import StageEngine, StageIdentity
+    from declai.worker.job.served_layers import ServedLayers
+    from declai.worker.job.store import NodeStore
+    from declai.worker.model.architecture import inspect_architecture
+    from declai.worker.model.stage import Stage
+    from declai.worker.node.stages import LINK_DTYPE
+    from declai.worker.tasks.envelopes import Terms
+    from declai.worker.tasks.service import StageService
 
     torch.set_num_threads(plan.num_threads)
     files = [plan.folder / "model.safetensors"]
@@ -91,11 +91,13 @@ def _run(plan: StagePlan, parent: Connection) -> None:
         with contextlib.suppress(RuntimeError):  # the parent is gone, and the writer with it
             writer.submit(service.keep_acceptance, job, acceptance)
 
-    party, model, capacity = plan.party, keccak(text=MODEL_NAME), plan.limits["max_sessions"]
-    links = Links(LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None)
-    pipeline = Pipeline(
+    party, model, capacity = plan.party, keccak(text=MODEL_NAME), plan.limits["max_sequences"]
+    links = NodeLinks(
+        LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None
+    )
+    pipeline = EngineThread(
         links,
-        Served(model, MANIFEST, *layers, capacity),
+        ServedLayers(model, MANIFEST, *layers, capacity),
         on_acknowledged=acknowledged,
     )
     terms = Terms(

@@ -16,7 +16,7 @@ from typing import Any
 from _kit import VOCAB_SIZE, record, reference_model
 from _network import Timing, devnet, stream
 
-from worker.model.threads import pick_num_threads, use_passive_waiting
+from declai.worker.model.threads import pick_num_threads, use_passive_waiting
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import _engine_speed
 from _figures import OtherLoad, Row, print_table
 from _kit import keep
 
-from worker.model.threads import use_passive_waiting
+from declai.worker.model.threads import use_passive_waiting
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Row]], list[str]]] = {
     "speed": (_engine_speed.measure, _engine_speed.HONESTY),

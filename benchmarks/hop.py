@@ -24,20 +24,21 @@ import torch
 import zmq
 from _kit import ROOT, record
 
+import declai.links.sockets
+
 sys.path.append(str(ROOT))  # for the tests' signed jobs
 
-import worker.links.sockets
+
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol import commitments, wire
+from declai.protocol.jobs import StageJob
+from declai.worker.engine import HiddenRows, SampledToken, SequenceSpec, StageOutput
+from declai.worker.engine.runner import Runner
+from declai.worker.job.engine_thread import EngineThread
+from declai.worker.job.running import StageIdentity
+from declai.worker.job.served_layers import ServedLayers
 from tests.worker.net.kit import Party, curve_pair, make_jobs
-from worker import commitments
-from worker.engine import HiddenRows, SampledToken, SessionSpec, StageOutput
-from worker.engine.runner import Runner
-from worker.jobs import StageJob
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.pipeline import Pipeline
-from worker.running import StageIdentity
-from worker.served import Served
 
 WARM_UP_TOKENS = 50
 Event = tuple[int, str]
@@ -79,36 +80,36 @@ class SleepingEngine:
         self._parse = marks.around("parse", Runner(stage, 1, None).parse)  # type: ignore[arg-type]
         self._rows = np.random.default_rng(0).standard_normal(hidden_size).astype(np.float32)
         self._waiting: list[tuple[bytes, int]] = []
-        self._spec: dict[bytes, SessionSpec] = {}
+        self._spec: dict[bytes, SequenceSpec] = {}
 
     @property
     def step_in_s(self) -> float | None:
         return 0.0 if self._waiting else None
 
-    def add(self, session_id: bytes, spec: SessionSpec) -> None:
-        self._spec[session_id] = spec
+    def add(self, sequence_id: bytes, spec: SequenceSpec) -> None:
+        self._spec[sequence_id] = spec
 
-    def feed(self, session_id: bytes, first_position: int, payload: Any) -> None:
+    def feed(self, sequence_id: bytes, first_position: int, payload: Any) -> None:
         self._parse(payload)
-        self._waiting.append((session_id, first_position))
+        self._waiting.append((sequence_id, first_position))
 
-    def hold(self, session_id: bytes, held: bool) -> None:
+    def hold(self, sequence_id: bytes, held: bool) -> None:
         pass
 
     def step(self) -> list[StageOutput]:
         self._marks("in")
-        session_id, position = self._waiting.pop()
+        sequence_id, position = self._waiting.pop()
         time.sleep(self._compute_s)
         if self._is_first:
-            made: StageOutput = HiddenRows(session_id, position, 1, (self._rows + position).view(np.uint8)[None])
+            made: StageOutput = HiddenRows(sequence_id, position, 1, (self._rows + position).view(np.uint8)[None])
         else:
-            last = position + 1 == self._spec[session_id].max_tokens
-            made = SampledToken(session_id, position, position + 1, position, "length" if last else None, None)
+            last = position + 1 == self._spec[sequence_id].max_tokens
+            made = SampledToken(sequence_id, position, position + 1, position, "length" if last else None, None)
         self._marks("out")
         return [made]
 
-    def remove(self, session_id: bytes) -> None:
-        self._spec.pop(session_id, None)
+    def remove(self, sequence_id: bytes) -> None:
+        self._spec.pop(sequence_id, None)
 
 
 def run_stage(
@@ -117,14 +118,14 @@ def run_stage(
     """One stage's process: tell the endpoint, get the job, run it, tell what happened when."""
     torch.set_num_threads(1)
     marks = Marks()
-    worker.links.sockets.encode = marks.around("serialise", worker.links.sockets.encode)
-    worker.links.sockets.decode = marks.around("deserialise", worker.links.sockets.decode)
+    declai.links.sockets.encode = marks.around("serialise", declai.links.sockets.encode)
+    declai.links.sockets.decode = marks.around("deserialise", declai.links.sockets.decode)
     commitments._Side.hash = marks.around("commit", commitments._Side.hash)  # type: ignore[method-assign]
-    links = Links(LinkKeyPair(*keys), "tcp://127.0.0.1:0", registered.__contains__)
+    links = NodeLinks(LinkKeyPair(*keys), "tcp://127.0.0.1:0", registered.__contains__)
     links.send = marks.around("send", links.send)  # type: ignore[method-assign]
     parent.send(links.endpoint)
     job: StageJob = parent.recv()
-    pipeline = Pipeline(links, Served(bytes(32), "none", 0, 1, capacity=1))
+    pipeline = EngineThread(links, ServedLayers(bytes(32), "none", 0, 1, capacity=1))
     pipeline.start()
     engine = SleepingEngine(job.is_first, hidden_size, compute_s, marks)
     end = pipeline.submit(job, engine, StageIdentity("fp32", "float32", bytes(32))).result()
@@ -138,7 +139,7 @@ def measure_ring(num_tokens: int, hidden_size: int, compute_s: float) -> list[li
     """The events of both stages of one job."""
     gateway, nodes = Party(), [Party(), Party()]
     registered = {party.link[0] for party in (gateway, *nodes)}
-    links = Links(LinkKeyPair(*gateway.link), "tcp://127.0.0.1:0", registered.__contains__)
+    links = NodeLinks(LinkKeyPair(*gateway.link), "tcp://127.0.0.1:0", registered.__contains__)
     gateway.endpoint = links.endpoint
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []

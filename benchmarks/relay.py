@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 import zmq
 from zmq.utils import z85
 
-from api.serving.hub import LinkHub
-from worker.jobs import Peer
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
+from declai.api.nodes.hub import LinkHub
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol import wire
+from declai.protocol.peers import Peer
 
 JOB = b"j" * 32
 ADDRESSES = [f"0x{number:040x}" for number in range(3)]
@@ -79,7 +79,7 @@ def round_trips(relayed: tuple[bool, bool], num_rounds: int, num_bytes: int) -> 
             links.close()
 
 
-def settle(links: Links) -> None:
+def settle(links: NodeLinks) -> None:
     """Answers to what was sent more than once."""
     while links.poll(1.0):
         pass
@@ -105,10 +105,10 @@ def peers(task: dict[str, Any]) -> list[Peer]:
     return found
 
 
-def open_node(task: dict[str, Any], number: int) -> Links:
+def open_node(task: dict[str, Any], number: int) -> NodeLinks:
     public, secret = map(bytes.fromhex, task["keys"][number])
     is_relayed = task["relayed"][number]
-    links = Links(LinkKeyPair(public, secret), None if is_relayed else task["endpoints"][number], lambda key: True)
+    links = NodeLinks(LinkKeyPair(public, secret), None if is_relayed else task["endpoints"][number], lambda key: True)
     if is_relayed:
         links.listen_through(peers(task)[2])
     return links

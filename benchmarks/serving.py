@@ -16,7 +16,7 @@ from typing import Any
 from _kit import VOCAB_SIZE, record, reference_model
 from _network import Timing, devnet, stream
 
-from worker.model.threads import pick_num_threads, use_passive_waiting
+from declai.worker.model.threads import pick_num_threads, use_passive_waiting
 
 HONESTY = [
     "One machine: loopback links, no latency between stages; the gateway, the chain and Redis share its cores.",
@@ -38,7 +38,7 @@ def main() -> None:
     generate = static_batches(folder)
     randomness = random.Random(0)
     figures: dict[str, Any] = {"threads": pick_num_threads()}
-    with devnet(folder, options.nodes, max_sessions=max(options.sessions)) as description:
+    with devnet(folder, options.nodes, max_jobs=max(options.sessions)) as description:
         for num_sessions in options.sessions:
             network, batch = [], []
             for round_number in range(options.rounds + 1):

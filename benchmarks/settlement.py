@@ -15,7 +15,7 @@ from _court import claims_and_proofs, trial
 from _gas import Bench
 from _kit import record
 
-from chain.messages import new_account
+from declai.chain.messages import new_account
 from declai.devnet.processes import start_chain
 
 SIZES = (100, 1_000, 10_000)

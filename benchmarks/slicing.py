@@ -13,7 +13,7 @@ from typing import Any
 
 from _kit import VOCAB_SIZE, record, reference_model
 
-from worker.model.threads import use_passive_waiting
+from declai.worker.model.threads import use_passive_waiting
 
 NUM_PROMPT_TOKENS = 64
 NUM_OUTPUT_TOKENS = 64
@@ -74,13 +74,13 @@ def whole_model(folder: Path) -> Callable[[list[int]], list[int]]:
 
 
 def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
-    from worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SessionSpec
-    from worker.model.architecture import inspect_architecture
-    from worker.model.stage import Stage
-    from worker.sampling import SamplingParameters
+    from declai.protocol.sampling import SamplingParameters
+    from declai.worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SequenceSpec
+    from declai.worker.model.architecture import inspect_architecture
+    from declai.worker.model.stage import Stage
 
     architecture = inspect_architecture(folder)
-    limits = EngineLimits(max_sessions=1, max_context_tokens=2048, max_cache_bytes=1 << 30)
+    limits = EngineLimits(max_sequences=1, max_context_tokens=2048, max_cache_bytes=1 << 30)
     engines = [
         Engine(Stage.load(architecture, first, end, [folder / "model.safetensors"]), limits)
         for first, end in ((0, 4), (4, 8), (8, 12))
@@ -90,7 +90,7 @@ def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
         for engine in engines:
             last = engine is engines[-1]
             sampling = SamplingParameters(temperature=0) if last else None
-            engine.add(b"session", SessionSpec(len(prompt), NUM_OUTPUT_TOKENS, sampling=sampling))
+            engine.add(b"session", SequenceSpec(len(prompt), NUM_OUTPUT_TOKENS, sampling=sampling))
         engines[0].feed(b"session", 0, prompt)
         token_ids: list[int] = []
         while len(token_ids) < NUM_OUTPUT_TOKENS:
@@ -98,7 +98,7 @@ def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
                 for output in engine.step():
                     if isinstance(output, HiddenRows):
                         rows = memoryview(output.rows).cast("B")
-                        engines[index + 1].feed(output.session_id, output.first_position, rows)
+                        engines[index + 1].feed(output.sequence_id, output.first_position, rows)
                     elif isinstance(output, SampledToken):
                         token_ids.append(output.token_id)
                         if output.finish_reason is None:
@@ -122,7 +122,7 @@ def sampling_costs() -> dict[str, float]:
     """Milliseconds to draw one token, the median of 50."""
     import numpy as np
 
-    from worker.sampling import SamplingParameters, sample
+    from declai.protocol.sampling import SamplingParameters, sample
 
     kinds = {
         "greedy": SamplingParameters(temperature=0),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hexbytes import HexBytes
 
-from chain.client import Chain, Rpc
-from chain.contracts.binding import artifact, typed_errors
-from chain.errors import DeploymentError
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.binding import artifact, typed_errors
+from declai.chain.errors import DeploymentError
 
 
 def check_code(rpc: Rpc, name: str, address: str) -> None:

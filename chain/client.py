@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from web3 import HTTPProvider, Web3
 from web3._utils.abi import build_strict_registry
 
-from chain.contracts.binding import Event, typed_errors
-from chain.contracts.court import DisputeCourt
-from chain.contracts.jury import Jury
-from chain.contracts.ledger import InferenceLedger
-from chain.contracts.models import ModelRegistry
-from chain.contracts.nodes import NodeRegistry
-from chain.contracts.token import CreditToken
-from chain.errors import ChainUnreachable, DeploymentError, host_of
-from chain.fields import Address
-from chain.messages import Domain
+from declai.chain.contracts.binding import Event, typed_errors
+from declai.chain.contracts.court import DisputeCourt
+from declai.chain.contracts.jury import Jury
+from declai.chain.contracts.ledger import InferenceLedger
+from declai.chain.contracts.models import ModelRegistry
+from declai.chain.contracts.nodes import NodeRegistry
+from declai.chain.contracts.token import CreditToken
+from declai.chain.errors import ChainUnreachable, DeploymentError, host_of
+from declai.chain.fields import Address
+from declai.chain.messages import Domain
 
 ContractName = Literal["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 RPC_TIMEOUT_S = 20

@@ -19,20 +19,20 @@ from web3 import Web3
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
-from chain.bytecode import check_code, verify
-from chain.client import Chain, ContractName, Deployment, Rpc
-from chain.contracts.binding import Call, artifact, decode_revert, typed_errors
-from chain.errors import ChainError, DeploymentError, host_of
-from chain.keystore import address_of, open_keystore, read_password
-from chain.parameters import Parameters
-from chain.sender import TransactionSender
+from declai.chain.bytecode import check_code, verify
+from declai.chain.client import Chain, ContractName, Deployment, Rpc
+from declai.chain.contracts.binding import Call, artifact, decode_revert, typed_errors
+from declai.chain.errors import ChainError, DeploymentError, host_of
+from declai.chain.keystore import address_of, open_keystore, read_password
+from declai.chain.parameters import Parameters
+from declai.chain.sender import TransactionSender
 
 ORDER: list[ContractName] = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 EXAMPLE = """examples:
-  python -m chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --treasury 0x... --dry-run
-  python -m chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --password-file password \\
+  python -m declai.chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --treasury 0x... --dry-run
+  python -m declai.chain.deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --password-file password \\
       --treasury 0x... --out deployment.json
-  python -m chain.deploy --rpc-url http://127.0.0.1:8545 --verify deployment.json
+  python -m declai.chain.deploy --rpc-url http://127.0.0.1:8545 --verify deployment.json
 """
 
 
@@ -132,7 +132,7 @@ def _creation(name: str, arguments: tuple[Any, ...]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python -m chain.deploy`."""
+    """`python -m declai.chain.deploy`."""
     options = _parser().parse_args(arguments)
     try:
         if options.verify is not None:
@@ -201,7 +201,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m chain.deploy",
+        prog="python -m declai.chain.deploy",
         usage="%(prog)s --rpc-url URL [--keystore FILE --treasury ADDRESS | --verify FILE] [options]",
         description=__doc__,
         epilog=EXAMPLE,

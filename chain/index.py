@@ -18,9 +18,9 @@ from typing import Any
 
 from web3.exceptions import BlockNotFound
 
-from chain.client import Chain
-from chain.contracts.binding import Event, typed_errors
-from chain.state import ChainState
+from declai.chain.client import Chain
+from declai.chain.contracts.binding import Event, typed_errors
+from declai.chain.state import ChainState
 
 BATCH_BLOCKS = 2_000
 SCHEMA = (

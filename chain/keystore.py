@@ -13,8 +13,8 @@ from typing import Any
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from chain.errors import KeystoreError
-from chain.messages import new_account
+from declai.chain.errors import KeystoreError
+from declai.chain.messages import new_account
 
 # scrypt's cost N. The light one is for wallets whose password lies beside them anyway: a devnet's, a session's.
 SCRYPT_STANDARD = 2**18

@@ -20,8 +20,8 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError as KeysValidationError
 from pydantic import BaseModel, ConfigDict
 
-from chain.errors import BadSignature
-from chain.fields import Address, Bytes32, SolidityType, Uint8, Uint16, Uint32, Uint64, Uint128
+from declai.chain.errors import BadSignature
+from declai.chain.fields import Address, Bytes32, SolidityType, Uint8, Uint16, Uint32, Uint64, Uint128
 
 # Order of the secp256k1 group; signatures with s above its half have a twin and are refused (EIP-2).
 SECP256K1_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -59,7 +59,7 @@ def _word(value: int | bytes | str) -> bytes:
     return value if isinstance(value, bytes) else bytes.fromhex(value[2:]).rjust(32, b"\0")
 
 
-class Message(BaseModel):
+class SignedMessage(BaseModel):
     """Base of the signed messages; fields stand in the order of the Solidity struct."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,7 +111,7 @@ def _solidity_type(metadata: list[Any]) -> str:
     return next(item.name for item in metadata if isinstance(item, SolidityType))
 
 
-class Work(Message):
+class Work(SignedMessage):
     """What a request asks for. `body` is a salted hash of the canonical HTTP body, `deadline` Unix seconds."""
 
     type_name = "Work"
@@ -123,7 +123,7 @@ class Work(Message):
     deadline: Uint64
 
 
-class InferenceRequest(Message):
+class InferenceRequest(SignedMessage):
     """A requester's word, signed by the session key.
 
     Flat in Python and in JSON; signed, what it asks for stands in a struct of its own (`Work`), of which a settlement
@@ -172,7 +172,7 @@ class InferenceRequest(Message):
         return data
 
 
-class Assignment(Message):
+class Assignment(SignedMessage):
     """A gateway's order for one stage of one request, signed by the gateway's signer.
 
     `shard` names the weights (`Manifest.shard_root`), `numeric_profile` the format to compute in (`NUMERIC_PROFILES`);
@@ -194,7 +194,7 @@ class Assignment(Message):
     deadline: Uint64
 
 
-class InferenceReceipt(Message):
+class InferenceReceipt(SignedMessage):
     """What a node did for an assignment, signed by the node's signer. Times in Unix seconds, cost in base units."""
 
     type_name = "InferenceReceipt"
@@ -210,7 +210,7 @@ class InferenceReceipt(Message):
     finished_at: Uint64
 
 
-class Acceptance(Message):
+class Acceptance(SignedMessage):
     """A gateway's word, by its signer, that a receipt (its digest) is true and that it owes what the receipt costs."""
 
     type_name = "Acceptance"
@@ -218,7 +218,7 @@ class Acceptance(Message):
     receipt: Bytes32
 
 
-class SessionClose(Message):
+class SessionClose(SignedMessage):
     """Consent of payer and gateway to close a session at once, at exactly this settled total."""
 
     type_name = "SessionClose"
@@ -228,17 +228,17 @@ class SessionClose(Message):
     deadline: Uint64
 
 
-def digest(message: Message, domain: Domain) -> bytes:
+def digest(message: SignedMessage, domain: Domain) -> bytes:
     """The 32 bytes that are signed: keccak256(0x1901 || domain separator || struct hash), EIP-712."""
     return keccak(b"\x19\x01" + domain.separator + message.struct_hash())
 
 
-def sign(message: Message, domain: Domain, key: LocalAccount) -> bytes:
+def sign(message: SignedMessage, domain: Domain, key: LocalAccount) -> bytes:
     """65 bytes r || s || v, low s, v 27 or 28."""
     return bytes(key.unsafe_sign_hash(Hash32(digest(message, domain))).signature)
 
 
-def recover(message: Message, domain: Domain, signature: bytes) -> str:
+def recover(message: SignedMessage, domain: Domain, signature: bytes) -> str:
     """Checksummed address of who signed.
 
     Raises:

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from chain.fields import Address
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.fields import Address
+from declai.chain.pricing import UNITS_PER_CREDIT
 
 HOUR = 3600
 DAY_S = 24 * HOUR

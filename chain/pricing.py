@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 
-from chain.errors import InvalidAmount
+from declai.chain.errors import InvalidAmount
 
 DECIMALS = 18
 UNITS_PER_CREDIT = 10**DECIMALS

@@ -26,9 +26,9 @@ from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound, Web3RPCError
 from web3.types import TxParams, TxReceipt
 
-from chain.client import Rpc
-from chain.contracts.binding import Call, typed_errors
-from chain.errors import ChainError, NonceTaken, TransactionFailed, TransactionUnconfirmed
+from declai.chain.client import Rpc
+from declai.chain.contracts.binding import Call, typed_errors
+from declai.chain.errors import ChainError, NonceTaken, TransactionFailed, TransactionUnconfirmed
 
 GAS_MARGIN = 1.2
 BUMP = 1.25  # nodes ask for at least 10 % more before they replace a transaction

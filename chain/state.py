@@ -10,10 +10,10 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
-from chain.contracts.binding import Event
-from chain.contracts.ledger import Payout, SessionState, session_number
-from chain.contracts.models import ModelVersion
-from chain.contracts.nodes import Node, Offer
+from declai.chain.contracts.binding import Event
+from declai.chain.contracts.ledger import Payout, SessionState, session_number
+from declai.chain.contracts.models import ModelVersion
+from declai.chain.contracts.nodes import Offer, RegisteredNode
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OpenClaim:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SettledBatch:
     """A settled batch as its event tells it. Amounts in base units; `header` is a sha2-256 digest (chain.merkle)."""
 
     root: bytes
@@ -49,7 +49,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelEntry:
     """A model's name, publisher, versions and rollout (version -> basis points)."""
 
     name: str
@@ -64,15 +64,15 @@ class ChainState:
     numeric profile, batches by gateway and root. `fees` are what gateways have not collected."""
 
     block: int
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: dict[str, RegisteredNode] = field(default_factory=dict)
     offers: dict[tuple[str, bytes, int], Offer] = field(default_factory=dict)
-    models: dict[bytes, Model] = field(default_factory=dict)
+    models: dict[bytes, ModelEntry] = field(default_factory=dict)
     sessions: dict[bytes, SessionState] = field(default_factory=dict)
     session_numbers: dict[int, bytes] = field(default_factory=dict)
     fees: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     balances: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     claims: dict[bytes, OpenClaim] = field(default_factory=dict)
-    batches: dict[tuple[str, bytes], Batch] = field(default_factory=dict)
+    batches: dict[tuple[str, bytes], SettledBatch] = field(default_factory=dict)
 
     def copy(self) -> ChainState:
         """A state that can change without this one changing; the rows are immutable and shared."""
@@ -88,7 +88,7 @@ class ChainState:
 
 def _node_registered(state: ChainState, v: dict[str, Any], block: int) -> None:
     params, old = v["params"], state.nodes.get(v["operator"])
-    state.nodes[v["operator"]] = Node(
+    state.nodes[v["operator"]] = RegisteredNode(
         signer=params["signer"],
         roles=params["roles"],
         term=v["term"],
@@ -159,7 +159,7 @@ def _model_published(state: ChainState, v: dict[str, Any], block: int) -> None:
     old = state.models.get(v["model"])
     version = ModelVersion(v["numLayers"], 0, False, v["manifestCid"])
     versions = (*(old.versions if old else ()), version)
-    state.models[v["model"]] = Model(v["name"], v["publisher"], versions, old.rollout if old else ())
+    state.models[v["model"]] = ModelEntry(v["name"], v["publisher"], versions, old.rollout if old else ())
 
 
 def _rollout_set(state: ChainState, v: dict[str, Any], block: int) -> None:
@@ -223,7 +223,7 @@ def _batch_settled(state: ChainState, v: dict[str, Any], block: int) -> None:
     words = [int.from_bytes(v["debits"][i : i + 32], "big") for i in range(0, len(v["debits"]), 32)]
     debits = tuple(Debit(state.session_numbers[word >> 96], word % 2**96) for word in words)
     payouts = tuple(Payout(to_checksum_address(f"0x{word >> 96:040x}"), word % 2**96) for word in v["payouts"])
-    batch = Batch(v["batch"], v["gateway"], debits, payouts, v["header"], block)
+    batch = SettledBatch(v["batch"], v["gateway"], debits, payouts, v["header"], block)
     for debit in debits:
         session = state.sessions[debit.session]
         state.sessions[debit.session] = replace(session, settled=session.settled + debit.amount)

@@ -49,7 +49,7 @@ def _run(folder: Path) -> None:
 
 
 def _show(devnet: object, network: object) -> None:
-    from chain.pricing import format_credits, parse_credits
+    from declai.chain.pricing import format_credits, parse_credits
     from declai.cli.output import fields, table
     from declai.client.sync import Client
     from declai.network import Network, default_path
@@ -101,18 +101,18 @@ def _show(devnet: object, network: object) -> None:
 
 
 def _settle_and_verify(client: object, network: object, names: dict[str, str], request: str, session: str) -> None:
-    from api.settings import GatewaySettings
-    from api.settlement.jobs import run_settlement
-    from api.settlement.verify import verify_request
-    from chain.index import EventIndex
-    from chain.pricing import format_credits
+    from declai.api.settings import GatewaySettings
+    from declai.api.settlement.periodic import run_settlement
+    from declai.chain.index import EventIndex
+    from declai.chain.pricing import format_credits
     from declai.cli.output import fields
     from declai.client.aio import chain_of
     from declai.errors import ReceiptError
     from declai.home import home
+    from declai.ipfs.exchange import Exchange
+    from declai.ipfs.store import BlockStore
     from declai.network import Network
-    from ipfs.exchange import Exchange
-    from ipfs.store import BlockStore
+    from declai.protocol.batch_checks import verify_request
 
     assert isinstance(network, Network)
     os.environ["DECLAI_CONFIG"] = str(home() / "devnet" / "gateway.toml")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipfs.errors import PublishError
-from ipfs.manifest import Manifest
-from ipfs.shards import ModelFacts, ShardKey, publish_folder
-from ipfs.store import BlockStore, Progress
+from declai.ipfs.errors import PublishError
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.shards import ModelFacts, ShardKey, publish_folder
+from declai.ipfs.store import BlockStore, Progress
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def add_model(
         worker.model.config.UnsupportedArchitecture: the model cannot be cut into stages; the text says why.
     """
     # Here, because they load torch: nobody else who imports this package should wait for it.
-    from worker.model.architecture import inspect_architecture
-    from worker.model.check import split_check
+    from declai.worker.model.architecture import inspect_architecture
+    from declai.worker.model.check import split_check
 
     if not (folder / "config.json").is_file():
         raise PublishError(f"{folder} has no config.json: give the folder of a Hugging Face model")

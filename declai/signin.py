@@ -6,8 +6,8 @@ import httpx
 from eth_account.signers.local import LocalAccount
 from pydantic_core import from_json
 
-from api.auth.siwe import compose
-from chain.messages import sign_text
+from declai.api.auth.siwe import compose
+from declai.chain.messages import sign_text
 from declai.errors import ApiError
 
 STATEMENT = "Give out an API key that can spend this DeCLAI session."

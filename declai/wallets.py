@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from eth_account.signers.local import LocalAccount
 
-from chain.keystore import address_of, open_keystore, read_password
+from declai.chain.keystore import address_of, open_keystore, read_password
 from declai.errors import WalletError
 from declai.home import keystores
 from declai.network import Network

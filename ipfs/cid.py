@@ -6,7 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
-from ipfs.errors import InvalidCid
+from declai.ipfs.errors import InvalidCid
 
 RAW, DAG_PB = 0x55, 0x70
 DIGEST_BYTES = 32

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from ipfs.cid import RAW, Cid
-from ipfs.errors import CorruptBlock, FetchFailed, InvalidBlock, InvalidCid, MissingBlock
-from ipfs.store import BlockStore
-from ipfs.unixfs import MAX_BLOCK_BYTES, MAX_DEPTH, Link, decode
+from declai.ipfs.cid import RAW, Cid
+from declai.ipfs.errors import CorruptBlock, FetchFailed, InvalidBlock, InvalidCid, MissingBlock
+from declai.ipfs.store import BlockStore
+from declai.ipfs.unixfs import MAX_BLOCK_BYTES, MAX_DEPTH, Link, decode
 
 RAW_BLOCK = "application/vnd.ipld.raw"
 NUM_PARALLEL = 8

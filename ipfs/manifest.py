@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import rfc8785
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ipfs.cid import Cid
-from ipfs.errors import InvalidCid, InvalidManifest
-from ipfs.store import BlockStore
+from declai.ipfs.cid import Cid
+from declai.ipfs.errors import InvalidCid, InvalidManifest
+from declai.ipfs.store import BlockStore
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_LAYERS = 4096

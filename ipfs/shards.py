@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ipfs.errors import PublishError
-from ipfs.exchange import Fetch
-from ipfs.manifest import Manifest, Shard, Shards, TokenizerFile
-from ipfs.store import BlockStore, Progress
+from declai.ipfs.errors import PublishError
+from declai.ipfs.exchange import Fetch
+from declai.ipfs.manifest import Manifest, Shard, Shards, TokenizerFile
+from declai.ipfs.store import BlockStore, Progress
 
 ShardKey = int | Literal["embedding", "head"]
 TOKENIZER_FILES = (

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ipfs.cid import RAW, Cid
-from ipfs.errors import CorruptBlock, InvalidBlock, IpfsError, MissingBlock
-from ipfs.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, build, decode
+from declai.ipfs.cid import RAW, Cid
+from declai.ipfs.errors import CorruptBlock, InvalidBlock, IpfsError, MissingBlock
+from declai.ipfs.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, build, decode
 
 Progress = Callable[[int], None]
 GRACE_S = 3600.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ipfs.cid import DAG_PB, RAW, Cid
-from ipfs.errors import InvalidBlock, InvalidCid
+from declai.ipfs.cid import DAG_PB, RAW, Cid
+from declai.ipfs.errors import InvalidBlock, InvalidCid
 
 CHUNK_BYTES = 2**20
 MAX_LINKS = 1024
@@ -29,7 +29,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Node:
+class DagNode:
     """An inner node of a file."""
 
     links: tuple[Link, ...]
@@ -56,14 +56,14 @@ def build(chunks: Iterable[bytes], put: Callable[[Cid, bytes], None], max_links:
 
 
 def _put_node(links: list[Link], put: Callable[[Cid, bytes], None]) -> Link:
-    node = Node(tuple(links))
+    node = DagNode(tuple(links))
     block = encode(node)
     cid = Cid.of(DAG_PB, block)
     put(cid, block)
     return Link(cid, len(block) + sum(link.dag_bytes for link in links), node.file_bytes)
 
 
-def encode(node: Node) -> bytes:
+def encode(node: DagNode) -> bytes:
     """The dag-pb block of a node."""
     data = _varint_field(1, _FILE) + _varint_field(3, node.file_bytes)
     data += b"".join(_varint_field(4, link.file_bytes) for link in node.links)
@@ -74,7 +74,7 @@ def encode(node: Node) -> bytes:
     return links + _bytes_field(1, data)
 
 
-def decode(block: bytes) -> Node:
+def decode(block: bytes) -> DagNode:
     """The node in a dag-pb block.
 
     Raises:
@@ -106,7 +106,7 @@ def decode(block: bytes) -> Node:
     if not raw_links or len(raw_links) > MAX_LINKS or len(raw_links) != len(sizes) or total != sum(sizes):
         raise InvalidBlock("links and sizes of a node disagree")
     pairs = zip(raw_links, sizes, strict=True)
-    node = Node(tuple(Link(cid, dag_bytes, size) for (cid, dag_bytes), size in pairs))
+    node = DagNode(tuple(Link(cid, dag_bytes, size) for (cid, dag_bytes), size in pairs))
     if encode(node) != block:
         raise InvalidBlock("the node is not in canonical form")
     return node

@@ -10,14 +10,14 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from hypothesis import settings
 
-from chain.client import Chain, Rpc
-from chain.contracts.binding import Call
-from chain.contracts.nodes import Registration, Role
-from chain.deploy import deploy
-from chain.messages import new_account
-from chain.parameters import Parameters
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.nodes import Registration, Role
+from declai.chain.deploy import deploy
+from declai.chain.messages import new_account
+from declai.chain.parameters import Parameters
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import ChainKind, RedisAddress, start_chain, start_redis
 from tests.contracts.toolchain import FORGE, RunningTool, running

@@ -12,11 +12,11 @@ import rfc8785
 from eth_utils.crypto import keccak
 from pydantic import BaseModel, ConfigDict
 
-from api.errors import AcknowledgementMismatch, DeadlineExpired, InvalidSignature, Overloaded
-from api.store.store import Store
-from chain.errors import BadSignature
-from chain.fields import Bytes32, Signature
-from chain.messages import Domain, InferenceRequest, digest, recover
+from declai.api.errors import AcknowledgementMismatch, DeadlineExpired, InvalidSignature, Overloaded
+from declai.api.store.store import Store
+from declai.chain.errors import BadSignature
+from declai.chain.fields import Bytes32, Signature
+from declai.chain.messages import Domain, InferenceRequest, digest, recover
 
 SCHEME = "DeCLAI "
 MAX_HEADER_CHARS = 8192

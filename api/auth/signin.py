@@ -12,13 +12,13 @@ from eth_account.messages import encode_defunct
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from api.auth import siwe
-from api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
-from api.store.store import Store
-from chain.client import Chain
-from chain.contracts.ledger import SessionState
-from chain.errors import BadSignature
-from chain.messages import recover_text
+from declai.api.auth import siwe
+from declai.api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.contracts.ledger import SessionState
+from declai.chain.errors import BadSignature
+from declai.chain.messages import recover_text
 
 NONCE_TTL_S = 300
 KEY_PREFIX = "dcl_"

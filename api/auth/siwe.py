@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from eth_utils.address import to_checksum_address
 
-from api.errors import InvalidRequest, InvalidSignature
+from declai.api.errors import InvalidRequest, InvalidSignature
 
 MAX_MESSAGE_CHARS = 4096
 CLOCK_SKEW_S = 60

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from eth_account.signers.local import LocalAccount
 
-from api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
-from api.auth.signin import check_session
-from api.credits.reservations import Reservations, exhausted
-from api.errors import (
+from declai.api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
+from declai.api.auth.signin import check_session
+from declai.api.credits.reservations import Reservations, exhausted
+from declai.api.errors import (
     BudgetExhausted,
     CapTooLow,
     GatewayError,
@@ -26,15 +26,15 @@ from api.errors import (
     Overloaded,
     StageFailed,
 )
-from api.store.records import StoredStage
-from api.store.schema import MAX_INTEGER
-from api.store.store import Store
-from chain.client import Chain
-from chain.contracts.ledger import SessionState
-from chain.contracts.models import model_id
-from chain.index import EventIndex
-from chain.messages import InferenceRequest, digest, sign
-from chain.pricing import Tier, format_credits
+from declai.api.store.records import StoredStage
+from declai.api.store.schema import MAX_INTEGER
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.contracts.ledger import SessionState
+from declai.chain.contracts.models import model_id
+from declai.chain.index import EventIndex
+from declai.chain.messages import InferenceRequest, digest, sign
+from declai.chain.pricing import Tier, format_credits
 
 REQUEST_TTL_S = 600
 # A claim lists what ended above the oldest request that still runs: its gas must stay below a block's.

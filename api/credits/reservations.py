@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import redis
 
-from api.errors import BookkeepingUnavailable, BudgetExhausted
-from api.store.store import Store
-from chain.pricing import format_credits
+from declai.api.errors import BookkeepingUnavailable, BudgetExhausted
+from declai.api.store.store import Store
+from declai.chain.pricing import format_credits
 
 logger = logging.getLogger(__name__)
 UNIT = 10**9

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from api.serving.desk import Begun
-from api.serving.running import End, Piece
-from api.serving.tokenizer import ModelTokenizer
-from chain.pricing import format_credits
-from worker.links.wire import Token
+from declai.api.serving.intake import Begun
+from declai.api.serving.running import End, Piece
+from declai.chain.pricing import format_credits
+from declai.protocol.tokenizer import ModelTokenizer
+from declai.protocol.wire import Token
 
 DONE = b"data: [DONE]\n\n"
 
@@ -124,7 +124,7 @@ class _Choice:
     is_first: bool = True
 
 
-class Answer:
+class AnswerShape:
     """Shapes one answer of one or several choices."""
 
     def __init__(self, style: Style, begun: Sequence[Begun], *, return_token_ids: bool, wants_usage: bool) -> None:

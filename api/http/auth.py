@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from api.auth.siwe import MAX_MESSAGE_CHARS
-from api.http.caller import gateway_of
-from api.http.schemas import Schema
+from declai.api.auth.siwe import MAX_MESSAGE_CHARS
+from declai.api.http.caller import gateway_of
+from declai.api.http.schemas import Schema
 
 router = APIRouter(tags=["auth"])
 

@@ -7,8 +7,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.http.caller import gateway_of
-from ipfs.exchange import raw_block_response
+from declai.api.http.caller import gateway_of
+from declai.ipfs.exchange import raw_block_response
 
 router = APIRouter(tags=["blocks"])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLarge
-from api.http.errors import respond
+from declai.api.errors import BodyTooLarge
+from declai.api.http.errors import respond
 
 
 class LimitBodies:

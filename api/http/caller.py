@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Request
 
-from api.auth.signed import SCHEME, SignedHeader, parse_header
-from api.errors import AuthenticationFailed
-from api.gateway import Gateway
+from declai.api.auth.signed import SCHEME, SignedHeader, parse_header
+from declai.api.errors import AuthenticationFailed
+from declai.api.gateway import Gateway
 
 MAX_KEY_CHARS = 256
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.http.answers import CompletionStyle
-from api.http.generation import generate
-from api.http.schemas import CompletionRequest
+from declai.api.http.answers import CompletionStyle
+from declai.api.http.generation import generate
+from declai.api.http.schemas import CompletionRequest
 
 router = APIRouter(tags=["generation"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.gateway import Gateway
+from declai.api.gateway import Gateway
 
 METHODS = {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"}
 

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from api.errors import GatewayError, InvalidRequest, NotFound
-from chain.errors import ChainError
+from declai.api.errors import GatewayError, InvalidRequest, NotFound
+from declai.chain.errors import ChainError
 
 logger = logging.getLogger(__name__)
 MAX_SHOWN_CHARS = 80

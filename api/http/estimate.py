@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import Discriminator, Tag
 
-from api.http.caller import gateway_of
-from api.http.schemas import ChatRequest, CompletionRequest
-from chain.pricing import format_credits
+from declai.api.http.caller import gateway_of
+from declai.api.http.schemas import ChatRequest, CompletionRequest
+from declai.chain.pricing import format_credits
 
 router = APIRouter(tags=["generation"])
 
@@ -29,7 +29,7 @@ async def estimate(request: Request, asked: AnyRequest) -> dict[str, Any]:
     """The plan that would be chosen now and the most that it may cost: the body is that of the request itself."""
     gateway = gateway_of(request)
     ask = asked.ask()
-    generation, quote = await gateway.desk.estimate(ask)
+    generation, quote = await gateway.intake.estimate(ask)
     return {
         "object": "estimate",
         "model": generation.model.name,

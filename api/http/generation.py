@@ -11,14 +11,14 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Send
 
-from api.auth.signed import SignedHeader
-from api.errors import GatewayError
-from api.http.answers import DONE, Answer, Style, event
-from api.http.caller import body_of, gateway_of, payer_of
-from api.http.errors import respond
-from api.http.schemas import GenerationRequest
-from api.serving.choices import Choices, Item
-from api.serving.running import End, Piece, Running
+from declai.api.auth.signed import SignedHeader
+from declai.api.errors import GatewayError
+from declai.api.http.answers import DONE, AnswerShape, Style, event
+from declai.api.http.caller import body_of, gateway_of, payer_of
+from declai.api.http.errors import respond
+from declai.api.http.schemas import GenerationRequest
+from declai.api.serving.choices import Choices, Item
+from declai.api.serving.running import End, Piece, Running
 
 logger = logging.getLogger(__name__)
 REQUEST_HEADER = "x-declai-request"
@@ -32,11 +32,11 @@ async def generate(request: Request, asked: GenerationRequest, style: Style) -> 
     """Admit, serve, answer. Errors before the first token have a status of their own, later ones end the stream."""
     payer = await payer_of(request)
     signed_max_tokens = payer.request.max_tokens if isinstance(payer, SignedHeader) else None
-    begun = await gateway_of(request).desk.begin(asked.ask(signed_max_tokens), await body_of(request), payer)
+    begun = await gateway_of(request).intake.begin(asked.ask(signed_max_tokens), await body_of(request), payer)
     requests = [choice.admitted.request for choice in begun]
     headers = {REQUEST_HEADER: requests[0], REQUESTS_HEADER: ",".join(requests)}
     choices = Choices([choice.running for choice in begun])
-    answer = Answer(style, begun, return_token_ids=asked.return_token_ids, wants_usage=asked.wants_usage)
+    answer = AnswerShape(style, begun, return_token_ids=asked.return_token_ids, wants_usage=asked.wants_usage)
     items = choices.items()
     try:
         async with _cancel_when_gone(request, choices):
@@ -59,7 +59,7 @@ def _timing(running: Running) -> dict[str, str]:
     return {"Server-Timing": f"ready;dur={running.ready_s * 1e3:.3f}, first;dur={running.first_token_s * 1e3:.3f}"}
 
 
-async def _whole(answer: Answer, num_choices: int, first: Item, items: AsyncIterator[Item]) -> dict[str, object]:
+async def _whole(answer: AnswerShape, num_choices: int, first: Item, items: AsyncIterator[Item]) -> dict[str, object]:
     pieces: list[list[Piece]] = [[] for _ in range(num_choices)]
     ends: dict[int, End] = {}
     async for choice, item in _chained(first, items):
@@ -70,7 +70,9 @@ async def _whole(answer: Answer, num_choices: int, first: Item, items: AsyncIter
     return answer.whole(pieces, [ends[choice] for choice in range(num_choices)])
 
 
-async def _events(answer: Answer, choices: Choices, first: Item, items: AsyncIterator[Item]) -> AsyncIterator[bytes]:
+async def _events(
+    answer: AnswerShape, choices: Choices, first: Item, items: AsyncIterator[Item]
+) -> AsyncIterator[bytes]:
     """Deltas, the finish reasons, usage when asked for, `[DONE]`; or an error in mid-stream."""
     ends: list[End] = []
     try:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from api.errors import InvalidRequest
-from worker.jobs import MAX_GRAMMAR_BYTES, Grammar
+from declai.api.errors import InvalidRequest
+from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar
 
 ANY_OBJECT = {"type": "object"}
 Source = Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_BYTES)]

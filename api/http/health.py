@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.gateway import Gateway
-from api.http.caller import gateway_of
+from declai.api.gateway import Gateway
+from declai.api.http.caller import gateway_of
 
 router = APIRouter(tags=["health"])
 CHECK_TIMEOUT_S = 3.0

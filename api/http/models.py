@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.http.caller import gateway_of
-from api.serving.catalog import ListedModel
+from declai.api.http.caller import gateway_of
+from declai.api.serving.catalog import ListedModel
 
 router = APIRouter(tags=["models"])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.http.caller import gateway_of
+from declai.api.http.caller import gateway_of
 
 router = APIRouter(tags=["network"])
 

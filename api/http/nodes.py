@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.http.caller import gateway_of
-from worker.broker import JoinAnswer, JoinRequest
-from worker.links.wire import unpack_reports
+from declai.api.http.caller import gateway_of
+from declai.protocol.joining import JoinAnswer, JoinRequest
+from declai.protocol.wire import unpack_reports
 
 router = APIRouter(tags=["nodes"])
 

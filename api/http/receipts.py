@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.errors import InvalidRequest, NotFound
-from api.http.caller import gateway_of
-from api.store.store import Store
-from chain.pricing import format_credits
+from declai.api.errors import InvalidRequest, NotFound
+from declai.api.http.caller import gateway_of
+from declai.api.store.store import Store
+from declai.chain.pricing import format_credits
 
 router = APIRouter(tags=["receipts"])
 

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from api.errors import InvalidRequest, UnsupportedParameter
-from api.http.grammars import ResponseFormat, StructuredOutputs
-from api.serving.desk import Ask
-from api.serving.tokenizer import ModelTokenizer
-from chain.pricing import Tier
-from worker.jobs import Grammar, Sampling
-from worker.links.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
+from declai.api.errors import InvalidRequest, UnsupportedParameter
+from declai.api.http.grammars import ResponseFormat, StructuredOutputs
+from declai.api.serving.intake import Ask
+from declai.chain.pricing import Tier
+from declai.protocol.options import Grammar, Sampling
+from declai.protocol.tokenizer import ModelTokenizer
+from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
 MAX_CHOICES = 8

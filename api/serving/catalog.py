@@ -8,18 +8,18 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.errors import ModelNotFound, NoCapacity
-from api.serving.tokenizer import ModelTokenizer
-from chain.contracts.models import model_id
-from chain.index import EventIndex
-from chain.state import Model
-from ipfs.errors import IpfsError
-from ipfs.exchange import Fetch
-from ipfs.manifest import Manifest
-from ipfs.shards import pull_tokenizer
-from ipfs.store import BlockStore
-from worker.errors import InvalidGrammar
-from worker.grammar import GrammarCompiler
+from declai.api.errors import ModelNotFound, NoCapacity
+from declai.chain.contracts.models import model_id
+from declai.chain.index import EventIndex
+from declai.chain.state import ModelEntry
+from declai.ipfs.errors import IpfsError
+from declai.ipfs.exchange import Fetch
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.shards import pull_tokenizer
+from declai.ipfs.store import BlockStore
+from declai.protocol.errors import InvalidGrammar
+from declai.protocol.grammar import GrammarCompiler
+from declai.protocol.tokenizer import ModelTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ModelCatalog:
         return ServedModel(listed, model_id(name), manifest, tokenizer, grammars)
 
 
-def _listed(model: Model) -> ListedModel | None:
+def _listed(model: ModelEntry) -> ListedModel | None:
     """The version with the largest share, as the registry's `current` has it; None when none is served."""
     shares = [(weight, -version) for version, weight in model.rollout if not model.versions[version].deprecated]
     if shares:

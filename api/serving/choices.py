@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from api.errors import GatewayError
-from api.serving.running import End, Piece, Running
+from declai.api.errors import GatewayError
+from declai.api.serving.running import End, Piece, Running
 
 Item = tuple[int, Piece | End]
 

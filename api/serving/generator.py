@@ -9,18 +9,18 @@ import asyncio
 import logging
 import time
 
-from api.credits.admission import Admission, Admitted
-from api.errors import GatewayError, Overloaded
-from api.scheduling.placement import Plan
-from api.serving.jobs import Generation
-from api.serving.metrics import Metrics
-from api.serving.office import Office
-from api.serving.pipeline import AttemptFailed, Pipeline
-from api.serving.quotes import Question, quote
-from api.serving.running import End, Piece, Running
-from chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
-from worker.links.wire import Token
-from worker.text import StopMatcher
+from declai.api.credits.admission import Admission, Admitted
+from declai.api.errors import GatewayError, Overloaded
+from declai.api.metrics import Metrics
+from declai.api.serving.attempt import Attempt, AttemptFailed
+from declai.api.serving.context import ServingContext
+from declai.api.serving.quoting import quote_now
+from declai.api.serving.running import End, Piece, Running
+from declai.api.serving.stage_jobs import Generation
+from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
+from declai.planning.placement import Plan
+from declai.protocol.text import StopMatcher
+from declai.protocol.wire import Token
 
 logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
@@ -30,8 +30,8 @@ SHUTDOWN_S = 5.0
 class Generator:
     """Everything under way, for one gateway."""
 
-    def __init__(self, office: Office, admission: Admission, metrics: Metrics, max_running: int) -> None:
-        self._office = office
+    def __init__(self, context: ServingContext, admission: Admission, metrics: Metrics, max_running: int) -> None:
+        self._context = context
         self._admission = admission
         self._metrics = metrics
         self._max_running = max_running
@@ -96,14 +96,14 @@ class Generator:
         excluded: frozenset[str] = frozenset()
         for attempt in range(MAX_ATTEMPTS):
             addresses = [stage.offer.address for stage in plan.stages]
-            pipeline = Pipeline(self._office, admitted, generation, plan, attempt)
-            self._office.directory.started(addresses)
+            pipeline = Attempt(self._context, admitted, generation, plan, attempt)
+            self._context.directory.started(addresses)
             try:
                 return await self._attempt(admitted, generation, pipeline, running)
             except AttemptFailed as error:
                 logger.warning("request %s, attempt %d: %s", admitted.request, attempt, error)
                 if error.address is not None:
-                    self._office.directory.lost(error.address)
+                    self._context.directory.lost(error.address)
                     excluded |= {error.address}
                 # Without a node to leave out the next attempt would be the same one again.
                 hopeless = error.address is None or attempt + 1 == MAX_ATTEMPTS
@@ -111,28 +111,25 @@ class Generator:
                     raise
                 plan = await self._other_plan(admitted, generation, excluded, error)
             finally:
-                self._office.directory.ended(addresses)
+                self._context.directory.ended(addresses)
         raise AssertionError("the last attempt returns or raises")
 
     async def _other_plan(
         self, admitted: Admitted, generation: Generation, excluded: frozenset[str], problem: AttemptFailed
     ) -> Plan:
-        question = Question(
-            model=generation.model,
-            num_prompt_tokens=len(generation.prompt_token_ids),
-            max_tokens=generation.max_tokens,
-            tier=Tier(admitted.message.tier),
-            numeric_profile=generation.numeric_profile,
+        found = await quote_now(
+            self._context.directory,
+            generation,
+            Tier(admitted.message.tier),
+            self._context.fee_bps,
             max_cost=admitted.message.max_cost,
+            excluded=excluded,
         )
-        offers = self._office.directory.offers(generation.model.id, generation.model.manifest_cid)
-        links = self._office.directory.link_speeds()
-        found = await asyncio.to_thread(quote, offers, links, question, self._office.fee_bps, excluded)
         if found.max_cost > admitted.message.max_cost:
             raise problem
         return found.plan
 
-    async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Pipeline, running: Running) -> End:
+    async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Attempt, running: Running) -> End:
         running.on_cancel(pipeline.cancel)
         text = _OutputText(generation)
         last_at = time.monotonic()
@@ -161,7 +158,7 @@ class Generator:
                 finish_reason=reason,
                 num_prompt_tokens=num_prompt_tokens,
                 num_output_tokens=num_output_tokens,
-                fee=gateway_fee([stage.cost for stage in stages], self._office.fee_bps),
+                fee=gateway_fee([stage.cost for stage in stages], self._context.fee_bps),
                 stages_done=stages,
             )
         )

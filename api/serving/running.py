@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from api.errors import GatewayError
-from worker.links.wire import Token
+from declai.api.errors import GatewayError
+from declai.protocol.wire import Token
 
 
 @dataclass(frozen=True)

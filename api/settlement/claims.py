@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from api.settlement.batch import MAX_BATCH_BYTES, BatchFile, Header, sum_tree
-from api.store.records import BatchState, StoredRequest
-from api.store.store import Store
-from chain.client import Chain
-from chain.contracts.binding import Call
-from chain.contracts.ledger import Inclusion, OpenedClaim, SignedWork
-from chain.errors import ContractRevert
-from chain.merkle import payout_word
-from chain.messages import digest
-from chain.sender import TransactionSender
-from ipfs.store import BlockStore
+from declai.api.store.records import BatchState, StoredRequest
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.ledger import Inclusion, OpenedClaim, SignedWork
+from declai.chain.errors import ContractRevert
+from declai.chain.merkle import payout_word
+from declai.chain.messages import digest
+from declai.chain.sender import TransactionSender
+from declai.ipfs.store import BlockStore
+from declai.protocol.batches import MAX_BATCH_BYTES, BatchFile, Header, sum_tree
 
 logger = logging.getLogger(__name__)
 

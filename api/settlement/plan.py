@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.store.records import Claimable, StoredRequest
+from declai.api.store.records import Claimable, StoredRequest
 
 # JSON of a receipt with its request, assignment and signatures; records come on top, in hex.
 ENTRY_BYTES = 3_000

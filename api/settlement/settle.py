@@ -18,16 +18,17 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from api.settlement.batch import MAX_BATCH_BYTES, Batch, build
-from api.settlement.claims import ClaimAnswers
-from api.settlement.plan import Room, SessionClaim, choose_claim
-from api.store.records import BatchState, StoredBatch
-from api.store.store import Store
-from chain.client import Chain
-from chain.contracts.binding import Call
-from chain.errors import ContractRevert, NonceTaken, TransactionFailed, TransactionUnconfirmed
-from chain.sender import TransactionSender
-from ipfs.store import BlockStore
+from declai.api.settlement.batch import NettedBatch, build
+from declai.api.settlement.claims import ClaimAnswers
+from declai.api.settlement.plan import Room, SessionClaim, choose_claim
+from declai.api.store.records import BatchState, StoredBatch
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.contracts.binding import Call
+from declai.chain.errors import ContractRevert, NonceTaken, TransactionFailed, TransactionUnconfirmed
+from declai.chain.sender import TransactionSender
+from declai.ipfs.store import BlockStore
+from declai.protocol.batches import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
 # How far back a confirmed batch is looked at again: deeper reorganisations do not happen where we settle.
@@ -121,7 +122,7 @@ class Settlement:
         self._store.plan_batch(batch.root, str(header.cid), call.data, batch.members)
         return self._store.open_batch()
 
-    def _build(self) -> Batch | None:
+    def _build(self) -> NettedBatch | None:
         claims: list[SessionClaim] = []
         room = self._room
         for session in self._store.unsettled_sessions():

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, select, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
-from api.errors import StoreUnusable
-from api.store import schema
+from declai.api.errors import StoreUnusable
+from declai.api.store import schema
 
 LOCK_TIMEOUT_S = 30
 # Any number that nothing else in the database locks: "DeCL" in ASCII.

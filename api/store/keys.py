@@ -6,8 +6,8 @@ import time
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from api.errors import Overloaded
-from api.store.schema import api_keys, signin_nonces
+from declai.api.errors import Overloaded
+from declai.api.store.schema import api_keys, signin_nonces
 
 # Anyone may ask for a nonce; nobody may fill the disk with them.
 MAX_SIGNIN_NONCES = 10_000

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy.engine import Row
 
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest
-from worker.receipts import SignedReceipt
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest
+from declai.protocol.receipts import SignedReceipt
 
 
 class RequestState(StrEnum):

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
-from api.errors import NonceReplayed
-from api.store.engine import insert_missing
-from api.store.records import (
+from declai.api.errors import NonceReplayed
+from declai.api.store.engine import insert_missing
+from declai.api.store.records import (
     RequestState,
     SessionTotals,
     StoredRequest,
@@ -21,8 +21,8 @@ from api.store.records import (
     to_request,
     to_stage,
 )
-from api.store.schema import requests, sessions, stages
-from chain.messages import InferenceRequest
+from declai.api.store.schema import requests, sessions, stages
+from declai.chain.messages import InferenceRequest
 
 
 class RequestTables:

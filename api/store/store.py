@@ -6,11 +6,11 @@ on return what it wrote is on disk.
 
 from __future__ import annotations
 
-from api.store.batches import BatchTables
-from api.store.engine import open_engine
-from api.store.keys import KeyTables
-from api.store.records import StoredStage
-from api.store.requests import RequestTables
+from declai.api.store.batches import BatchTables
+from declai.api.store.engine import open_engine
+from declai.api.store.keys import KeyTables
+from declai.api.store.records import StoredStage
+from declai.api.store.requests import RequestTables
 
 __all__ = ["Store", "StoredStage"]
 

@@ -19,8 +19,8 @@ from web3.contract import Contract
 from web3.exceptions import ContractLogicError
 from web3.types import LogReceipt
 
-from chain.compile import Artifact, artifacts
-from chain.errors import ChainUnreachable, ContractRevert, host_of
+from declai.chain.compile import Artifact, artifacts
+from declai.chain.errors import ChainUnreachable, ContractRevert, host_of
 
 Row = TypeVar("Row")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from chain.contracts.binding import Binding, Call
-from chain.contracts.ledger import Inclusion
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest
+from declai.chain.contracts.binding import Binding, Call
+from declai.chain.contracts.ledger import Inclusion
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DisputePhase(IntEnum):
     ENDED = 3
 
 
-class Verdict(IntEnum):
+class DisputeVerdict(IntEnum):
     """What jurors found; none while they did not, or could not agree."""
 
     NONE = 0
@@ -72,7 +72,7 @@ class Dispute:
     accused: str
     opened_at: int
     phase: DisputePhase
-    verdict: Verdict
+    verdict: DisputeVerdict
     challenger: str
     cap: int
     payer: str
@@ -81,7 +81,7 @@ class Dispute:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EquivocationProof:
     """An assignment, the receipt for it and all its records. `gateway` signed the assignment; `tail` is what the last
     stage appends to its record chain (`worker.commitments.output_record`), 32 zero bytes for every other stage."""
 
@@ -143,7 +143,7 @@ class DisputeCourt(Binding):
 
     def dispute(self, dispute_id: bytes) -> Dispute:
         accused, opened_at, phase, verdict, *rest = self._read("dispute", dispute_id)
-        return Dispute(accused, opened_at, DisputePhase(phase), Verdict(verdict), *rest)
+        return Dispute(accused, opened_at, DisputePhase(phase), DisputeVerdict(verdict), *rest)
 
     def dispute_over(self, assignment: bytes, chunk: int) -> bytes:
         """Id of the newest dispute over a chunk; 32 zero bytes when there never was one."""
@@ -152,10 +152,10 @@ class DisputeCourt(Binding):
     def has_bad_records(self, operator: str, assignment: bytes) -> bool:
         return bool(self._read("hasBadRecords", operator, assignment))
 
-    def prove_bad_record(self, evidence: Evidence, index: int) -> Call:
+    def prove_bad_record(self, evidence: EquivocationProof, index: int) -> Call:
         return self._call("proveBadRecord", evidence.as_struct(), index)
 
-    def open_dispute(self, evidence: Evidence, request: InferenceRequest, chunk: int) -> Call:
+    def open_dispute(self, evidence: EquivocationProof, request: InferenceRequest, chunk: int) -> Call:
         return self._call("openDispute", evidence.as_struct(), request.as_struct(), chunk)
 
     def publish_opening(self, dispute_id: bytes, cid: str) -> Call:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from chain.contracts.binding import Binding, Call
+from declai.chain.contracts.binding import Binding, Call
 
 # The slashing threshold, in the unit of distances; bytes that are not the accused's own are `UNAVAILABLE`.
 THRESHOLD = 1_000_000

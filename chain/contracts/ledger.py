@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from web3 import Web3
 
-from chain.contracts.binding import Binding, Call
-from chain.merkle import SumNode, payout_word
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest, SessionClose, compact_signature
+from declai.chain.contracts.binding import Binding, Call
+from declai.chain.merkle import SumNode, payout_word
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, SessionClose, compact_signature
 
 ZERO_ADDRESS = "0x" + "00" * 20
 ANCHOR_BYTES = 28

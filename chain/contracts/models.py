@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eth_utils.crypto import keccak
 
-from chain.contracts.binding import Binding, Call
+from declai.chain.contracts.binding import Binding, Call
 
 
 def model_id(name: str) -> bytes:

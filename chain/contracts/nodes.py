@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from chain.contracts.binding import Binding, Call
-from chain.fields import NUMERIC_PROFILES
+from declai.chain.contracts.binding import Binding, Call
+from declai.chain.fields import NUMERIC_PROFILES
 
 
 class Role(IntFlag):
@@ -18,7 +18,7 @@ class Role(IntFlag):
 
 
 @dataclass(frozen=True)
-class Node:
+class RegisteredNode:
     """A node as the registry has it. Stakes in base units; `link_key` is the 32-byte public CURVE key."""
 
     signer: str
@@ -64,8 +64,8 @@ class NodeRegistry(Binding):
 
     name = "NodeRegistry"
 
-    def node(self, operator: str) -> Node:
-        return self._read_row(Node, "node", operator)
+    def node(self, operator: str) -> RegisteredNode:
+        return self._read_row(RegisteredNode, "node", operator)
 
     def offer(self, operator: str, model: bytes, numeric_profile: int) -> Offer:
         """All zero when there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.contracts.binding import Binding, Call
+from declai.chain.contracts.binding import Binding, Call
 
 
 class CreditToken(Binding):

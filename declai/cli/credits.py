@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from chain.contracts.binding import Call
-from chain.fields import to_hex
-from chain.pricing import format_credits, parse_credits
-from chain.sender import TransactionSender
+from declai.chain.contracts.binding import Call
+from declai.chain.fields import to_hex
+from declai.chain.pricing import format_credits, parse_credits
+from declai.chain.sender import TransactionSender
 from declai.cli.options import address_argument, network_option, wallet_options
 from declai.cli.output import emit, fields, json_option
 from declai.cli.paying import Paying, open_paying

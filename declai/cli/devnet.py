@@ -14,7 +14,7 @@ import click
 
 from declai.cli.output import emit, fields, json_option, table
 from declai.devnet.devnet import DEFAULT_MODEL, Devnet, Options
-from declai.devnet.layout import Layout
+from declai.devnet.layout import DevnetLayout
 from declai.devnet.processes import ChainKind
 from declai.errors import DeclaiError
 from declai.home import home
@@ -43,7 +43,7 @@ def _folder(folder: Path | None) -> Path:
     return (folder or home() / "devnet").resolve()
 
 
-def _running_pid(layout: Layout) -> int | None:
+def _running_pid(layout: DevnetLayout) -> int | None:
     """The process of the devnet in this folder, if it lives."""
     try:
         pid = int(layout.pid_file.read_text())
@@ -69,7 +69,7 @@ def up(
     num_nodes: int, model: Path, chain: ChainKind, threads: int | None, settle_every: float, folder: Path | None
 ) -> None:
     """Start a network and stay in the foreground. DIR/devnet.json appears when all is ready."""
-    layout = Layout(_folder(folder))
+    layout = DevnetLayout(_folder(folder))
     if (pid := _running_pid(layout)) is not None:
         raise DeclaiError(f"a devnet runs in {layout.folder} already (process {pid}): end it with `declai devnet down`")
     _empty(layout)
@@ -98,7 +98,7 @@ def up(
         layout.pid_file.unlink(missing_ok=True)
 
 
-def _empty(layout: Layout) -> None:
+def _empty(layout: DevnetLayout) -> None:
     """A devnet begins from nothing; a folder that is no devnet's is never emptied."""
     if layout.folder.exists() and any(layout.folder.iterdir()):
         if not (layout.password_file.exists() or layout.pid_file.exists()):
@@ -107,7 +107,7 @@ def _empty(layout: Layout) -> None:
     layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _announce(network: Network, layout: Layout, seconds: float) -> None:
+def _announce(network: Network, layout: DevnetLayout, seconds: float) -> None:
     click.echo(f"ready in {seconds:.1f} s: {layout.network_file}", err=True)
     click.echo(f"  gateway  {network.gateway.url}", err=True)
     click.echo(f"  chain    {network.chain.rpc_url} (id {network.chain.chain_id})", err=True)
@@ -132,7 +132,7 @@ def _watch(devnet: Devnet) -> None:
 @json_option
 def status(folder: Path | None, as_json: bool) -> None:
     """Show what runs."""
-    layout = Layout(_folder(folder))
+    layout = DevnetLayout(_folder(folder))
     pid = _running_pid(layout)
     if pid is None or not layout.network_file.exists():
         raise DeclaiError(f"no devnet is ready in {layout.folder}: `declai devnet up` starts one")
@@ -165,7 +165,7 @@ def _alive(pid: int) -> bool:
 @dir_option
 def down(folder: Path | None) -> None:
     """End a devnet and everything it started."""
-    layout = Layout(_folder(folder))
+    layout = DevnetLayout(_folder(folder))
     pid = _running_pid(layout)
     if pid is None:
         click.echo("no devnet runs here", err=True)

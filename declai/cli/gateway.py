@@ -13,7 +13,7 @@ from types import FrameType
 import click
 import httpx
 
-from chain.pricing import format_credits
+from declai.chain.pricing import format_credits
 from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
 from declai.errors import ApiError
@@ -38,19 +38,19 @@ def command() -> None:
 @config_option
 def start() -> None:
     """Run the gateway: its HTTP server, its settlement worker and the clock of that. Ctrl-C ends them."""
-    from api.settings import GatewaySettings
+    from declai.api.settings import GatewaySettings
     from declai.devnet.processes import spawn
 
     settings = GatewaySettings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     logs = settings.data_dir / "logs"
-    celery = [sys.executable, "-m", "celery", "-A", "api.settlement.jobs"]
+    celery = [sys.executable, "-m", "celery", "-A", "declai.api.settlement.periodic"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     children = [
         spawn("settlement", [*celery, "worker", "-P", "solo", *quiet], logs / "settlement.log"),
         # Not the worker's -B: the process that it forks outlives a worker that is killed.
         spawn("beat", [*celery, "beat"], logs / "beat.log"),
-        spawn("server", [sys.executable, "-m", "api.serve"], logs / "server.log"),
+        spawn("server", [sys.executable, "-m", "declai.api.serve"], logs / "server.log"),
     ]
     click.echo(f"gateway at {settings.public_url}, logs in {logs}", err=True)
 
@@ -88,8 +88,8 @@ def status(network_path: Path | None, as_json: bool) -> None:
 @json_option
 def settle(network_path: Path | None, as_json: bool) -> None:
     """Settle all durable receipts now, and print the batches. Run it where the gateway's settings are."""
-    from api.settings import GatewaySettings
-    from api.settlement.jobs import run_settlement
+    from declai.api.settings import GatewaySettings
+    from declai.api.settlement.periodic import run_settlement
 
     _use_settings_beside(network_path)
     rows = run_settlement(GatewaySettings())
@@ -103,8 +103,8 @@ def settle(network_path: Path | None, as_json: bool) -> None:
 @json_option
 def collect(network_path: Path | None, as_json: bool) -> None:
     """Move the gateway's fees into its operator's balance on the ledger. Run it where the gateway's settings are."""
-    from api.settings import GatewaySettings
-    from api.settlement.jobs import collect_fees
+    from declai.api.settings import GatewaySettings
+    from declai.api.settlement.periodic import collect_fees
 
     _use_settings_beside(network_path)
     amount = collect_fees(GatewaySettings())

@@ -10,9 +10,9 @@ import click
 
 from declai.cli.output import bytes_progress, emit, fields, json_option
 from declai.home import home
-from ipfs.errors import IpfsError
-from ipfs.exchange import Exchange
-from ipfs.store import BlockStore
+from declai.ipfs.errors import IpfsError
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.store import BlockStore
 
 store_option = click.option(
     "--store",

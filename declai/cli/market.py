@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chain.pricing import format_credits
+from declai.chain.pricing import format_credits
 from declai.cli.options import network_option
 from declai.cli.output import emit, json_option, table
 from declai.fetch import get_json

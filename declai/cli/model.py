@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from chain.contracts.models import ModelVersion, model_id
-from chain.fields import to_hex
-from chain.index import EventIndex
-from chain.sender import TransactionSender
+from declai.chain.contracts.models import ModelVersion, model_id
+from declai.chain.fields import to_hex
+from declai.chain.index import EventIndex
+from declai.chain.sender import TransactionSender
 from declai.cli.options import network_option, wallet_options
 from declai.cli.output import bytes_progress, emit, fields, json_option, table
 from declai.client.aio import chain_of
 from declai.home import home
+from declai.ipfs.errors import IpfsError
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.store import BlockStore
 from declai.network import Network, load
 from declai.wallets import unlock
-from ipfs.errors import IpfsError
-from ipfs.exchange import Exchange
-from ipfs.manifest import Manifest
-from ipfs.store import BlockStore
 
 blocks_option = click.option(
     "--store",
@@ -64,8 +64,8 @@ def publish(
     as_json: bool,
 ) -> None:
     """Cut the Hugging Face model in FOLDER into shards and publish it."""
+    from declai.ipfs.shards import folder_bytes
     from declai.publish import add_model
-    from ipfs.shards import folder_bytes
 
     store = BlockStore(store_path or home() / "blocks")
     with bytes_progress() as bar:
@@ -176,7 +176,7 @@ def pull(
     as_json: bool,
 ) -> None:
     """Fetch a model's shards, or those of some layers alone, every block verified."""
-    from ipfs.shards import pull_stage, pull_tokenizer
+    from declai.ipfs.shards import pull_stage, pull_tokenizer
 
     store = BlockStore(store_path or home() / "blocks")
     cid, manifest, exchange = _manifest(load(network_path), name, store)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 from eth_utils.address import is_address, to_checksum_address
 
-from chain.errors import InvalidAmount
-from chain.pricing import UNITS_PER_CREDIT, parse_credits
+from declai.chain.errors import InvalidAmount
+from declai.chain.pricing import UNITS_PER_CREDIT, parse_credits
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 MAX_UNITS = 10**20 * UNITS_PER_CREDIT  # the contracts have 128 bits for an amount

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain.client import Chain
-from chain.keystore import read_password
+from declai.chain.client import Chain
+from declai.chain.keystore import read_password
 from declai.client.aio import chain_of
 from declai.client.book import SessionBook
 from declai.client.payer import Payer

@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from chain.index import EventIndex
-from chain.pricing import format_credits
+from declai.chain.index import EventIndex
+from declai.chain.pricing import format_credits
 from declai.cli.options import network_option, request_digest
 from declai.cli.output import emit, fields, json_option, table
 from declai.client.aio import chain_of
 from declai.client.sync import Client
 from declai.errors import ReceiptError
 from declai.home import home
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.store import BlockStore
 from declai.network import load
-from ipfs.exchange import Exchange
-from ipfs.store import BlockStore
 
 
 @click.group("receipt")
@@ -70,7 +70,8 @@ def _row(stage: dict[str, Any]) -> tuple[object, ...]:
 @json_option
 def verify(request: str, peers: tuple[str, ...], network_path: Path | None, as_json: bool) -> None:
     """Recompute signatures, inclusion and payment of a settled request; exit 1 when anything does not hold."""
-    from api.settlement.verify import NotSettled, verify_request
+    from declai.protocol.batch_checks import verify_request
+    from declai.protocol.errors import NotSettled
 
     network = load(network_path)
     chain = chain_of(network)

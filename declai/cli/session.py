@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from chain.pricing import format_credits, parse_credits
+from declai.chain.pricing import format_credits, parse_credits
 from declai.cli.options import network_option, wallet_options
 from declai.cli.output import emit, fields, json_option, table
 from declai.cli.paying import open_paying

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from chain.keystore import SCRYPT_STANDARD, create, import_key, read_password
+from declai.chain.keystore import SCRYPT_STANDARD, create, import_key, read_password
 from declai.cli.output import emit, fields, json_option
 from declai.home import keystores
 from declai.network import Network, default_path, load

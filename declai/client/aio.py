@@ -16,15 +16,15 @@ import httpx
 from eth_account.signers.local import LocalAccount
 from pydantic_core import from_json
 
-from chain.client import Chain, Deployment
-from chain.keystore import read_password
-from chain.pricing import Tier as ServiceTier
+from declai.chain.client import Chain, Deployment
+from declai.chain.keystore import read_password
+from declai.chain.pricing import Tier as ServiceTier
 from declai.client.book import SessionBook
 from declai.client.checks import check_receipts, check_tokens, parse_bundle
 from declai.client.evidence import Evidence
 from declai.client.models import TokenizerCache
 from declai.client.payer import Payer
-from declai.client.session import SessionWallet, SignedRequest
+from declai.client.session import OutgoingRequest, SessionWallet
 from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session, Tier
 from declai.errors import ApiError, ReceiptError
 from declai.home import home
@@ -177,7 +177,7 @@ class AsyncClient:
 
         When the block ends the receipts are checked and the request is acknowledged, or voided when it was refused.
         """
-        signed: SignedRequest | None = None
+        signed: OutgoingRequest | None = None
         headers = {}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
@@ -242,7 +242,7 @@ class AsyncClient:
             raise _api_error(response.status_code, response.text)
         return Estimate.model_validate_json(response.content)
 
-    async def _sign(self, body: dict[str, Any]) -> SignedRequest:
+    async def _sign(self, body: dict[str, Any]) -> OutgoingRequest:
         # One at a time: a nonce that is taken and not yet signed for looks like one that an earlier run left open.
         async with self._signing:
             wallet = await asyncio.to_thread(self._open_wallet)
@@ -273,7 +273,7 @@ class AsyncClient:
     def _unlock(self) -> LocalAccount:
         return unlock(self._wallet_name, self.network, self._password_file)
 
-    async def _conclude(self, signed: SignedRequest, body: dict[str, Any], evidence: Evidence, refused: bool) -> None:
+    async def _conclude(self, signed: OutgoingRequest, body: dict[str, Any], evidence: Evidence, refused: bool) -> None:
         """Find out what the request cost, check it, and write it into the book."""
         wallet = self._open_wallet()
         if refused:

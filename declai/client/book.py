@@ -33,7 +33,7 @@ SCHEMA = (
 )
 
 
-class RequestState(StrEnum):
+class BookedState(StrEnum):
     """What the payer knows of a request."""
 
     SENT = "sent"  # signed and perhaps being served: its cost is not known
@@ -65,7 +65,7 @@ class RequestRecord:
 
     nonce: int
     request: str | None
-    state: RequestState
+    state: BookedState
     max_cost: int
     cost: int | None
     deadline: int
@@ -161,7 +161,7 @@ class SessionBook:
             nonce = later[-1].nonce + 1 if later else acked_below
             db.execute(
                 "INSERT INTO requests VALUES (?, ?, NULL, ?, ?, NULL, ?, ?)",
-                (session, nonce, RequestState.SENT, str(max_cost), deadline, time.time()),
+                (session, nonce, BookedState.SENT, str(max_cost), deadline, time.time()),
             )
         return Ticket(nonce, acked_below, spent)
 
@@ -170,12 +170,12 @@ class SessionBook:
         with self._transaction() as db:
             db.execute("UPDATE requests SET request = ? WHERE session = ? AND nonce = ?", (request, session, nonce))
 
-    def close_request(self, session: str, nonce: int, state: RequestState, cost: int) -> None:
+    def close_request(self, session: str, nonce: int, state: BookedState, cost: int) -> None:
         """Record how a request ended and acknowledge as far as all ends are known; its first end stays."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE requests SET state = ?, cost = ? WHERE session = ? AND nonce = ? AND state = ?",
-                (state, None if state is RequestState.DISPUTED else str(cost), session, nonce, RequestState.SENT),
+                (state, None if state is BookedState.DISPUTED else str(cost), session, nonce, BookedState.SENT),
             )
             row = db.execute("SELECT acked_below, spent FROM sessions WHERE id = ?", (session,)).fetchone()
             acked_below, spent = row["acked_below"], int(row["spent"])
@@ -192,7 +192,7 @@ class SessionBook:
         with self._transaction() as db:
             row = db.execute("SELECT acked_below FROM sessions WHERE id = ?", (session,)).fetchone()
             records = self._requests(db, session, row["acked_below"])
-        return [record for record in records if record.state is RequestState.SENT]
+        return [record for record in records if record.state is BookedState.SENT]
 
     @staticmethod
     def _requests(db: sqlite3.Connection, session: str, first_nonce: int) -> list[RequestRecord]:
@@ -203,7 +203,7 @@ class SessionBook:
             RequestRecord(
                 nonce=row["nonce"],
                 request=row["request"],
-                state=RequestState(row["state"]),
+                state=BookedState(row["state"]),
                 max_cost=int(row["max_cost"]),
                 cost=None if row["cost"] is None else int(row["cost"]),
                 deadline=row["deadline"],

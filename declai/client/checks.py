@@ -7,16 +7,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from api.serving.tokenizer import ModelTokenizer
-from chain.client import Chain
-from chain.errors import BadSignature
-from chain.fields import Bytes32, Signature, Uint128
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, recover
-from chain.pricing import BPS
+from declai.chain.client import Chain
+from declai.chain.errors import BadSignature
+from declai.chain.fields import Bytes32, Signature, Uint128
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, recover
+from declai.chain.pricing import BPS
 from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
-from worker.receipts import Records, SignedPlan, SignedReceipt, verify_job_receipts
-from worker.text import StopMatcher
+from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
+from declai.protocol.receipts import Records, SignedReceipt
+from declai.protocol.text import StopMatcher
+from declai.protocol.tokenizer import ModelTokenizer
 
 
 class StageBundle(BaseModel):

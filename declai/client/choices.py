@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from chain.pricing import format_credits, parse_credits
+from declai.chain.pricing import format_credits, parse_credits
 from declai.client.aio import AsyncClient
 from declai.client.evidence import Evidence
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from api.serving.tokenizer import ModelTokenizer
-from chain.client import Chain
-from chain.contracts.models import model_id
+from declai.chain.client import Chain
+from declai.chain.contracts.models import model_id
 from declai.home import home
-from ipfs.exchange import Exchange
-from ipfs.manifest import Manifest
-from ipfs.shards import pull_tokenizer
-from ipfs.store import BlockStore
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.shards import pull_tokenizer
+from declai.ipfs.store import BlockStore
+from declai.protocol.tokenizer import ModelTokenizer
 
 
 class TokenizerCache:

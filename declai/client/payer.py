@@ -10,11 +10,11 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
-from chain.client import Chain
-from chain.keystore import SCRYPT_LIGHT, address_of, decrypt, encrypt
-from chain.messages import new_account
-from chain.pricing import format_credits
-from chain.sender import TransactionSender
+from declai.chain.client import Chain
+from declai.chain.keystore import SCRYPT_LIGHT, address_of, decrypt, encrypt
+from declai.chain.messages import new_account
+from declai.chain.pricing import format_credits
+from declai.chain.sender import TransactionSender
 from declai.client.book import SessionBook, SessionRecord
 from declai.client.session import SessionWallet
 from declai.errors import SessionError, WalletError

@@ -17,16 +17,16 @@ import rfc8785
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from chain.messages import Domain, InferenceRequest, digest, sign
-from chain.pricing import Tier
-from declai.client.book import RequestState, SessionBook, SessionRecord
+from declai.chain.messages import Domain, InferenceRequest, digest, sign
+from declai.chain.pricing import Tier
+from declai.client.book import BookedState, SessionBook, SessionRecord
 
 DEADLINE_S = 600
 SALT_BYTES = 32
 
 
 @dataclass(frozen=True)
-class SignedRequest:
+class OutgoingRequest:
     """A request ready to send: its digest (0x-hex), nonce, and the `Authorization` header that carries it."""
 
     request: str
@@ -49,7 +49,7 @@ class SessionWallet:
         self.domain = Domain(chain_id=record.chain_id, ledger=record.ledger)
         self._key = key
 
-    def sign(self, body: dict[str, Any], *, max_tokens: int, max_cost: int, tier: Tier) -> SignedRequest:
+    def sign(self, body: dict[str, Any], *, max_tokens: int, max_cost: int, tier: Tier) -> OutgoingRequest:
         """Sign an HTTP body for at most `max_cost` base units.
 
         Raises:
@@ -79,16 +79,16 @@ class SessionWallet:
             "signature": "0x" + signature.hex(),
         }
         encoded = base64.urlsafe_b64encode(json.dumps(envelope, separators=(",", ":")).encode()).decode()
-        return SignedRequest(request, ticket.nonce, f"DeCLAI {encoded}", message)
+        return OutgoingRequest(request, ticket.nonce, f"DeCLAI {encoded}", message)
 
     def accept(self, nonce: int, cost: int) -> None:
         """The receipts of `nonce` were checked: it cost `cost` and may be acknowledged."""
-        self.book.close_request(self.record.id, nonce, RequestState.ACCEPTED, cost)
+        self.book.close_request(self.record.id, nonce, BookedState.ACCEPTED, cost)
 
     def void(self, nonce: int) -> None:
         """`nonce` was refused or failed: it costs nothing."""
-        self.book.close_request(self.record.id, nonce, RequestState.VOID, 0)
+        self.book.close_request(self.record.id, nonce, BookedState.VOID, 0)
 
     def dispute(self, nonce: int) -> None:
         """The receipts of `nonce` do not check: it and what follows is never acknowledged."""
-        self.book.close_request(self.record.id, nonce, RequestState.DISPUTED, 0)
+        self.book.close_request(self.record.id, nonce, BookedState.DISPUTED, 0)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from api.settlement.batch import BatchFile, Header, sum_tree
-from chain.errors import BadSignature
-from chain.messages import Domain, InferenceRequest, digest, recover
-from chain.state import Batch, ChainState
-from ipfs.errors import IpfsError
-from worker.store import NodeStore, StoredReceipt
+from declai.chain.errors import BadSignature
+from declai.chain.messages import Domain, InferenceRequest, digest, recover
+from declai.chain.state import ChainState, SettledBatch
+from declai.ipfs.errors import IpfsError
+from declai.protocol.batches import BatchFile, Header, sum_tree
+from declai.worker.job.store import NodeStore, StoredReceipt
 
-Read = Callable[[Batch], tuple[Header, BatchFile]]
+Read = Callable[[SettledBatch], tuple[Header, BatchFile]]
 
 
 def receipts_here(store: NodeStore, domain: Domain, operator: str) -> list[StoredReceipt]:
@@ -22,7 +22,7 @@ def receipts_here(store: NodeStore, domain: Domain, operator: str) -> list[Store
     return [kept for kept in store.unpaid() if kept.job.domain == domain and kept.job.assignment.node == operator]
 
 
-def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: str, read: Read) -> list[Batch]:
+def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: str, read: Read) -> list[SettledBatch]:
     """Read the batches that may pay or leave out unpaid receipts; returns those that cannot be read now.
 
     These are their gateways' batches that pay the operator, from whatever session, or debit the receipts' sessions.
@@ -50,7 +50,9 @@ def note_batches(store: NodeStore, state: ChainState, domain: Domain, operator: 
     return unreadable
 
 
-def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Domain, operator: str) -> set[bytes]:
+def included_receipts(
+    batch: SettledBatch, header: Header, file: BatchFile, domain: Domain, operator: str
+) -> set[bytes]:
     """Digests of the receipts for which a batch pays the operator.
 
     Raises:
@@ -72,14 +74,14 @@ def included_receipts(batch: Batch, header: Header, file: BatchFile, domain: Dom
     return found
 
 
-def may_pay(batch: Batch, kept: StoredReceipt) -> bool:
+def may_pay(batch: SettledBatch, kept: StoredReceipt) -> bool:
     """Whether a batch that nobody can read may hold a receipt. Only its gateway's count, as the ledger sees it."""
     receipt = kept.receipt.receipt
     pays_enough = any(payout.node == receipt.node and payout.amount >= receipt.cost for payout in batch.payouts)
     return pays_enough and batch.gateway == kept.job.gateway.address
 
 
-def is_charged(kept: StoredReceipt, batch: Batch, file: BatchFile) -> bool:
+def is_charged(kept: StoredReceipt, batch: SettledBatch, file: BatchFile) -> bool:
     """Whether the batch's claims cover the receipt's request: by listing it, or by a later acknowledgement.
 
     Only claims count that the session's key signed: the chain does not commit to the file's claims, and a gateway that

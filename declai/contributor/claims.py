@@ -14,18 +14,18 @@ from enum import StrEnum
 
 from eth_account.signers.local import LocalAccount
 
-from chain.client import Chain
-from chain.contracts.court import CourtParameters
-from chain.contracts.ledger import ZERO_ADDRESS, DirectClaim, LedgerParameters, SignedWork
-from chain.messages import digest
-from chain.pricing import format_credits
-from chain.sender import TransactionSender
-from chain.state import Batch
+from declai.chain.client import Chain
+from declai.chain.contracts.court import CourtParameters
+from declai.chain.contracts.ledger import ZERO_ADDRESS, DirectClaim, LedgerParameters, SignedWork
+from declai.chain.messages import digest
+from declai.chain.pricing import format_credits
+from declai.chain.sender import TransactionSender
+from declai.chain.state import SettledBatch
 from declai.contributor.batches import may_pay
 from declai.errors import DeclaiError
-from worker.jobs import StageJob
-from worker.receipts import MAX_CLOCK_SKEW_S
-from worker.store import NodeStore, StoredReceipt
+from declai.protocol.jobs import StageJob
+from declai.protocol.receipt_checks import MAX_CLOCK_SKEW_S
+from declai.worker.job.store import NodeStore, StoredReceipt
 
 
 class Status(StrEnum):
@@ -82,7 +82,7 @@ class Survey:
     def __init__(
         self,
         chain: Chain,
-        unreadable: Sequence[Batch] = (),
+        unreadable: Sequence[SettledBatch] = (),
         *,
         jobs: Sequence[StageJob] = (),
         believe_unread: bool = False,
@@ -131,7 +131,7 @@ class Survey:
             return Owed(kept, Status.CLAIMED, Step.LIFT, claim.pays_at, later=later)
         return Owed(kept, Status.CLAIMED, Step.PAY if self.now >= claim.pays_at else None, claim.pays_at)
 
-    def _is_later(self, batch: Batch, kept: StoredReceipt) -> bool:
+    def _is_later(self, batch: SettledBatch, kept: StoredReceipt) -> bool:
         """Whether a batch was settled after the work was done. Old ones that nobody keeps must not block new work."""
         if batch.block not in self._settled_at:
             self._settled_at[batch.block] = self._chain.timestamp(batch.block)

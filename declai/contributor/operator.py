@@ -7,13 +7,13 @@ import time
 from eth_account.signers.local import LocalAccount
 from web3.types import TxReceipt
 
-from chain.client import Chain
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Node, Offer, Registration, Role
-from chain.errors import ContractRevert
-from chain.fields import NUMERIC_PROFILES
-from chain.pricing import format_credits
-from chain.sender import TransactionSender
+from declai.chain.client import Chain
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Offer, RegisteredNode, Registration, Role
+from declai.chain.errors import ContractRevert
+from declai.chain.fields import NUMERIC_PROFILES
+from declai.chain.pricing import format_credits
+from declai.chain.sender import TransactionSender
 from declai.errors import DeclaiError
 
 
@@ -30,7 +30,7 @@ class Operator:
         self.address = str(account.address)
         self._sender = TransactionSender(chain, account)
 
-    def node(self) -> Node:
+    def node(self) -> RegisteredNode:
         """The node as the registry has it now.
 
         Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chain.client import Chain
-from chain.contracts.binding import Binding, Event
-from chain.state import ChainState
+from declai.chain.client import Chain
+from declai.chain.contracts.binding import Binding, Event
+from declai.chain.state import ChainState
 from declai.contributor.operator import local_time
 
 
@@ -22,7 +22,7 @@ class Blemish:
 
 
 @dataclass(frozen=True)
-class Record:
+class ServiceRecord:
     """Reputation in [0, 10**18], half of that for a newcomer; `jailed_until` in Unix seconds, 0 when it never was."""
 
     reputation: int
@@ -44,7 +44,7 @@ class Earned:
     locked_stake: int
 
 
-def record_of(chain: Chain, operator: str) -> Record:
+def record_of(chain: Chain, operator: str) -> ServiceRecord:
     """Read a node's record from the contracts' events and views."""
     now, jailed_until = chain.timestamp(), chain.nodes.jailed_until(operator)
     events: list[tuple[Event, str, int, str]] = []
@@ -62,7 +62,7 @@ def record_of(chain: Chain, operator: str) -> Record:
     add(chain.court, "PayoutChallenged", "gateway", "payout challenged", "node", "amount")
     add(chain.court, "ChallengeUpheld", "gateway", "did not pay an accepted receipt", "node", "taken")
     events.sort(key=lambda found: (found[0].block, found[0].log_index))
-    return Record(
+    return ServiceRecord(
         reputation=chain.nodes.reputation(operator),
         jailed_until=jailed_until,
         is_jailed=now < jailed_until,

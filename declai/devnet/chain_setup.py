@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from eth_account.signers.local import LocalAccount
 from web3 import Web3
 
-from chain.client import Chain, Rpc
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Offer, Registration, Role
-from chain.deploy import deploy
-from chain.parameters import Parameters
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
-from ipfs.manifest import Manifest
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Offer, Registration, Role
+from declai.chain.deploy import deploy
+from declai.chain.parameters import Parameters
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
+from declai.ipfs.manifest import Manifest
 
 GRANT = 100_000 * UNITS_PER_CREDIT
 PROMPT_PRICE = UNITS_PER_CREDIT

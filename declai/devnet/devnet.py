@@ -13,24 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chain.client import Chain, Rpc
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.fields import to_hex
-from chain.keystore import address_of, read_password
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.fields import to_hex
+from declai.chain.keystore import address_of, read_password
+from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.client.book import SessionBook
 from declai.client.payer import Payer
-from declai.devnet.chain_setup import (
-    Member,
-    deploy_contracts,
-    fund,
-    offer,
-    publish_model,
-    register,
-    split_layers,
-)
-from declai.devnet.layout import Layout, Wallets
+from declai.devnet.chain_setup import Member, deploy_contracts, fund, offer, publish_model, register, split_layers
+from declai.devnet.layout import DevnetLayout, Wallets
 from declai.devnet.processes import (
     ROOT,
     ChainKind,
@@ -45,11 +37,11 @@ from declai.devnet.processes import (
 from declai.devnet.programs import gateway_settings, node_settings, python_module, write_settings
 from declai.errors import ApiError
 from declai.fetch import get_json
+from declai.ipfs.store import BlockStore
+from declai.links.keys import LinkKeyPair
 from declai.network import ChainInfo, GatewayInfo, ModelInfo, Network, NodeInfo, RedisInfo, WalletInfo, write
 from declai.publish import Publication, add_model
 from declai.signin import sign_in
-from ipfs.store import BlockStore
-from worker.links.keys import LinkKeyPair
 
 DEFAULT_MODEL = ROOT / "models" / "declai-demo"
 API_KEY_BUDGET = 1000 * UNITS_PER_CREDIT
@@ -86,7 +78,7 @@ class Devnet:
         Raises:
             ProcessError: something did not start; the text holds the end of its log.
         """
-        layout = Layout(self.options.folder)
+        layout = DevnetLayout(self.options.folder)
         wallets = Wallets(layout)
         self.report(f"starting {self.options.chain} and redis")
         chain_child, rpc_url = launch_chain(self.options.chain, layout.logs)
@@ -122,7 +114,7 @@ class Devnet:
 
     def down(self) -> None:
         """Stop everything: nodes first, the chain last."""
-        Layout(self.options.folder).network_file.unlink(missing_ok=True)
+        DevnetLayout(self.options.folder).network_file.unlink(missing_ok=True)
         running = list(reversed(self.children))
         with ThreadPoolExecutor(max(len(running), 1)) as pool:
             list(pool.map(lambda child: child.stop(10), running[:-2]))
@@ -134,12 +126,12 @@ class Devnet:
         """Children that ended by themselves."""
         return [child for child in self.children if not child.alive]
 
-    def _spawn(self, name: str, arguments: list[str], layout: Layout, env: dict[str, str]) -> Child:
+    def _spawn(self, name: str, arguments: list[str], layout: DevnetLayout, env: dict[str, str]) -> Child:
         child = spawn(name, [*python_module("declai"), *arguments], layout.logs / f"{name}.log", {**os.environ, **env})
         self.children.append(child)
         return child
 
-    def _members(self, wallets: Wallets, layout: Layout) -> tuple[Member, list[Member]]:
+    def _members(self, wallets: Wallets, layout: DevnetLayout) -> tuple[Member, list[Member]]:
         for name in ("treasury", "requester", "publisher"):
             wallets.new(name)
 
@@ -154,7 +146,7 @@ class Devnet:
 
     def _set_up_chain(
         self,
-        layout: Layout,
+        layout: DevnetLayout,
         wallets: Wallets,
         rpc_url: str,
         published: Publication,
@@ -175,7 +167,7 @@ class Devnet:
             offer(chain, node, published.manifest.name, first_layer, end_layer)
         return chain
 
-    def _wait_for(self, layout: Layout, url: str, published: Publication, num_nodes: int) -> None:
+    def _wait_for(self, layout: DevnetLayout, url: str, published: Publication, num_nodes: int) -> None:
         """Until the gateway has heard of every node."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
@@ -196,7 +188,7 @@ class Devnet:
             return 0
         return sum(bool(node.get("live")) for node in nodes)
 
-    def _api_key(self, layout: Layout, wallets: Wallets, chain: Chain, gateway: Member) -> str:
+    def _api_key(self, layout: DevnetLayout, wallets: Wallets, chain: Chain, gateway: Member) -> str:
         payer = Payer(
             chain,
             SessionBook(layout.folder / "sessions.db"),
@@ -211,7 +203,7 @@ class Devnet:
 
     def _describe(
         self,
-        layout: Layout,
+        layout: DevnetLayout,
         chain: Chain,
         rpc_url: str,
         redis: RedisAddress,
@@ -243,7 +235,7 @@ class Devnet:
         )
 
     @staticmethod
-    def _wallet(layout: Layout, name: str) -> WalletInfo:
+    def _wallet(layout: DevnetLayout, name: str) -> WalletInfo:
         keystore = layout.keystore(name)
         address = address_of(keystore) or ""
         return WalletInfo(address=address, keystore=str(keystore), password_file=str(layout.password_file))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from chain.keystore import SCRYPT_LIGHT, create
+from declai.chain.keystore import SCRYPT_LIGHT, create
 
 
 @dataclass(frozen=True)
-class Layout:
+class DevnetLayout:
     """The folder of one devnet."""
 
     folder: Path
@@ -69,7 +69,7 @@ class Layout:
 class Wallets:
     """Fresh wallets of a devnet, by name. Their password lies beside them, so their scrypt is a light one."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: DevnetLayout) -> None:
         self._layout = layout
         self._password = layout.make_password()
         self.accounts: dict[str, LocalAccount] = {}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from declai.devnet.chain_setup import Member
-from declai.devnet.layout import Layout
+from declai.devnet.layout import DevnetLayout
 from declai.devnet.processes import RedisAddress
 
 Settings = dict[str, str | int | float]
@@ -27,7 +27,7 @@ def write_settings(path: Path, settings: Settings) -> dict[str, str]:
     return {"DECLAI_CONFIG": str(path)}
 
 
-def _shared(layout: Layout, rpc_url: str) -> Settings:
+def _shared(layout: DevnetLayout, rpc_url: str) -> Settings:
     return {
         "rpc_url": rpc_url,
         "deployment": str(layout.deployment_file),
@@ -36,7 +36,7 @@ def _shared(layout: Layout, rpc_url: str) -> Settings:
 
 
 def gateway_settings(
-    layout: Layout, rpc_url: str, redis: RedisAddress, gateway: Member, settle_every_s: float
+    layout: DevnetLayout, rpc_url: str, redis: RedisAddress, gateway: Member, settle_every_s: float
 ) -> Settings:
     """Settings of `declai gateway start`."""
     return _shared(layout, rpc_url) | {
@@ -56,7 +56,7 @@ def gateway_settings(
 
 
 def node_settings(
-    layout: Layout, rpc_url: str, gateway: Member, node: Member, number: int, model: str, num_threads: int
+    layout: DevnetLayout, rpc_url: str, gateway: Member, node: Member, number: int, model: str, num_threads: int
 ) -> Settings:
     """Settings of `declai node start`."""
     return _shared(layout, rpc_url) | {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from chain.bytecode import verify
-from chain.client import Chain, Deployment, Rpc
-from chain.deploy import Creation, deploy, dry_run, main
-from chain.errors import ContractRevert, DeploymentError
-from chain.keystore import SCRYPT_LIGHT, save
-from chain.messages import new_account
-from chain.parameters import Parameters
+from declai.chain.bytecode import verify
+from declai.chain.client import Chain, Deployment, Rpc
+from declai.chain.deploy import Creation, deploy, dry_run, main
+from declai.chain.errors import ContractRevert, DeploymentError
+from declai.chain.keystore import SCRYPT_LIGHT, save
+from declai.chain.messages import new_account
+from declai.chain.parameters import Parameters
 from declai.devnet.chain_setup import fund
 from tests.conftest import World
 

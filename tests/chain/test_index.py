@@ -8,11 +8,11 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Offer, Role
-from chain.index import EventIndex
-from chain.messages import InferenceReceipt, new_account, sign
-from chain.state import ChainState
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Offer, Role
+from declai.chain.index import EventIndex
+from declai.chain.messages import InferenceReceipt, new_account, sign
+from declai.chain.state import ChainState
 from tests.chain.test_sender import rpc
 from tests.conftest import World
 
@@ -150,9 +150,9 @@ def test_a_name_that_is_no_text_stops_nobody(world: World, tmp_path: Path) -> No
 
 
 def test_an_index_of_another_deployment_begins_from_nothing(world: World, tmp_path: Path, chain_url: str) -> None:
-    from chain.client import Chain
-    from chain.deploy import deploy
-    from chain.parameters import Parameters
+    from declai.chain.client import Chain
+    from declai.chain.deploy import deploy
+    from declai.chain.parameters import Parameters
 
     Deeds(world, seed=9)
     index = EventIndex(tmp_path / "index.db", world.chain)

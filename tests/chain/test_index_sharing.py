@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from chain.client import Chain
-from chain.contracts.nodes import Role
-from chain.index import EventIndex
+from declai.chain.client import Chain
+from declai.chain.contracts.nodes import Role
+from declai.chain.index import EventIndex
 from tests.conftest import World
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chain.errors import KeystoreError
-from chain.keystore import SCRYPT_LIGHT, address_of, create, import_key, open_keystore, read_password, save
-from chain.messages import new_account
+from declai.chain.errors import KeystoreError
+from declai.chain.keystore import SCRYPT_LIGHT, address_of, create, import_key, open_keystore, read_password, save
+from declai.chain.messages import new_account
 
 
 def test_a_keystore_opens_with_its_password_alone(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.client import Rpc
+from declai.chain.client import Rpc
 from declai.devnet.processes import ChainKind
 
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from chain.errors import BadSignature
-from chain.messages import (
+from declai.chain.errors import BadSignature
+from declai.chain.messages import (
     SECP256K1_N,
     Assignment,
     Domain,
     InferenceReceipt,
     InferenceRequest,
-    Message,
     SessionClose,
+    SignedMessage,
     compact_signature,
     digest,
     new_account,
@@ -77,18 +77,18 @@ RECEIPTS = st.builds(
     finished_at=uint(64),
 )
 CLOSES = st.builds(SessionClose, session=bytes32, settled=uint(128), deadline=uint(64))
-MESSAGES: st.SearchStrategy[Message] = st.one_of(REQUESTS, ASSIGNMENTS, RECEIPTS, CLOSES)
+MESSAGES: st.SearchStrategy[SignedMessage] = st.one_of(REQUESTS, ASSIGNMENTS, RECEIPTS, CLOSES)
 DOMAIN = Domain(chain_id=31337, ledger="0x" + "42" * 20)
 
 
 @given(message=MESSAGES)
-def test_digests_equal_eth_accounts_encoder(message: Message) -> None:
+def test_digests_equal_eth_accounts_encoder(message: SignedMessage) -> None:
     encoded = encode_typed_data(full_message=message.typed_data(DOMAIN))
     assert digest(message, DOMAIN) == _hash_eip191_message(encoded)
 
 
 @given(message=MESSAGES)
-def test_json_round_trips_exactly(message: Message) -> None:
+def test_json_round_trips_exactly(message: SignedMessage) -> None:
     assert type(message).model_validate_json(message.model_dump_json()) == message
 
 
@@ -110,7 +110,7 @@ def test_digests_equal_the_ledgers(world: World) -> None:
 
 @given(message=MESSAGES, flipped=st.integers(0, 65 * 8 - 1))
 @settings(max_examples=60)
-def test_signatures_recover_and_no_changed_bit_passes(message: Message, flipped: int) -> None:
+def test_signatures_recover_and_no_changed_bit_passes(message: SignedMessage, flipped: int) -> None:
     account = new_account()
     signature = sign(message, DOMAIN, account)
     assert recover(message, DOMAIN, signature) == account.address

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.errors import InvalidAmount
-from chain.merkle import SumTree, batch_root, header_block, payout_word, verify_sum_proof
-from chain.pricing import Tier, format_credits, gateway_fee, parse_credits, request_cost, stage_cost
+from declai.chain.errors import InvalidAmount
+from declai.chain.merkle import SumTree, batch_root, header_block, payout_word, verify_sum_proof
+from declai.chain.pricing import Tier, format_credits, gateway_fee, parse_credits, request_cost, stage_cost
 
 tokens = st.integers(0, 2**32 - 1)
 prices = st.integers(0, 2**96)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chain.errors import ContractRevert, NonceTaken, TransactionUnconfirmed
-from chain.sender import TransactionSender
+from declai.chain.errors import ContractRevert, NonceTaken, TransactionUnconfirmed
+from declai.chain.sender import TransactionSender
 from tests.conftest import World
 
 CREDIT = 10**18

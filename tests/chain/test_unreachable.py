@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from chain.client import Chain
-from chain.errors import ChainUnreachable
+from declai.chain.client import Chain
+from declai.chain.errors import ChainUnreachable
 from declai.devnet.processes import free_port
 from tests.conftest import World
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.compile import ROOT, artifacts
+from declai.chain.compile import ROOT, artifacts
 from declai.devnet.processes import spawn
 from tests.contracts.toolchain import environment, without_metadata
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.compile import ROOT, CompileError, artifacts
+from declai.chain.compile import ROOT, CompileError, artifacts
 
 EIP_170_MAX_BYTES = 24_576
 CONTRACTS = {"CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger"}

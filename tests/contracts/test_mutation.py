@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import solcx
 
-from chain.compile import ROOT
+from declai.chain.compile import ROOT
 from tests.contracts.toolchain import environment
 
 SOURCE = """// SPDX-License-Identifier: Apache-2.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chain.compile import ROOT, artifacts
+from declai.chain.compile import ROOT, artifacts
 from tests.contracts.toolchain import FORGE, HARDHAT, run_tool, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt", "Jury"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.compile import ROOT
+from declai.chain.compile import ROOT
 from tests.contracts.toolchain import environment, run_tool
 
 REASON = '[[finding]]\ndetector = "arbitrary-send-eth"\nplaces = ["A.pay"]\nreason = "a test"\n'

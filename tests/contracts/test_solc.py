@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from chain.compile import ROOT
+from declai.chain.compile import ROOT
 from tests.contracts.toolchain import environment
 
 HEADER = "// SPDX-License-Identifier: Apache-2.0\npragma solidity 0.8.37;\n"

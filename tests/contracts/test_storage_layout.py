@@ -8,7 +8,7 @@ from typing import Any
 
 import solcx
 
-from chain import compile as compiler
+from declai.chain import compile as compiler
 from tests.devnet import ROOT
 
 CONTRACTS = ("InferenceLedger", "NodeRegistry", "ModelRegistry", "DisputeCourt", "Jury")

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from chain.compile import ROOT
+from declai.chain.compile import ROOT
 
 FORGE = ROOT / "contracts" / "bin" / "forge"
 HARDHAT = ROOT / "node_modules" / ".bin" / "hardhat"

@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from chain.client import Chain
+from declai.chain.client import Chain
 from declai.devnet.chain_setup import Member
 from declai.devnet.devnet import DEFAULT_MODEL, Devnet, Options
-from declai.devnet.layout import Layout
+from declai.devnet.layout import DevnetLayout
 from declai.devnet.processes import ChainKind
 from declai.network import Network
+from declai.protocol.peers import RELAY
 from tests.declai.test_failures import until
-from worker.jobs import RELAY
 
 RELAYED, MAX_TOKENS = 1, 24
 PROMPT = [5, 17, 3, 42, 8, 9, 60]
@@ -36,7 +36,7 @@ class RelayedDevnet(Devnet):
         return super()._set_up_chain(*rest, members)
 
     def restart_gateway(self) -> None:
-        layout = Layout(self.options.folder)
+        layout = DevnetLayout(self.options.folder)
         [child] = [child for child in self.children if child.name == "gateway"]
         child.stop()
         self.children.remove(child)

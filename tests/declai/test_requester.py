@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 
-from chain.pricing import format_credits, parse_credits
 from declai import Client
+from declai.chain.pricing import format_credits, parse_credits
 from declai.client.aio import chain_of
 from declai.devnet.processes import free_port
 from declai.errors import ApiError, SessionError

@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
-import api.http.errors  # noqa: F401 - defines errors of its own
-from api.errors import GatewayError
+import declai.api.http.errors  # noqa: F401 - defines errors of its own
 from declai import cli
+from declai.api.errors import GatewayError
 from declai.cli import GROUPS
 from tests.devnet import ROOT, Running
 
@@ -82,7 +82,7 @@ def commands(group: click.Group, *prefix: str) -> Iterator[str]:
 
 
 def test_every_error_code_is_documented() -> None:
-    importlib.import_module("api.app")  # with all its modules, and so all its errors
+    importlib.import_module("declai.api.app")  # with all its modules, and so all its errors
     text = (ROOT / "docs" / "http.md").read_text()
     assert not [error.code for error in errors_below(GatewayError) if error.code and f"`{error.code}`" not in text]
 

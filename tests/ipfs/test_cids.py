@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipfs import store as store_module
-from ipfs.cid import DAG_PB, RAW, Cid
-from ipfs.errors import InvalidBlock, InvalidCid
-from ipfs.store import BlockStore
-from ipfs.unixfs import CHUNK_BYTES, Link, Node, build, decode, encode
+from declai.ipfs import store as store_module
+from declai.ipfs.cid import DAG_PB, RAW, Cid
+from declai.ipfs.errors import InvalidBlock, InvalidCid
+from declai.ipfs.store import BlockStore
+from declai.ipfs.unixfs import CHUNK_BYTES, DagNode, Link, build, decode, encode
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * CHUNK_BYTES + 7, 50 * 10**6]
@@ -81,7 +81,7 @@ def test_hostile_nodes_raise_nothing_but_invalid_block(block: bytes) -> None:
 
 def test_a_node_that_lies_about_its_size_is_refused() -> None:
     leaf = Link(Cid.of(RAW, b"abc"), 3, 3)
-    honest = encode(Node((leaf, leaf)))
+    honest = encode(DagNode((leaf, leaf)))
     assert decode(honest).file_bytes == 6
     with pytest.raises(InvalidBlock):
         decode(honest.replace(b"\x18\x06", b"\x18\x07"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ipfs.errors import FetchFailed
-from ipfs.exchange import Exchange, raw_block_response
-from ipfs.store import BlockStore
+from declai.ipfs.errors import FetchFailed
+from declai.ipfs.exchange import Exchange, raw_block_response
+from declai.ipfs.store import BlockStore
 
 
 class Peer:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from ipfs.errors import InvalidManifest, PublishError
-from ipfs.manifest import Manifest
-from ipfs.shards import ModelFacts, ShardKey, publish_folder, pull_stage, pull_tokenizer
-from ipfs.store import BlockStore
+from declai.ipfs.errors import InvalidManifest, PublishError
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.shards import ModelFacts, ShardKey, publish_folder, pull_stage, pull_tokenizer
+from declai.ipfs.store import BlockStore
 
 FACTS = ModelFacts(num_layers=3, hidden_size=8, vocab_size=32, context_length=64, dtype="float32", eos_token_ids=[1])
 

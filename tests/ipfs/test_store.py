@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ipfs import store as store_module
-from ipfs.cid import RAW, Cid
-from ipfs.errors import CorruptBlock, InvalidBlock, IpfsError, MissingBlock
-from ipfs.store import BlockStore
+from declai.ipfs import store as store_module
+from declai.ipfs.cid import RAW, Cid
+from declai.ipfs.errors import CorruptBlock, InvalidBlock, IpfsError, MissingBlock
+from declai.ipfs.store import BlockStore
 
 
 def block_path(store: BlockStore, cid: str) -> Path:

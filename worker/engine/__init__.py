@@ -1,22 +1,22 @@
-"""The engine of one stage: sessions in, hidden states or tokens out. It knows no sockets, queues or signatures."""
+"""The engine of one stage: sequences in, hidden states or tokens out. It knows no sockets, queues or signatures."""
 
-from worker.engine.engine import Engine
-from worker.engine.errors import (
+from declai.worker.engine.engine import Engine
+from declai.worker.engine.errors import (
     AtCapacity,
     EngineError,
     ForwardFailed,
     InvalidInput,
-    InvalidSession,
+    InvalidSequence,
     PositionMismatch,
-    UnknownSession,
+    UnknownSequence,
 )
-from worker.engine.session import (
+from declai.worker.engine.sequence import (
     EngineLimits,
     FinishReason,
     HiddenRows,
     SampledToken,
-    SessionFailed,
-    SessionSpec,
+    SequenceFailed,
+    SequenceSpec,
     StageOutput,
 )
 
@@ -29,11 +29,11 @@ __all__ = [
     "ForwardFailed",
     "HiddenRows",
     "InvalidInput",
-    "InvalidSession",
+    "InvalidSequence",
     "PositionMismatch",
     "SampledToken",
-    "SessionFailed",
-    "SessionSpec",
+    "SequenceFailed",
+    "SequenceSpec",
     "StageOutput",
-    "UnknownSession",
+    "UnknownSequence",
 ]

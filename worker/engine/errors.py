@@ -1,8 +1,8 @@
-"""What an engine refuses. Each error ends at most the session it is about; `code` is what other machines are told."""
+"""What an engine refuses. Each error ends at most the sequence it is about; `code` is what other machines are told."""
 
 from typing import ClassVar
 
-from worker.errors import WorkerError
+from declai.worker.errors import WorkerError
 
 
 class EngineError(WorkerError):
@@ -10,7 +10,7 @@ class EngineError(WorkerError):
 
 
 class AtCapacity(EngineError):
-    """No room for one more session now; another node or a later time may do. `reason`: of what there is too little."""
+    """No room for one more sequence now; another node or a later time may do. `reason`: of what there is too little."""
 
     code = "at_capacity"
 
@@ -19,16 +19,16 @@ class AtCapacity(EngineError):
         self.reason = reason
 
 
-class InvalidSession(EngineError):
-    """A session that this stage can never run, whatever its load."""
+class InvalidSequence(EngineError):
+    """A sequence that this stage can never run, whatever its load."""
 
-    code = reason = "invalid_session"
+    code = reason = "invalid_sequence"
 
 
-class UnknownSession(EngineError):
-    """No session of this id is open: never added, finished, removed or failed."""
+class UnknownSequence(EngineError):
+    """No sequence of this id is open: never added, finished, removed or failed."""
 
-    code = "unknown_session"
+    code = "unknown_sequence"
 
 
 class InvalidInput(EngineError):
@@ -38,12 +38,12 @@ class InvalidInput(EngineError):
 
 
 class PositionMismatch(EngineError):
-    """Input that does not continue where the session stands, or goes past its end."""
+    """Input that does not continue where the sequence stands, or goes past its end."""
 
     code = "position_mismatch"
 
 
 class ForwardFailed(EngineError):
-    """The model could not compute this session's next tokens."""
+    """The model could not compute this sequence's next tokens."""
 
     code = "forward_failed"

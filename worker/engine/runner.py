@@ -1,4 +1,4 @@
-"""Owner of every tensor: the stage's weights, the sessions' caches, and the input that waits to be computed."""
+"""Owner of every tensor: the stage's weights, the sequences' caches, and the input that waits to be computed."""
 
 import itertools
 from collections import deque
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.engine.errors import InvalidInput
-from worker.engine.prefix import Hit
-from worker.engine.scheduler import Chunk
-from worker.links.rows import is_finite
-from worker.model.cache import StageCache, cache_bytes
-from worker.model.layout import Lane
-from worker.model.packed import Pool, Segment
-from worker.model.stage import Stage
-from worker.model.static_decode import StaticDecode
+from declai.protocol.rows import is_finite
+from declai.worker.engine.errors import InvalidInput
+from declai.worker.engine.memory.prefix import Hit
+from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.model.cache import StageCache, cache_bytes
+from declai.worker.model.layout import Lane
+from declai.worker.model.packed import Pool, Segment
+from declai.worker.model.stage import Stage
+from declai.worker.model.static_decode import StaticDecode
 
 Payload = bytes | bytearray | memoryview | torch.Tensor | NDArray[np.generic] | Sequence[int]
 TOKEN_ID_BYTES = 4
@@ -24,10 +24,10 @@ NOT_FINITE = "hidden states are not finite; the stage before is broken or hostil
 
 
 class Runner:
-    """Checks and holds input, runs forwards. One session's state is reached by its id alone."""
+    """Checks and holds input, runs forwards. One sequence's state is reached by its id alone."""
 
     def __init__(self, stage: Stage, max_chunk_tokens: int, pool: Pool | None, *, records_steps: bool = False) -> None:
-        """`pool`: where the sessions' lanes lie, if the stage packs them."""
+        """`pool`: where the sequences' lanes lie, if the stage packs them."""
         self.stage = stage
         self.row_bytes = TOKEN_ID_BYTES if stage.is_first else stage.bytes_per_row
         self._max_chunk_tokens = max_chunk_tokens
@@ -40,7 +40,7 @@ class Runner:
         self._inboxes: dict[bytes, deque[torch.Tensor]] = {}
 
     def bytes_besides(self, num_prompt_tokens: int, max_positions: int) -> int:
-        """The most memory a session takes beside its blocks: a whole prompt in its inbox, and a cache of its own where
+        """The most memory a sequence takes beside its blocks: a whole prompt in its inbox, and a cache of its own where
         the stage does not pack."""
         stage, inbox_bytes = self.stage, num_prompt_tokens * self.row_bytes
         if self._pool is not None:
@@ -54,18 +54,18 @@ class Runner:
             stage.cache_dtype.itemsize,
         )
 
-    def open(self, session_id: bytes, max_positions: int, lanes: tuple[Lane, ...]) -> None:
-        """`lanes`: where in the pool the session's rows go."""
+    def open(self, sequence_id: bytes, max_positions: int, lanes: tuple[Lane, ...]) -> None:
+        """`lanes`: where in the pool the sequence's rows go."""
         if self._pool is not None:
-            self._lanes[session_id] = lanes
+            self._lanes[sequence_id] = lanes
         else:
-            self._caches[session_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
-        self._inboxes[session_id] = deque()
+            self._caches[sequence_id] = self.stage.new_cache(max_positions, self._max_chunk_tokens)
+        self._inboxes[sequence_id] = deque()
 
-    def close(self, session_id: bytes) -> None:
-        self._lanes.pop(session_id, None)
-        self._caches.pop(session_id, None)
-        self._inboxes.pop(session_id, None)
+    def close(self, sequence_id: bytes) -> None:
+        self._lanes.pop(sequence_id, None)
+        self._caches.pop(sequence_id, None)
+        self._inboxes.pop(sequence_id, None)
 
     def parse(self, payload: Payload) -> torch.Tensor:
         """Token ids as int64 [tokens] or hidden states as [tokens, hidden_size] in the stage's dtype, on the CPU.
@@ -74,11 +74,11 @@ class Runner:
         """
         return self._parse_token_ids(payload) if self.stage.is_first else self._parse_hidden(payload)
 
-    def put(self, session_id: bytes, inputs: torch.Tensor) -> None:
-        self._inboxes[session_id].append(inputs.to(self.stage.device))
+    def put(self, sequence_id: bytes, inputs: torch.Tensor) -> None:
+        self._inboxes[sequence_id].append(inputs.to(self.stage.device))
 
     def take(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """The input of chunks, laid end to end, off their sessions' inboxes."""
+        """The input of chunks, laid end to end, off their sequences' inboxes."""
         pieces = [self._take(chunk) for chunk in chunks]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -94,13 +94,13 @@ class Runner:
                 self._pool.write_hidden(segments, hidden)
         else:
             (chunk,) = chunks
-            hidden = self.stage.forward(inputs, self._caches[chunk.session_id])
+            hidden = self.stage.forward(inputs, self._caches[chunk.sequence_id])
         return as_bytes(hidden)
 
     def reuse(self, chunk: Chunk, hit: Hit) -> None:
         """Copy what was found instead of computing a chunk."""
         assert self._pool is not None
-        for source, target, first in zip(hit.lanes, self._lanes[chunk.session_id], hit.firsts, strict=True):
+        for source, target, first in zip(hit.lanes, self._lanes[chunk.sequence_id], hit.firsts, strict=True):
             if first > chunk.first_position:  # a ring that goes round is read whole, and 0 times NaN is NaN
                 self._pool.clear(target.runs)
             if first < chunk.end:
@@ -109,7 +109,7 @@ class Runner:
     def kept_rows(self, chunk: Chunk) -> NDArray[np.uint8]:
         """What `run` returned for these positions, where the pool has a place for it."""
         assert self._pool is not None
-        lanes = self._lanes[chunk.session_id]
+        lanes = self._lanes[chunk.sequence_id]
         return as_bytes(self._pool.read_hidden(lanes, chunk.first_position, chunk.end, self.stage.bytes_per_row))
 
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
@@ -123,20 +123,20 @@ class Runner:
                 logits = self.stage.forward_packed_logits(inputs, segments, self._pool, last)
         else:
             (chunk,) = chunks
-            logits = self.stage.forward_logits(inputs, self._caches[chunk.session_id]).unsqueeze(0)
+            logits = self.stage.forward_logits(inputs, self._caches[chunk.sequence_id]).unsqueeze(0)
         found: NDArray[np.float32] = logits.cpu().numpy()
         return found
 
-    def check_integrity(self, session_ids: set[bytes]) -> None:
+    def check_integrity(self, sequence_ids: set[bytes]) -> None:
         held = self._caches if self._pool is None else self._lanes
-        assert set(held) == set(self._inboxes) == session_ids, "tensors and open sessions differ"
+        assert set(held) == set(self._inboxes) == sequence_ids, "tensors and open sequences differ"
 
     def _segments(self, chunks: Sequence[Chunk]) -> list[Segment]:
-        return [Segment(chunk.first_position, chunk.num_tokens, self._lanes[chunk.session_id]) for chunk in chunks]
+        return [Segment(chunk.first_position, chunk.num_tokens, self._lanes[chunk.sequence_id]) for chunk in chunks]
 
     def _take(self, chunk: Chunk) -> torch.Tensor:
         """The chunk's inputs off the front of the inbox, whatever the pieces they came in."""
-        inbox, missing, taken = self._inboxes[chunk.session_id], chunk.num_tokens, []
+        inbox, missing, taken = self._inboxes[chunk.sequence_id], chunk.num_tokens, []
         while missing:
             piece = inbox.popleft()
             if len(piece) > missing:

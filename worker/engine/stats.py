@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from worker.engine.scheduler import Chunk
+from declai.worker.engine.turns.scheduler import Chunk
 
 STEP_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 WAIT_SECONDS = (*STEP_SECONDS, 5.0, 10.0, 25.0, 60.0)
 
-REFUSALS = ("sessions", "cache", "invalid_session")
+REFUSALS = ("sequences", "cache", "invalid_sequence")
 FAILURES = ("invalid_input", "position_mismatch", "forward_failed")
 StepPart = Literal["forward", "sample", "rest"]
 
@@ -57,16 +57,16 @@ def _none_of(names: Sequence[str]) -> Counter[str]:
 class EngineStats:
     """
     Attributes:
-        num_reused_tokens: the cache had these of `num_reusable_tokens`, the prompt tokens of sessions that may share.
+        num_reused_tokens: the cache had these of `num_reusable_tokens`, the prompt tokens of sequences that may share.
         step_tokens: of prompts and outputs together, in one forward.
         input_wait_seconds: from input that nothing held up but the steps before it, to its step.
-        queue_seconds: from a session's first input to its first step.
-        first_output_seconds: from a session's first input to what follows its prompt: the first token at the last
+        queue_seconds: from a sequence's first input to its first step.
+        first_output_seconds: from a sequence's first input to what follows its prompt: the first token at the last
             stage, the prompt's last hidden states elsewhere.
-        between_outputs_seconds: between two outputs of a session after that.
+        between_outputs_seconds: between two outputs of a sequence after that.
         part_seconds: of all steps together, by what took them.
-        refused: sessions that were not opened, by why; `cache` is a lack of bytes.
-        failed: sessions that an error of their own ended.
+        refused: sequences that were not opened, by why; `cache` is a lack of bytes.
+        failed: sequences that an error of their own ended.
     """
 
     num_prompt_tokens: int = 0
@@ -74,7 +74,7 @@ class EngineStats:
     num_reusable_tokens: int = 0
     num_reused_tokens: int = 0
     step_tokens: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
-    step_sessions: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
+    step_sequences: Distribution = field(default_factory=lambda: Distribution(STEP_TOKENS))
     step_seconds: Distribution = field(default_factory=lambda: Distribution(STEP_SECONDS))
     input_wait_seconds: Distribution = field(default_factory=_waits)
     queue_seconds: Distribution = field(default_factory=_waits)
@@ -100,7 +100,7 @@ class EngineStats:
         self.num_prompt_tokens += num_prompt_tokens
         self.num_output_tokens += num_tokens - num_prompt_tokens
         self.step_tokens.observe(num_tokens)
-        self.step_sessions.observe(len(chunks))
+        self.step_sequences.observe(len(chunks))
         self.step_seconds.observe(seconds)
         rest = self.step_seconds.sum - self.part_seconds["forward"] - self.part_seconds["sample"]
         self.part_seconds["rest"] = max(self.part_seconds["rest"], rest)  # counters never fall, not even by rounding
@@ -116,28 +116,28 @@ class _Times:
     last_output_at: float | None = None
 
 
-class SessionClock:
-    """When the open sessions' input came and their outputs left; what it measures goes into an engine's stats."""
+class SequenceClock:
+    """When the open sequences' input came and their outputs left; what it measures goes into an engine's stats."""
 
     def __init__(self, stats: EngineStats) -> None:
         self._stats = stats
-        self._sessions: dict[bytes, _Times] = {}
+        self._sequences: dict[bytes, _Times] = {}
 
     @property
     def num_waiting(self) -> int:
-        """Sessions that have had input and no step yet."""
-        times = list(self._sessions.values())
+        """Sequences that have had input and no step yet."""
+        times = list(self._sequences.values())
         return sum(one.first_input_at is not None and not one.has_started for one in times)
 
-    def open(self, session_id: bytes, num_prompt_tokens: int) -> None:
-        self._sessions[session_id] = _Times(num_prompt_tokens)
+    def open(self, sequence_id: bytes, num_prompt_tokens: int) -> None:
+        self._sequences[sequence_id] = _Times(num_prompt_tokens)
 
-    def close(self, session_id: bytes) -> None:
-        self._sessions.pop(session_id, None)
+    def close(self, sequence_id: bytes) -> None:
+        self._sequences.pop(sequence_id, None)
 
-    def feed(self, session_id: bytes, end: int, now: float) -> None:
+    def feed(self, sequence_id: bytes, end: int, now: float) -> None:
         """Input has come for the positions up to `end`."""
-        times = self._sessions[session_id]
+        times = self._sequences[sequence_id]
         times.end_fed = end
         if times.first_input_at is None:
             times.first_input_at = now
@@ -145,9 +145,9 @@ class SessionClock:
             times.waiting_since = now
 
     def step(self, chunks: Sequence[Chunk], began: float, ended: float) -> None:
-        """These chunks were computed; of sessions that are closed by now nothing is said."""
+        """These chunks were computed; of sequences that are closed by now nothing is said."""
         for chunk in chunks:
-            times = self._sessions.get(chunk.session_id)
+            times = self._sequences.get(chunk.sequence_id)
             if times is None or times.first_input_at is None or times.waiting_since is None:
                 continue
             self._stats.input_wait_seconds.observe(began - times.waiting_since)

@@ -14,8 +14,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from worker.model.config import UnsupportedArchitecture, brief, read_config
-from worker.model.trace import NUM_PROBE_TOKENS, Side, Trace
+from declai.worker.model.config import UnsupportedArchitecture, brief, read_config
+from declai.worker.model.trace import NUM_PROBE_TOKENS, Side, Trace
 
 Shard = Side | int
 

@@ -1,6 +1,6 @@
-"""The keys and values of one session's layers, in buffers allocated once, behind transformers' cache interface.
+"""The keys and values of one sequence's layers, in buffers allocated once, behind transformers' cache interface.
 
-transformers' own dynamic cache copies every layer's keys and values on every token. Here the bound on a session's
+transformers' own dynamic cache copies every layer's keys and values on every token. Here the bound on a sequence's
 length is known when it is admitted, so each layer gets one buffer of that length and writes into it. (The operating
 system hands out its pages only when they are written, so a short answer costs little of a long bound.)
 """
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from worker.model.architecture import Architecture, LayerCache
+from declai.worker.model.architecture import Architecture, LayerCache
 
 
 def capacity_tokens(layer: LayerCache, max_tokens: int, max_chunk_tokens: int) -> int:
@@ -28,7 +28,7 @@ def cache_bytes(
     max_chunk_tokens: int,
     bytes_per_element: int,
 ) -> int:
-    """The most memory one session of `max_tokens` takes in layers [first_layer, end_layer)."""
+    """The most memory one sequence of `max_tokens` takes in layers [first_layer, end_layer)."""
     return sum(
         layer.elements_per_token * capacity_tokens(layer, max_tokens, max_chunk_tokens) * bytes_per_element
         for layer in architecture.layer_caches[first_layer:end_layer]
@@ -103,9 +103,9 @@ class BufferedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class StageCache(Cache):
-    """One session's cache at one stage: real layers for [first_layer, end_layer), lengths alone for the others.
+    """One sequence's cache at one stage: real layers for [first_layer, end_layer), lengths alone for the others.
 
-    Mutated by every forward of its session; valid until dropped. Its memory is freed with it.
+    Mutated by every forward of its sequence; valid until dropped. Its memory is freed with it.
     """
 
     def __init__(

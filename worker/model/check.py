@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
-from worker.errors import WorkerError
-from worker.model.architecture import Architecture, inspect_architecture
-from worker.model.config import UnsupportedArchitecture, brief
-from worker.model.slicing import without_progress_bars
-from worker.model.stage import Stage
+from declai.worker.errors import WorkerError
+from declai.worker.model.architecture import Architecture, inspect_architecture
+from declai.worker.model.config import UnsupportedArchitecture, brief
+from declai.worker.model.slicing import without_progress_bars
+from declai.worker.model.stage import Stage
 
 _NUM_PROMPT_TOKENS = 24
 # The arithmetic is the same, so fp32 leaves differences near 1e-7 of the largest logit; a wrong split leaves 1e-1.

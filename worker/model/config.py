@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from worker.errors import WorkerError
+from declai.worker.errors import WorkerError
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_LAYERS = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.errors import NodeStartError
+from declai.worker.errors import NodeStartError
 
 
 def open_device(name: str) -> torch.device:

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from worker.model.linears import linear_for
-from worker.model.memory import give_back_memory
-from worker.model.numeric import RESIDUAL_DTYPE, Numerics
-from worker.model.quantised import quantise_stack
+from declai.worker.model.linears import linear_for
+from declai.worker.model.memory import give_back_memory
+from declai.worker.model.numeric import RESIDUAL_DTYPE, Numerics
+from declai.worker.model.quantised import quantise_stack
 
 _LINEARS = (nn.Linear, Conv1D)  # exact classes: their subclasses compute something else
 _STACK = 3  # dimensions of the weights of a layer's experts

@@ -1,8 +1,8 @@
 """How a stage's cache is laid out. Pure Python: the memory is `packed.Pool`'s.
 
 The memory is one long list of rows of one size. A row is a token's keys and values of one layer, or a piece of the
-hidden state that left the stage. All rows of one session for one layer are a lane, of whole blocks. Lanes are as long
-as the session, but where a window slides: there the lane is a ring, a window and a step long, in which new tokens
+hidden state that left the stage. All rows of one sequence for one layer are a lane, of whole blocks. Lanes are as long
+as the sequence, but where a window slides: there the lane is a ring, a window and a step long, in which new tokens
 overwrite what none needs.
 """
 
@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.model.architecture import LayerCache
+    from declai.worker.model.architecture import LayerCache
 
 Run = tuple[int, int]
 BLOCK_TOKENS = 16
@@ -60,8 +60,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The lanes of each session of a stage: those of the first group, then those of the next.
+class CacheLayout:
+    """The lanes of each sequence of a stage: those of the first group, then those of the next.
 
     The hidden states go with the first group, which keeps most.
     """
@@ -84,12 +84,12 @@ class Layout:
 
 def make_layout(
     layers: Sequence[LayerCache], first_layer: int, element_bytes: int, hidden_bytes: int, max_step_tokens: int
-) -> Layout:
+) -> CacheLayout:
     """
     Args:
         layers: those of the stage, `first_layer` being the number of the first.
         hidden_bytes: of a hidden state that is to be kept; 0 for none.
-        max_step_tokens: of one session in one forward.
+        max_step_tokens: of one sequence in one forward.
     """
     row_bytes = max(layer.elements_per_token for layer in layers) * element_bytes
     windows = sorted({layer.window for layer in layers}, key=lambda window: (window is not None, -(window or 0)))
@@ -102,7 +102,7 @@ def make_layout(
         )
         for window in windows
     ]
-    return Layout(row_bytes, tuple(groups))
+    return CacheLayout(row_bytes, tuple(groups))
 
 
 def _cut(runs: Sequence[Run], first: int, end: int) -> tuple[Run, ...]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from worker.model.numeric import RESIDUAL_DTYPE, Numerics
-from worker.model.quantised import COMPUTE_DTYPE, IntWeights, multiply_in_blocks, quantise
+from declai.worker.model.numeric import RESIDUAL_DTYPE, Numerics
+from declai.worker.model.quantised import COMPUTE_DTYPE, IntWeights, multiply_in_blocks, quantise
 
 # The layout that fits this many rows fits all numbers of them (measured from 1 to 512).
 _ROWS_TO_PACK_FOR = 8

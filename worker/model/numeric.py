@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from chain.fields import NUMERIC_PROFILES
+from declai.chain.fields import NUMERIC_PROFILES
 
 RESIDUAL_DTYPE = torch.float32
 

@@ -1,8 +1,8 @@
-"""One forward over the next tokens of many sessions, laid end to end, with their keys and values in one pool.
+"""One forward over the next tokens of many sequences, laid end to end, with their keys and values in one pool.
 
 Everything in a decoder but attention looks at one token at a time, so a batch is one long row of tokens with their
 positions. transformers lets a program bring its own attention function (`AttentionInterface`): this one lets each
-session's tokens attend to that session's keys alone, read where they lie, and makes its own causal and sliding masks.
+sequence's tokens attend to that sequence's keys alone, read where they lie, and makes its own causal and sliding masks.
 Models that do not call it, or hide something in their masks (ALiBi), are found by `Stage` with a trial.
 """
 
@@ -20,14 +20,14 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
-from worker.model.layout import Lane, Layout, Run
+from declai.worker.model.layout import CacheLayout, Lane, Run
 
 ATTENTION = "declai_packed"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The next tokens of one session in a batch: from `first_position` on, with the lanes where its rows lie."""
+    """The next tokens of one sequence in a batch: from `first_position` on, with the lanes where its rows lie."""
 
     first_position: int
     num_tokens: int
@@ -39,12 +39,12 @@ class Segment:
 
 
 class Pool:
-    """The memory of a stage's sessions: uint8 [num_slots, bytes of a row], in which lanes lie (see `layout`).
+    """The memory of a stage's sequences: uint8 [num_slots, bytes of a row], in which lanes lie (see `layout`).
 
     It is made at the first use. Nothing is cleared: who is given a slot writes it before he reads it.
     """
 
-    def __init__(self, layout: Layout, num_slots: int) -> None:
+    def __init__(self, layout: CacheLayout, num_slots: int) -> None:
         self.layout = layout
         self.num_slots = num_slots
         self._memory: torch.Tensor | None = None
@@ -76,7 +76,7 @@ class Pool:
         return _view(rows, begin, keys, num_tokens), _view(rows, begin + num_key_elements, values, num_tokens)
 
     def read_at(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of the keys and values in slots [sessions, tokens]: [sessions, heads, tokens, head_dim] each."""
+        """Copies of the keys and values in slots [sequences, tokens]: [sequences, heads, tokens, head_dim] each."""
         keys, values, rows = self._shapes[layer]
         num_key_elements, num_value_elements = keys[1] * keys[3], values[1] * values[3]
         found = rows[:, : num_key_elements + num_value_elements].index_select(0, slots.flatten())
@@ -94,7 +94,7 @@ class Pool:
             memory[:, : piece.shape[1]].index_copy_(0, own_slots, piece)
 
     def read_hidden(self, lanes: Sequence[Lane], first: int, end: int, num_bytes: int) -> torch.Tensor:
-        """A copy of a session's hidden states at positions [first, end), uint8 [tokens, num_bytes]."""
+        """A copy of a sequence's hidden states at positions [first, end), uint8 [tokens, num_bytes]."""
         pieces = [self._rows(lanes[number].cut(first, end)) for number in self.layout.row_lanes]
         return torch.cat(pieces, dim=1)[:, :num_bytes]
 
@@ -124,7 +124,7 @@ class Pool:
         return self._memory
 
 
-class Batch(Cache):
+class PackedBatch(Cache):
     """What a packed forward is about. Handed to the model as its cache; valid for that forward alone."""
 
     attention = ATTENTION
@@ -204,7 +204,7 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention function: query [1, heads, tokens, head_dim] -> [1, tokens, heads, value_dim]."""
-    batch: Batch = module.__dict__["declai_seam"].batch
+    batch: PackedBatch = module.__dict__["declai_seam"].batch
     layer: int = module.layer_idx  # type: ignore[assignment]
     window = narrowest(sliding_window, batch.windows[layer])
     outputs, begin = [], 0

@@ -15,12 +15,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from worker.errors import WorkerError
-from worker.model.architecture import Architecture, Shard
-from worker.model.formats import declare_dtypes
-from worker.model.numeric import RESIDUAL_DTYPE, Numerics
-from worker.model.packed import Batch
-from worker.model.static_decode import StaticBatch
+from declai.worker.errors import WorkerError
+from declai.worker.model.architecture import Architecture, Shard
+from declai.worker.model.formats import declare_dtypes
+from declai.worker.model.numeric import RESIDUAL_DTYPE, Numerics
+from declai.worker.model.packed import PackedBatch
+from declai.worker.model.static_batch import StaticBatch
 
 
 class StageLoadError(WorkerError):
@@ -54,7 +54,7 @@ class Seam:
 
     def __init__(self, layer_output_length: int | None) -> None:
         self.received: torch.Tensor | None = None
-        self.batch: Batch | StaticBatch | None = None
+        self.batch: PackedBatch | StaticBatch | None = None
         self._output: torch.Tensor | None = None
         self._layer_output_length = layer_output_length
 

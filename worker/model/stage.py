@@ -11,16 +11,16 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from worker.model.architecture import Architecture, Shard
-from worker.model.cache import StageCache
-from worker.model.formats import fit
-from worker.model.layout import Layout, make_layout
-from worker.model.memory import keep_freed_memory
-from worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
-from worker.model.packed import Batch, Pool, Segment, attach
-from worker.model.slicing import Seam, load_slice, stage_shards
-from worker.model.static_decode import StaticBatch
-from worker.model.trial import packs_as_alone
+from declai.worker.model.architecture import Architecture, Shard
+from declai.worker.model.cache import StageCache
+from declai.worker.model.formats import fit
+from declai.worker.model.layout import CacheLayout, make_layout
+from declai.worker.model.memory import keep_freed_memory
+from declai.worker.model.numeric import RESIDUAL_DTYPE, Numerics, numerics_of
+from declai.worker.model.packed import PackedBatch, Pool, Segment, attach
+from declai.worker.model.slicing import Seam, load_slice, stage_shards
+from declai.worker.model.static_batch import StaticBatch
+from declai.worker.model.trial import packs_as_alone
 
 _NUM_TIMED_RUNS = 3
 
@@ -86,8 +86,8 @@ class Stage:
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
         return sum(layer.elements_per_token for layer in layers) * self.cache_dtype.itemsize
 
-    def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> Layout:
-        """How the stage's sessions lie in a pool, when they bring at most `max_step_tokens` each to one forward.
+    def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> CacheLayout:
+        """How the stage's sequences lie in a pool, when they bring at most `max_step_tokens` each to one forward.
 
         `keeps_hidden`: whether their hidden states lie there, too.
         """
@@ -145,13 +145,13 @@ class Stage:
         return min(durations[1:])
 
     def new_cache(self, max_tokens: int, max_chunk_tokens: int) -> StageCache:
-        """An empty cache for a session of at most `max_tokens`, fed at most `max_chunk_tokens` at a time."""
+        """An empty cache for a sequence of at most `max_tokens`, fed at most `max_chunk_tokens` at a time."""
         layers = self.first_layer, self.end_layer
         return StageCache(self.architecture, *layers, max_tokens, max_chunk_tokens, self.cache_dtype)
 
     @torch.inference_mode()
     def forward(self, inputs: torch.Tensor, cache: StageCache) -> torch.Tensor:
-        """Run the next tokens of one session through the layers; returns hidden states [tokens, hidden_size].
+        """Run the next tokens of one sequence through the layers; returns hidden states [tokens, hidden_size].
 
         `inputs` are token ids [tokens] (int64) at the first stage, hidden states [tokens, hidden_size] after it.
         """
@@ -168,9 +168,9 @@ class Stage:
 
     @torch.inference_mode()
     def forward_packed(self, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool) -> torch.Tensor:
-        """Run the next tokens of many sessions, laid end to end; returns hidden states [tokens, hidden_size].
+        """Run the next tokens of many sequences, laid end to end; returns hidden states [tokens, hidden_size].
 
-        `inputs` as in `forward`. The sessions' keys and values are in `pool`, where their segments say.
+        `inputs` as in `forward`. The sequences' keys and values are in `pool`, where their segments say.
         """
         self._run_packed(self._base_model, inputs, segments, pool)
         return self._seam.take_output()[0]
@@ -210,10 +210,12 @@ class Stage:
     def _run_packed(
         self, module: nn.Module, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool, **kwargs: Any
     ) -> Any:
-        batch = Batch(pool, segments, self.windows, self.device, self.cache_dtype)
+        batch = PackedBatch(pool, segments, self.windows, self.device, self.cache_dtype)
         return self._run_batch(module, inputs, batch, **kwargs)
 
-    def _run_batch(self, module: nn.Module, inputs: torch.Tensor, batch: Batch | StaticBatch, **kwargs: Any) -> Any:
+    def _run_batch(
+        self, module: nn.Module, inputs: torch.Tensor, batch: PackedBatch | StaticBatch, **kwargs: Any
+    ) -> Any:
         self._attend_with(batch.attention)
         self._seam.batch = batch
         try:

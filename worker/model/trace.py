@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from worker.model.config import UnsupportedArchitecture
+from declai.worker.model.config import UnsupportedArchitecture
 
 Side = Literal["embedding", "head"]
 

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
-from worker.model.layout import Lane
-from worker.model.packed import Pool, Segment
+from declai.worker.model.architecture import Architecture
+from declai.worker.model.cache import StageCache
+from declai.worker.model.layout import CacheLayout, Lane
+from declai.worker.model.packed import Pool, Segment
 
-if TYPE_CHECKING:
-    from worker.model.stage import Stage
-
-# Two sessions, and where the keys of a layer lie: neither in order nor in one piece.
+# Two sequences, and where the keys of a layer lie: neither in order nor in one piece.
 _RUNS = (((9, 2), (3, 3)), ((12, 3),))
 _LENGTHS = (5, 3)
 _NUM_SLOTS = 15
-# Rounding, not a difference in what is computed: a token that attends to another session's keys is off by much more.
+# Rounding, not a difference in what is computed: a token that attends to another sequence's keys is off by much more.
 _MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def packs_as_alone(stage: Stage) -> bool:
-    """Run two sessions in one batch, and each alone: prompt first, then one more token."""
+class OnTrial(Protocol):
+    """What a trial needs of a stage."""
+
+    architecture: Architecture
+    device: torch.device
+    dtype: torch.dtype
+    cache_dtype: torch.dtype
+
+    @property
+    def is_first(self) -> bool: ...
+    def new_cache(self, max_tokens: int, max_chunk_tokens: int) -> StageCache: ...
+    def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> CacheLayout: ...
+    def forward(self, inputs: torch.Tensor, cache: StageCache) -> torch.Tensor: ...
+    def forward_packed(self, inputs: torch.Tensor, segments: Sequence[Segment], pool: Pool) -> torch.Tensor: ...
+
+
+def packs_as_alone(stage: OnTrial) -> bool:
+    """Run two sequences in one batch, and each alone: prompt first, then one more token."""
     kinds = getattr(stage.architecture.config.get_text_config(), "layer_types", None) or ()
     if "chunked_attention" in kinds:
         return False  # its windows jump, but further on than a trial goes
@@ -36,7 +51,7 @@ def packs_as_alone(stage: Stage) -> bool:
     return bool(difference <= _MAX_DIFFERENCE[stage.cache_dtype])  # NaN is no proof
 
 
-def _inputs(stage: Stage, seed: int, num_tokens: int) -> torch.Tensor:
+def _inputs(stage: OnTrial, seed: int, num_tokens: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     if stage.is_first:
         return torch.randint(stage.architecture.vocab_size, (num_tokens,), generator=generator).to(stage.device)
@@ -44,12 +59,12 @@ def _inputs(stage: Stage, seed: int, num_tokens: int) -> torch.Tensor:
     return rows.to(stage.device, stage.dtype)
 
 
-def _alone(stage: Stage, piece: torch.Tensor) -> torch.Tensor:
+def _alone(stage: OnTrial, piece: torch.Tensor) -> torch.Tensor:
     cache = stage.new_cache(len(piece), len(piece))
     return torch.cat([stage.forward(part, cache) for part in (piece[:-1], piece[-1:])])
 
 
-def _together(stage: Stage, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _together(stage: OnTrial, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Hidden states of all tokens of each piece."""
     layout = stage.layout(max(_LENGTHS), keeps_hidden=False)
     num_lanes = sum(group.num_lanes for group in layout.groups)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.fields import NUMERIC_PROFILES
+from declai.chain.fields import NUMERIC_PROFILES
 from declai.cli.node.offer import Layers
 from declai.cli.node.operating import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option, steps_progress, table
-from worker.model.threads import num_usable_cores, use_passive_waiting
-from worker.settings import NodeSettings
+from declai.worker.model.threads import num_usable_cores, use_passive_waiting
+from declai.worker.node.settings import NodeSettings
 
 if TYPE_CHECKING:
     from declai.contributor.bench.subject import Subject

@@ -13,26 +13,26 @@ from pathlib import Path
 import click
 from web3.exceptions import Web3Exception
 
-from api.settlement.verify import read_batch
-from chain.client import Deployment
-from chain.errors import ChainError
-from chain.fields import to_hex
-from chain.index import EventIndex
-from chain.state import Batch
+from declai.chain.client import Deployment
+from declai.chain.errors import ChainError
+from declai.chain.fields import to_hex
+from declai.chain.index import EventIndex
+from declai.chain.state import SettledBatch
 from declai.cli.node.operating import Operating, node_settings, open_operating
-from declai.cli.node.owed import REQUEST_DIGITS, Outcome, Report, Result
+from declai.cli.node.owed import REQUEST_DIGITS, ClaimOutcome, Outcome, Report
 from declai.cli.options import config_option, network_option, operator_options
 from declai.cli.output import json_option
 from declai.contributor.batches import note_batches, receipts_here
 from declai.contributor.claims import Collector, Owed, Status, Survey, close_what_is_over
 from declai.errors import DeclaiError
 from declai.home import home
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.store import BlockStore
 from declai.network import default_path
+from declai.protocol.batch_checks import read_batch
 from declai.wallets import unlock
-from ipfs.exchange import Exchange
-from ipfs.store import BlockStore
-from worker.settings import NodeSettings
-from worker.store import NodeStore, StoredReceipt
+from declai.worker.job.store import NodeStore, StoredReceipt
+from declai.worker.node.settings import NodeSettings
 
 PEER_TIMEOUT_S = 10.0  # gateways that are gone are what this command is for
 
@@ -149,7 +149,7 @@ def _open_store(settings: NodeSettings, *, alone: bool) -> Iterator[NodeStore]:
         store.close()
 
 
-def _note_batches(operating: Operating, store: NodeStore, operator: str, peers: Sequence[str]) -> list[Batch]:
+def _note_batches(operating: Operating, store: NodeStore, operator: str, peers: Sequence[str]) -> list[SettledBatch]:
     """Learn which receipts batches paid; returns the batches that nobody gives out now."""
     chain = operating.chain
     gateways = {kept.job.gateway.address for kept in receipts_here(store, chain.domain, operator)}
@@ -204,8 +204,8 @@ def _take(operating: Operating, collector: Collector, owed: Owed) -> Outcome:
     if owed.step is None:
         return Outcome()
     try:
-        return Outcome(Result.DONE, collector.take(owed))
+        return Outcome(ClaimOutcome.DONE, collector.take(owed))
     except (ChainError, DeclaiError, Web3Exception) as error:
         if Survey(operating.chain).judge(owed.kept).status is not owed.status:
-            return Outcome(Result.OVERTAKEN)
-        return Outcome(Result.FAILED, error=str(error))
+            return Outcome(ClaimOutcome.OVERTAKEN)
+        return Outcome(ClaimOutcome.FAILED, error=str(error))

@@ -14,7 +14,7 @@ from declai.cli.output import emit, json_option
 from declai.contributor.doctor import Level, examine
 from declai.contributor.doctor.examination import Examined
 from declai.errors import DeclaiError
-from worker.settings import NodeSettings
+from declai.worker.node.settings import NodeSettings
 
 MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from chain.contracts.nodes import Offer
-from chain.fields import NUMERIC_PROFILES, to_hex
-from chain.pricing import format_credits
+from declai.chain.contracts.nodes import Offer
+from declai.chain.fields import NUMERIC_PROFILES, to_hex
+from declai.chain.pricing import format_credits
 from declai.cli.node.operating import open_operating
 from declai.cli.options import CREDITS, network_option, operator_options
 from declai.cli.output import emit, fields, json_option

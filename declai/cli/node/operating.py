@@ -10,17 +10,17 @@ from eth_utils.address import to_checksum_address
 from pydantic import ValidationError
 from web3.types import TxReceipt
 
-from chain.client import Chain
-from chain.contracts.nodes import Node
-from chain.fields import to_hex
-from chain.pricing import format_credits
+from declai.chain.client import Chain
+from declai.chain.contracts.nodes import RegisteredNode
+from declai.chain.fields import to_hex
+from declai.chain.pricing import format_credits
 from declai.cli.output import emit, fields
 from declai.client.aio import chain_of
 from declai.contributor.operator import Operator, local_time
 from declai.errors import DeclaiError
 from declai.network import Network, load
 from declai.wallets import unlock, wallet_address
-from worker.settings import NodeSettings
+from declai.worker.node.settings import NodeSettings
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def node_settings() -> NodeSettings:
     raise DeclaiError(f"these are no settings of a node ({what}): name its file with --config")
 
 
-def print_node(operator: Operator, node: Node, receipt: TxReceipt, as_json: bool, **more: Any) -> None:
+def print_node(operator: Operator, node: RegisteredNode, receipt: TxReceipt, as_json: bool, **more: Any) -> None:
     """A node's stake after a transaction. `*_units` in `more` are base units and print as credits."""
     units = {"stake_units": node.stake, "thawing_units": node.thawing, **_only_units(more)}
     data = {

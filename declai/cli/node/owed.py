@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from chain.fields import to_hex
-from chain.pricing import format_credits
-from chain.state import Batch
+from declai.chain.fields import to_hex
+from declai.chain.pricing import format_credits
+from declai.chain.state import SettledBatch
 from declai.cli.output import emit, table
 from declai.contributor.claims import Owed, Status
 from declai.contributor.operator import local_time
@@ -19,7 +19,7 @@ from declai.contributor.operator import local_time
 REQUEST_DIGITS = 10  # shown of a request's hash; --request takes as few
 
 
-class Result(StrEnum):
+class ClaimOutcome(StrEnum):
     """What came of a step."""
 
     DONE = "done"
@@ -31,7 +31,7 @@ class Result(StrEnum):
 class Outcome:
     """A step's end; without a `result` none was taken. `transaction` is a hash."""
 
-    result: Result | None = None
+    result: ClaimOutcome | None = None
     transaction: bytes | None = None
     error: str | None = None
 
@@ -44,7 +44,7 @@ class Report:
     shown: Sequence[tuple[Owed, Outcome]]
     collected: int
     court: int
-    unreadable: Sequence[Batch]
+    unreadable: Sequence[SettledBatch]
 
     def print(self, as_json: bool) -> None:
         data = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from chain.index import EventIndex
-from chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.chain.index import EventIndex
+from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from declai.cli.node.operating import Operating, open_operating
 from declai.cli.options import address_argument, network_option, operator_options
 from declai.cli.output import emit, fields, json_option, table

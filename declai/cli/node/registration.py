@@ -9,13 +9,13 @@ import click
 from eth_utils.address import is_address, to_checksum_address
 from pydantic import TypeAdapter, ValidationError
 
-from chain.contracts.nodes import Registration, Role
+from declai.chain.contracts.nodes import Registration, Role
 from declai.cli.node.operating import Operating, open_operating, print_node
 from declai.cli.options import CREDITS, network_option, operator_options
 from declai.cli.output import json_option
+from declai.links.keys import LinkKeyPair
+from declai.protocol.peers import RELAY, Endpoint
 from declai.wallets import wallet_address
-from worker.jobs import RELAY, Endpoint
-from worker.links.keys import LinkKeyPair
 
 MAX_TEXT_BYTES = 256
 ROLES = {role.name.lower(): role for role in Role if role.name}

@@ -19,7 +19,7 @@ from declai.errors import DeclaiError
 def start() -> None:
     """Serve the layers that this node offers on chain, until SIGTERM or Ctrl-C."""
     # In this process's place: whoever knows its pid can signal the node itself.
-    os.execv(sys.executable, [sys.executable, "-m", "worker.node"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "declai.worker.node"])  # noqa: S606
 
 
 @click.command(short_help="Show how the node on this machine is.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chain.pricing import format_credits
+from declai.chain.pricing import format_credits
 from declai.cli.node.operating import open_operating, print_node
 from declai.cli.options import POSITIVE_CREDITS, network_option, operator_options
 from declai.cli.output import json_option

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.model.linears import linear_for
-from worker.model.numeric import Numerics
+from declai.worker.model.linears import linear_for
+from declai.worker.model.numeric import Numerics
 
 READ_BYTES = 2**29  # far beyond the caches of any processor's cores
 MATRIX_SIZE = 2048

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec
-from worker.model.stage import Stage
-from worker.sampling import SamplingParameters
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SequenceFailed, SequenceSpec
+from declai.worker.model.stage import Stage
 
 SESSIONS = (1, 2, 4, 8, 16, 32)
 CHUNKS = (32, 64, 128, 256, 512)
@@ -21,9 +21,9 @@ Payload = torch.Tensor | list[int]
 
 @dataclass(frozen=True)
 class Timing:
-    """A step's median time. `num_tokens` are computed in it, for `num_sessions`; `num_cached` were before them."""
+    """A step's median time. `num_tokens` are computed in it, for `num_sequences`; `num_cached` were before them."""
 
-    num_sessions: int
+    num_sequences: int
     num_tokens: int
     num_cached: int
     seconds: float
@@ -57,10 +57,10 @@ class Bench:
         """A chunk of one prompt in a step, while nobody decodes."""
         return [self._prefill(chunk) for chunk in self.chunks]
 
-    def _decode(self, num_sessions: int) -> Timing:
+    def _decode(self, num_sequences: int) -> Timing:
         num_tokens = self._num_steps + 2
-        engine = self._engine(num_sessions, PROMPT_TOKENS + num_tokens, num_sessions * PROMPT_TOKENS)
-        names = [bytes([number]) for number in range(num_sessions)]
+        engine = self._engine(num_sequences, PROMPT_TOKENS + num_tokens, num_sequences * PROMPT_TOKENS)
+        names = [bytes([number]) for number in range(num_sequences)]
         for name in names:
             engine.add(name, self._spec(PROMPT_TOKENS, num_tokens))
             engine.feed(name, 0, self._input(PROMPT_TOKENS))
@@ -76,8 +76,8 @@ class Bench:
                 _check(engine.step())
             seconds.append(time.perf_counter() - began)
         self._tick()
-        cached = num_sessions * (PROMPT_TOKENS + self._num_steps // 2)
-        return Timing(num_sessions, num_sessions, cached, statistics.median(seconds[1:]))
+        cached = num_sequences * (PROMPT_TOKENS + self._num_steps // 2)
+        return Timing(num_sequences, num_sequences, cached, statistics.median(seconds[1:]))
 
     def _prefill(self, num_tokens: int) -> Timing:
         engine = self._engine(1, num_tokens + 1, num_tokens)
@@ -93,13 +93,13 @@ class Bench:
         self._tick()
         return Timing(1, num_tokens, 0, statistics.median(seconds[1:]))
 
-    def _engine(self, max_sessions: int, max_tokens: int, chunk: int) -> Engine:
+    def _engine(self, max_sequences: int, max_tokens: int, chunk: int) -> Engine:
         per_session = 2 * (max_tokens + 16) * (self._stage.bytes_per_token + 4 * self._stage.architecture.hidden_size)
-        return Engine(self._stage, EngineLimits(max_sessions, max_tokens, max_sessions * per_session, chunk, chunk))
+        return Engine(self._stage, EngineLimits(max_sequences, max_tokens, max_sequences * per_session, chunk, chunk))
 
-    def _spec(self, num_prompt_tokens: int, max_tokens: int) -> SessionSpec:
+    def _spec(self, num_prompt_tokens: int, max_tokens: int) -> SequenceSpec:
         sampling = SamplingParameters(temperature=0) if self._stage.is_last else None
-        return SessionSpec(num_prompt_tokens, max_tokens, sampling=sampling, ignore_eos=True)
+        return SequenceSpec(num_prompt_tokens, max_tokens, sampling=sampling, ignore_eos=True)
 
     def _input(self, num_tokens: int) -> Payload:
         stage = self._stage
@@ -109,7 +109,7 @@ class Bench:
         return torch.randn(num_tokens, stage.architecture.hidden_size).to(stage.dtype)
 
 
-def _check(outputs: Sequence[HiddenRows | SampledToken | SessionFailed]) -> None:
+def _check(outputs: Sequence[HiddenRows | SampledToken | SequenceFailed]) -> None:
     for output in outputs:
-        if isinstance(output, SessionFailed):
+        if isinstance(output, SequenceFailed):
             raise output.error

@@ -10,11 +10,11 @@ import torch
 
 from declai.contributor.bench.machine import Limits, measure_limits
 from declai.contributor.bench.measure import Bench, Timing
-from declai.contributor.bench.roofline import Work, bottleneck, shares
+from declai.contributor.bench.roofline import StepWork, bottleneck, shares
 from declai.contributor.bench.subject import Subject
-from worker.engine import Engine, EngineLimits
-from worker.model.numeric import numerics_of
-from worker.model.stage import Stage
+from declai.worker.engine import Engine, EngineLimits
+from declai.worker.model.numeric import numerics_of
+from declai.worker.model.stage import Stage
 
 SESSION_TOKENS = (1_000, 4_000)
 Started = Callable[[int], None]
@@ -34,7 +34,7 @@ def run(
     limits = measure_limits(numerics, stage.device, quick=quick)
     bench = Bench(stage, quick=quick, tick=tick)
     started(bench.num_timings)
-    work = Work(*subject.num_weights(), numerics.bytes_per_weight, numerics.dtype.itemsize, stage.bytes_per_token)
+    work = StepWork(*subject.num_weights(), numerics.bytes_per_weight, numerics.dtype.itemsize, stage.bytes_per_token)
     decode, prefill = bench.decode(), bench.prefill()
     return {
         "model": {
@@ -52,14 +52,14 @@ def run(
             "read_bytes_per_s": round(limits.bytes_per_s),
             "flops_per_s": round(limits.flops_per_s),
         },
-        "decode": [{"sessions": timing.num_sessions, **_row(timing, work, limits)} for timing in decode],
+        "decode": [{"sessions": timing.num_sequences, **_row(timing, work, limits)} for timing in decode],
         "prefill": [{"chunk_tokens": timing.num_tokens, **_row(timing, work, limits)} for timing in prefill],
         "cache": _cache(stage, max_cache_bytes),
         "bottleneck": _bottleneck(decode, work, limits),
     }
 
 
-def _row(timing: Timing, work: Work, limits: Limits) -> dict[str, float]:
+def _row(timing: Timing, work: StepWork, limits: Limits) -> dict[str, float]:
     found = shares(timing, work, limits)
     return {
         "tokens_per_s": round(timing.tokens_per_s, 2),
@@ -69,17 +69,17 @@ def _row(timing: Timing, work: Work, limits: Limits) -> dict[str, float]:
     }
 
 
-def _bottleneck(decode: list[Timing], work: Work, limits: Limits) -> str:
+def _bottleneck(decode: list[Timing], work: StepWork, limits: Limits) -> str:
     if not decode:
         return "The model's context is too short to tell."
     alone, crowd = shares(decode[0], work, limits), shares(decode[-1], work, limits)
-    return bottleneck(alone, crowd, decode[-1].num_sessions)
+    return bottleneck(alone, crowd, decode[-1].num_sequences)
 
 
 def _cache(stage: Stage, max_cache_bytes: int) -> dict[str, Any]:
     """How many sessions fit, as the engine would reserve for them."""
     engine = Engine(stage, EngineLimits(1, 2, max_cache_bytes))
-    sizes = {tokens: engine.session_bytes(tokens, tokens) for tokens in SESSION_TOKENS}
+    sizes = {tokens: engine.sequence_bytes(tokens, tokens) for tokens in SESSION_TOKENS}
     return {
         "bytes_per_token": stage.bytes_per_token,
         "max_cache_bytes": max_cache_bytes,

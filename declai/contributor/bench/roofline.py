@@ -12,7 +12,7 @@ BOUND = 0.5  # of a limit: from here on it is the limit that says how fast a ste
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """What steps of a stage have to read and to compute. `num_weights` are the layers', head aside."""
 
     num_weights: int
@@ -31,7 +31,7 @@ class Work:
 
     def flops_of(self, timing: Timing) -> int:
         """Of the matrices, the head's for one token a session; attention over short contexts is little beside them."""
-        return 2 * (self.num_weights * timing.num_tokens + self.num_head_weights * timing.num_sessions)
+        return 2 * (self.num_weights * timing.num_tokens + self.num_head_weights * timing.num_sequences)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Shares:
     arithmetic: float
 
 
-def shares(timing: Timing, work: Work, limits: Limits) -> Shares:
+def shares(timing: Timing, work: StepWork, limits: Limits) -> Shares:
     return Shares(
         work.bytes_of(timing) / timing.seconds / limits.bytes_per_s,
         work.flops_of(timing) / timing.seconds / limits.flops_per_s,
@@ -64,13 +64,13 @@ HELP = {
 }
 
 
-def bottleneck(alone: Shares, together: Shares, num_sessions: int) -> str:
+def bottleneck(alone: Shares, together: Shares, num_sequences: int) -> str:
     """One sentence about one session, and about many at once."""
     (first, how_near), (second, how_near_too) = _limit(alone), _limit(together)
     if first is second:
-        return f"One session ({how_near}) and {num_sessions} ({how_near_too}) are limited by {first}: {HELP[first]}."
+        return f"One session ({how_near}) and {num_sequences} ({how_near_too}) are limited by {first}: {HELP[first]}."
     return (
-        f"One session is limited by {first} ({how_near}): {HELP[first]}; {num_sessions} by {second} ({how_near_too}): "
+        f"One session is limited by {first} ({how_near}): {HELP[first]}; {num_sequences} by {second} ({how_near_too}): "
         f"{HELP[second]}."
     )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from declai.errors import DeclaiError
-from ipfs.shards import read_header
-from worker.model.architecture import Architecture, Shard, inspect_architecture
-from worker.model.devices import open_device
-from worker.model.numeric import numerics_of
-from worker.model.slicing import without_progress_bars
-from worker.model.stage import Stage
-from worker.settings import NodeSettings
+from declai.ipfs.shards import read_header
+from declai.worker.model.architecture import Architecture, Shard, inspect_architecture
+from declai.worker.model.devices import open_device
+from declai.worker.model.numeric import numerics_of
+from declai.worker.model.slicing import without_progress_bars
+from declai.worker.model.stage import Stage
+from declai.worker.node.settings import NodeSettings
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from chain.errors import ChainError
-from chain.keystore import open_keystore, read_password
-from declai.contributor.doctor.case import TIMEOUT_S, Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
-from worker.broker import JoinAnswer
-from worker.errors import BrokerError
-from worker.membership import Membership
-from worker.registry import ChainRegistry
+from declai.chain.errors import ChainError
+from declai.chain.keystore import open_keystore, read_password
+from declai.contributor.doctor.case import TIMEOUT_S, Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
+from declai.protocol.joining import JoinAnswer
+from declai.worker.errors import BrokerError
+from declai.worker.node.membership import Membership
+from declai.worker.tasks.registry import ChainPeerRegistry
 
 
 def join(case: Case) -> Finding:
@@ -48,7 +48,7 @@ def _membership(case: Case) -> Membership:
     except ChainError:
         raise Unknown("the signer's keystore does not open") from None
     chain_id = case.chain.deployment.chain_id
-    return Membership(gateway.url, gateway.address, chain_id, case.operator, account, ChainRegistry(case.chain))
+    return Membership(gateway.url, gateway.address, chain_id, case.operator, account, ChainPeerRegistry(case.chain))
 
 
 def _knock(answer: JoinAnswer) -> None:

@@ -6,35 +6,36 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 from eth_utils.address import is_address, to_checksum_address
 from pydantic_core import from_json
 
-from chain.client import Chain, Deployment
-from chain.contracts.models import ModelVersion, model_id
-from chain.contracts.nodes import Node, Offer
-from chain.errors import host_of
-from chain.keystore import address_of
+from declai.chain.client import Chain, Deployment
+from declai.chain.contracts.models import ModelVersion, model_id
+from declai.chain.contracts.nodes import Offer, RegisteredNode
+from declai.chain.errors import host_of
+from declai.chain.keystore import address_of
 from declai.contributor.doctor.facts import Facts, fact
-from declai.contributor.doctor.finding import Unknown
-from ipfs.errors import IpfsError
-from ipfs.exchange import Exchange
-from ipfs.manifest import Manifest
-from ipfs.store import BlockStore
-from worker.identity import pick_offer
-from worker.links.keys import LinkKeyPair
-from worker.settings import NodeSettings
+from declai.contributor.doctor.finding import Finding, Unknown
+from declai.ipfs.errors import IpfsError
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.manifest import Manifest
+from declai.ipfs.store import BlockStore
+from declai.links.keys import LinkKeyPair
+from declai.worker.node.identity import pick_offer
+from declai.worker.node.settings import NodeSettings
 
 TIMEOUT_S = 5.0
 STATUS_AGE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Gateway:
+class JoinedGateway:
     address: str
     url: str
 
@@ -81,7 +82,7 @@ class Case(Facts):
         return operator
 
     @fact
-    def node(self) -> Node:
+    def node(self) -> RegisteredNode:
         """The registration."""
         node = self.chain.nodes.node(self.operator)
         if not node.roles:
@@ -103,15 +104,15 @@ class Case(Facts):
         return version
 
     @fact
-    def gateway(self) -> Gateway:
+    def gateway(self) -> JoinedGateway:
         """The gateway to join; what the settings leave out comes from the other side."""
         address, url = self.settings.gateway, self.settings.gateway_url
         if address is None:
-            return Gateway(self._address_at(str(url)), str(url))
+            return JoinedGateway(self._address_at(str(url)), str(url))
         url = url or self.chain.nodes.node(address).url
         if not url:
             raise Unknown(f"{address} has no url in the registry")
-        return Gateway(address, url)
+        return JoinedGateway(address, url)
 
     @fact
     def gateway_url(self) -> str:
@@ -169,6 +170,9 @@ class Case(Facts):
         if not is_address(address):
             raise Unknown(f"{host_of(url)} does not say which gateway it is")
         return str(to_checksum_address(address))
+
+
+Check: TypeAlias = Callable[[Case], Finding]
 
 
 def _get(url: str, path: str) -> Any:

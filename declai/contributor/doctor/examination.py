@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from declai.contributor.doctor import broker, keys, ledger, links, machine, peers, resources
-from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, problem, warning
-from worker.settings import NodeSettings
+from declai.contributor.doctor.case import Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, problem, warning
+from declai.worker.node.settings import NodeSettings
 
 CHECK_TIMEOUT_S = 30.0
 # The chain before what is known from it; the gateway last.

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from declai.contributor.doctor.case import Case
 
 
 class Level(StrEnum):
@@ -26,9 +21,6 @@ class Finding:
     level: Level
     value: str
     advice: str = ""
-
-
-Check: TypeAlias = "Callable[[Case], Finding]"
 
 
 def ok(value: str) -> Finding:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from chain.errors import KeystoreError
-from chain.keystore import open_keystore, read_password
-from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
-from worker.errors import LinkKeyError
-from worker.links.keys import LinkKeyPair
+from declai.chain.errors import KeystoreError
+from declai.chain.keystore import open_keystore, read_password
+from declai.contributor.doctor.case import Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
+from declai.links.errors import LinkKeyError
+from declai.links.keys import LinkKeyPair
 
 
 def _others_may_read(path: Path) -> bool:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from eth_utils.address import to_checksum_address
 
-from chain.client import Deployment, Rpc
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.errors import ChainError, host_of
-from chain.fields import to_hex
-from chain.pricing import format_credits
-from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
+from declai.chain.client import Deployment, Rpc
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.errors import ChainError, host_of
+from declai.chain.fields import to_hex
+from declai.chain.pricing import format_credits
+from declai.contributor.doctor.case import Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
 from declai.contributor.operator import local_time
-from worker.errors import NodeStartError
+from declai.worker.errors import NodeStartError
 
 
 def rpc(case: Case) -> Finding:

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from chain.contracts.nodes import Role
-from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
-from worker.errors import LinkError
-from worker.jobs import RELAY
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.registry import UNKNOWN_FOR_S
+from declai.chain.contracts.nodes import Role
+from declai.contributor.doctor.case import Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
+from declai.links.errors import LinkError
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol.peers import RELAY
+from declai.worker.tasks.registry import UNKNOWN_FOR_S
 
 HANDSHAKE_S = 5.0
 TRIES = 4
@@ -31,7 +31,7 @@ FAILURES = (
 )
 
 
-class Answer(Enum):
+class Handshake(Enum):
     """What came of a handshake. `OTHER`: somebody is there who does not hold the key, or turns this node away."""
 
     HOLDER = 1
@@ -39,7 +39,7 @@ class Answer(Enum):
     NOBODY = 3
 
 
-def shake_hands(endpoint: str, keys: LinkKeyPair, holder: bytes | None = None) -> Answer:
+def shake_hands(endpoint: str, keys: LinkKeyPair, holder: bytes | None = None) -> Handshake:
     """Connect as this node to whoever holds a link key there, by default its own. No frame is sent."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.linger = 0
@@ -55,23 +55,23 @@ def shake_hands(endpoint: str, keys: LinkKeyPair, holder: bytes | None = None) -
             monitor.close()
             return answer
     except zmq.ZMQError:  # a name that nobody knows
-        return Answer.NOBODY
+        return Handshake.NOBODY
     finally:
         context.term()
 
 
-def _watch(monitor: zmq.Socket[bytes], timeout_s: float) -> Answer:
+def _watch(monitor: zmq.Socket[bytes], timeout_s: float) -> Handshake:
     has_connected = False
     while monitor.poll(int(timeout_s * 1000)):
         event = recv_monitor_message(monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            return Answer.HOLDER
+            return Handshake.HOLDER
         if event in FAILURES or (event == zmq.EVENT_DISCONNECTED and has_connected):
-            return Answer.OTHER
+            return Handshake.OTHER
         has_connected = has_connected or event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_CONNECT_RETRIED:
-            return Answer.NOBODY
-    return Answer.OTHER if has_connected else Answer.NOBODY
+            return Handshake.NOBODY
+    return Handshake.OTHER if has_connected else Handshake.NOBODY
 
 
 def _connectable(bind: str) -> str:
@@ -87,9 +87,9 @@ def port(case: Case) -> Finding:
         return ok("none is needed: this node is reached through its gateway")
     bind, keys = case.settings.link_bind, case.link_keys
     try:
-        Links(keys, bind, lambda key: False).close()
+        NodeLinks(keys, bind, lambda key: False).close()
     except LinkError as error:
-        if case.running is not None or shake_hands(bind, keys) is Answer.HOLDER:
+        if case.running is not None or shake_hands(bind, keys) is Handshake.HOLDER:
             return ok(f"this node listens at {bind}")
         return problem(f"{error}", "end the program that has the port, or choose another link_bind")
     if case.running is not None:
@@ -110,9 +110,9 @@ def endpoint(case: Case) -> Finding:
         return problem(f"{registered} is a {scope} address", "register anew with an endpoint that others can reach")
     with _listening(case, keys):
         answer = shake_hands(registered, keys)
-    if answer is Answer.HOLDER:
+    if answer is Handshake.HOLDER:
         return ok(f"{registered} leads here" + ("" if scope == "public" else f" (a {scope} address, as the gateway's)"))
-    if answer is Answer.OTHER:
+    if answer is Handshake.OTHER:
         if case.running is not None and not case.chain.nodes.is_active(case.operator, Role.WORKER):
             raise Unknown("the running node turns all inactive nodes away, itself too")
         return problem(
@@ -136,12 +136,12 @@ def gateway_link(case: Case) -> Finding:
     gateway = case.chain.nodes.node(case.gateway.address)
     for _ in range(TRIES):
         answer = shake_hands(gateway.endpoint, case.link_keys, gateway.link_key)
-        if answer is not Answer.OTHER:
+        if answer is not Handshake.OTHER:
             break
         time.sleep(UNKNOWN_FOR_S)  # a gateway may not have seen the block of a new registration
-    if answer is Answer.HOLDER:
+    if answer is Handshake.HOLDER:
         return ok(f"{gateway.endpoint} answers")
-    if answer is Answer.NOBODY:
+    if answer is Handshake.NOBODY:
         return problem(f"nobody answers at {gateway.endpoint}", "let connections to it out of your network")
     return problem(f"{gateway.endpoint} turns this node away", "is the node registered and active, with this link key?")
 
@@ -150,7 +150,7 @@ def gateway_link(case: Case) -> Finding:
 def _listening(case: Case, keys: LinkKeyPair) -> Iterator[None]:
     """Listen as the node would, where it does not."""
     try:
-        own = Links(keys, case.settings.link_bind, lambda key: key == keys.public)
+        own = NodeLinks(keys, case.settings.link_bind, lambda key: key == keys.public)
     except LinkError:
         own = None  # the node listens itself, or `port` says who does
     try:

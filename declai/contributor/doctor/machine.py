@@ -8,10 +8,10 @@ import platform
 import sys
 from pathlib import Path
 
-from declai.contributor.doctor.case import Case
+from declai.contributor.doctor.case import Case, Check
 from declai.contributor.doctor.cgroup import cpu_quota
-from declai.contributor.doctor.finding import Check, Finding, ok, problem, warning
-from worker.model.threads import num_usable_cores
+from declai.contributor.doctor.finding import Finding, ok, problem, warning
+from declai.worker.model.threads import num_usable_cores
 
 MIN_PYTHON = (3, 11)
 GIB = 2**30
@@ -104,7 +104,7 @@ def _accelerators() -> dict[str, str]:
     """What torch sees, by the name that it has in the settings."""
     import torch as installed
 
-    from worker.model.devices import available_devices
+    from declai.worker.model.devices import available_devices
 
     found = {}
     for name in available_devices():

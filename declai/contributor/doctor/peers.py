@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from chain.contracts.nodes import Role
-from chain.errors import host_of
-from declai.contributor.doctor.case import TIMEOUT_S, Case
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
+from declai.chain.contracts.nodes import Role
+from declai.chain.errors import host_of
+from declai.contributor.doctor.case import TIMEOUT_S, Case, Check
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
 
 # A gateway takes a join for 120 s, and tasks have deadlines.
 MAX_SKEW_S, GOOD_SKEW_S = 60.0, 5.0

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from declai.contributor.doctor.case import Case
+from declai.contributor.doctor.case import Case, Check
 from declai.contributor.doctor.cgroup import memory_limit
-from declai.contributor.doctor.finding import Check, Finding, Unknown, ok, problem, warning
+from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
 
 GIB = 2**30
 PROGRAM_BYTES = 2**29  # Python, torch and what they load; measured 0.4 GiB
 STORED_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FILES_BESIDES = 128  # libraries, the store, Redis, HTTP
-FILES_PER_SESSION = 8  # links to two neighbours and a gateway, each a socket and its monitor
+FILES_PER_JOB = 8  # links to two neighbours and a gateway, each a socket and its monitor
 
 
 def _gib(num_bytes: float) -> str:
@@ -42,7 +42,7 @@ def weight_bytes(case: Case) -> int:
     """Of the offered layers, in the offer's number format. Raises Unknown."""
     offer, profile = case.offer
     shards = case.manifest.stage_shards(offer.first_layer, offer.end_layer)
-    from worker.model.numeric import numerics_of  # torch takes seconds to load
+    from declai.worker.model.numeric import numerics_of  # torch takes seconds to load
 
     num_weights = sum(shard.size for shard in shards) // STORED_BYTES.get(case.manifest.dtype, 4)
     return int(num_weights * numerics_of(profile).bytes_per_weight)
@@ -98,8 +98,8 @@ def files(case: Case) -> Finding:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = FILES_BESIDES + FILES_PER_SESSION * case.settings.max_sessions
-    value = f"{soft} may be open, up to {needed} needed for {case.settings.max_sessions} sessions"
+    needed = FILES_BESIDES + FILES_PER_JOB * case.settings.max_jobs
+    value = f"{soft} may be open, up to {needed} needed for {case.settings.max_jobs} jobs"
     if soft != resource.RLIM_INFINITY and soft < needed:
         advice = f"start the node after `ulimit -n {needed}`, or with LimitNOFILE={needed} in its systemd unit"
         return problem(

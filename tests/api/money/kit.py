@@ -10,23 +10,23 @@ from typing import Any
 import redis
 from eth_account.signers.local import LocalAccount
 
-from api.credits.admission import Admission, Admitted, Asked
-from api.credits.reservations import Reservations
-from api.settlement.settle import Settlement
-from api.store.records import StoredStage
-from api.store.store import Store
-from chain.client import Chain
-from chain.contracts.ledger import SessionState
-from chain.contracts.nodes import Role
-from chain.index import EventIndex
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, new_account, sign
-from chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee, stage_cost
+from declai.api.credits.admission import Admission, Admitted, Asked
+from declai.api.credits.reservations import Reservations
+from declai.api.settlement.settle import Settlement
+from declai.api.store.records import StoredStage
+from declai.api.store.store import Store
+from declai.chain.client import Chain
+from declai.chain.contracts.ledger import SessionState
+from declai.chain.contracts.nodes import Role
+from declai.chain.index import EventIndex
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, new_account, sign
+from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee, stage_cost
 from declai.devnet.chain_setup import fund
-from ipfs.store import BlockStore
+from declai.ipfs.store import BlockStore
+from declai.protocol.commitments import StageCommitment
+from declai.protocol.jobs import job_id
+from declai.protocol.receipts import SignedReceipt
 from tests.conftest import World
-from worker.commitments import StageCommitment
-from worker.jobs import job_id
-from worker.receipts import SignedReceipt
 
 MODEL = "test/money"
 LAYERS_PER_STAGE = 2

@@ -15,9 +15,9 @@ from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.auth.signed import SCHEME, SignedHeader, parse_header
-from api.credits.admission import Admitted, Asked
-from api.errors import (
+from declai.api.auth.signed import SCHEME, SignedHeader, parse_header
+from declai.api.credits.admission import Admitted, Asked
+from declai.api.errors import (
     AcknowledgementMismatch,
     BudgetExhausted,
     CapTooLow,
@@ -30,9 +30,9 @@ from api.errors import (
     SessionUnusable,
     StageFailed,
 )
-from chain.contracts.models import model_id
-from chain.messages import InferenceRequest, new_account, sign
-from chain.pricing import UNITS_PER_CREDIT, Tier
+from declai.chain.contracts.models import model_id
+from declai.chain.messages import InferenceRequest, new_account, sign
+from declai.chain.pricing import UNITS_PER_CREDIT, Tier
 from tests.api.money.kit import MODEL, Books
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from chain.contracts.binding import Call
-from chain.contracts.ledger import SignedWork
-from chain.messages import digest
-from chain.sender import TransactionSender
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.ledger import SignedWork
+from declai.chain.messages import digest
+from declai.chain.sender import TransactionSender
 from tests.api.money.kit import Books, Market, rpc
 
 BOND = 10**18

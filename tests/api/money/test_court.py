@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from api.store.records import StoredStage
-from chain.contracts.binding import Call
-from chain.contracts.court import DisputePhase, Evidence, Verdict
-from chain.contracts.jury import JuryPhase, Vote
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Offer, Role
-from chain.errors import ContractRevert
-from chain.messages import InferenceReceipt, InferenceRequest, digest, sign
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
+from declai.api.store.records import StoredStage
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.court import DisputePhase, DisputeVerdict, EquivocationProof
+from declai.chain.contracts.jury import JuryPhase, Vote
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Offer, Role
+from declai.chain.errors import ContractRevert
+from declai.chain.messages import InferenceReceipt, InferenceRequest, digest, sign
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
 from declai.devnet.processes import RedisAddress
 from tests.api.money.kit import MODEL, Books, Market, Party, rpc
 
@@ -44,10 +44,10 @@ def served(books: Books) -> tuple[InferenceRequest, StoredStage, Party]:
     return row.message, stage, node
 
 
-def evidence(books: Books, stage: StoredStage) -> Evidence:
+def evidence(books: Books, stage: StoredStage) -> EquivocationProof:
     signed = stage.receipt
     work = stage.assignment, stage.assignment_signature
-    return Evidence(books.market.gateway.address, *work, signed.receipt, signed.signature, signed.records)
+    return EquivocationProof(books.market.gateway.address, *work, signed.receipt, signed.signature, signed.records)
 
 
 def send(books: Books, account: LocalAccount, call: Call) -> None:
@@ -78,7 +78,7 @@ def test_records_of_other_weights_cost_half_the_stake(books: Books) -> None:
         head = hashlib.sha256(head + records[start : start + 254]).digest()
     receipt: InferenceReceipt = stage.receipt.receipt.model_copy(update={"outputs": head})
     signature = sign(receipt, market.chain.domain, node.signer)
-    proof = Evidence(
+    proof = EquivocationProof(
         market.gateway.address, stage.assignment, stage.assignment_signature, receipt, signature, bytes(records)
     )
     stake = market.chain.nodes.node(node.address).stake
@@ -135,7 +135,7 @@ def test_a_jury_convicts_and_the_payer_has_its_money_back(books: Books) -> None:
     stake = chain.nodes.node(node.address).stake
     send(books, challenger, court.finalize(dispute_id))
 
-    assert court.dispute(dispute_id).verdict is Verdict.CONVICTED
+    assert court.dispute(dispute_id).verdict is DisputeVerdict.CONVICTED
     cost, taken = stage.receipt.receipt.cost, stake // 2
     reward = (taken - cost) // 5
     assert chain.nodes.node(node.address).stake == stake - taken

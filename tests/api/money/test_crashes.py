@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from api.settlement.settle import Settlement
-from api.store.store import Store
-from chain.client import Chain, Deployment
-from chain.sender import TransactionSender
-from ipfs.store import BlockStore
+from declai.api.settlement.settle import Settlement
+from declai.api.store.store import Store
+from declai.chain.client import Chain, Deployment
+from declai.chain.sender import TransactionSender
+from declai.ipfs.store import BlockStore
 from tests.api.money.kit import Books, Market
 
 # (where, step, whether the step itself is still done). What lies between two of these changes nothing durable.

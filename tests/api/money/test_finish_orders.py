@@ -14,12 +14,12 @@ from eth_utils.crypto import keccak
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from api.auth.signed import SignedHeader
-from api.credits.admission import Admitted, Asked
-from api.errors import AcknowledgementMismatch, Overloaded
-from chain.contracts.models import model_id
-from chain.messages import InferenceRequest, new_account, sign
-from chain.pricing import UNITS_PER_CREDIT, Tier
+from declai.api.auth.signed import SignedHeader
+from declai.api.credits.admission import Admitted, Asked
+from declai.api.errors import AcknowledgementMismatch, Overloaded
+from declai.chain.contracts.models import model_id
+from declai.chain.messages import InferenceRequest, new_account, sign
+from declai.chain.pricing import UNITS_PER_CREDIT, Tier
 from declai.devnet.processes import RedisAddress
 from tests.api.money.kit import MODEL, Books, Market
 

@@ -12,11 +12,11 @@ import pytest
 import redis
 from pydantic import ValidationError
 
-from api.settings import GatewaySettings
-from api.settlement.jobs import QUEUE, run_settlement
-from chain import keystore
-from chain.errors import DeploymentError
-from chain.messages import new_account
+from declai.api.settings import GatewaySettings
+from declai.api.settlement.periodic import QUEUE, run_settlement
+from declai.chain import keystore
+from declai.chain.errors import DeploymentError
+from declai.chain.messages import new_account
 from declai.devnet.processes import RedisAddress, spawn
 from tests.api.money.kit import Books, Market
 
@@ -85,7 +85,7 @@ def test_two_processes_that_settle_at_once_do_it_once(
 def test_beat_asks_and_the_worker_settles(
     settings: GatewaySettings, market: Market, served: tuple[str, int], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "api.settlement.jobs", "worker", "-B", "-P", "solo"]
+    command = [sys.executable, "-m", "celery", "-A", "declai.api.settlement.periodic", "worker", "-B", "-P", "solo"]
     options = ["--without-gossip", "--without-mingle"]
     child = spawn("settlement", [*command, *options], tmp_path / "settlement.log", environment(settings))
     try:

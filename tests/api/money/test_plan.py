@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from api.settlement.plan import Room, SessionClaim, choose_claim
-from api.store.records import Claimable, RequestState, StoredRequest
-from chain.messages import InferenceRequest
+from declai.api.settlement.plan import Room, SessionClaim, choose_claim
+from declai.api.store.records import Claimable, RequestState, StoredRequest
+from declai.chain.messages import InferenceRequest
 
 
 @dataclass

@@ -26,12 +26,12 @@ from hypothesis.stateful import (
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from api.credits.reservations import MAX_UNITS, UNIT, Reservations
-from api.errors import BookkeepingUnavailable, BudgetExhausted
-from api.store.records import SessionTotals
-from api.store.store import Store
-from chain.messages import InferenceRequest
-from chain.pricing import UNITS_PER_CREDIT
+from declai.api.credits.reservations import MAX_UNITS, UNIT, Reservations
+from declai.api.errors import BookkeepingUnavailable, BudgetExhausted
+from declai.api.store.records import SessionTotals
+from declai.api.store.store import Store
+from declai.chain.messages import InferenceRequest
+from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.devnet.processes import RedisAddress
 
 BUDGET = 10 * UNITS_PER_CREDIT

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
-from api.settlement.batch import BatchFile, Header
-from api.settlement.verify import NotSettled, verify_request
-from api.store.schema import requests
-from ipfs.cid import Cid
+from declai.api.store.schema import requests
+from declai.ipfs.cid import Cid
+from declai.protocol.batch_checks import verify_request
+from declai.protocol.batches import BatchFile, Header
+from declai.protocol.errors import NotSettled
 from tests.api.money.kit import FEE_BPS, Books, price_of_stage, rpc
 
 

@@ -14,12 +14,12 @@ from eth_account.signers.local import LocalAccount
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.auth import siwe
-from api.auth.signin import SignInService, check_session, hash_key
-from api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
-from api.store.store import Store
-from chain.messages import new_account, sign_text
-from chain.pricing import UNITS_PER_CREDIT
+from declai.api.auth import siwe
+from declai.api.auth.signin import SignInService, check_session, hash_key
+from declai.api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
+from declai.api.store.store import Store
+from declai.chain.messages import new_account, sign_text
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.api.money.kit import Market, rpc
 
 DOMAIN, URI, CHAIN_ID = "gateway.example", "https://gateway.example", 31337

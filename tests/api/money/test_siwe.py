@@ -11,8 +11,8 @@ from eth_utils.address import to_checksum_address
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.auth import siwe
-from api.errors import InvalidRequest
+from declai.api.auth import siwe
+from declai.api.errors import InvalidRequest
 
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 STATEMENT = st.text(LETTERS_AND_DIGITS + "-._~:/?#[]@!$&'()*+,;= ", min_size=1, max_size=80)

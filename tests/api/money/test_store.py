@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from api.errors import NonceReplayed, Overloaded, StoreUnusable
-from api.store import keys, schema
-from api.store.store import Store
+from declai.api.errors import NonceReplayed, Overloaded, StoreUnusable
+from declai.api.store import keys, schema
+from declai.api.store.store import Store
 from tests.api.money.test_reservations import begin, finish, message_of
 
 SESSION = "0x" + "5e" * 32

@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
-from api.settlement.batch import BatchFile, ClaimEntry, Header, PayoutEntry, ReceiptEntry, header_cid, root_of, sum_tree
-from api.settlement.verify import NotSettled, Verdict, verify_request
-from chain.contracts.ledger import Payout
-from chain.messages import new_account, sign
-from chain.state import Batch, ChainState
+from declai.chain.contracts.ledger import Payout
+from declai.chain.messages import new_account, sign
+from declai.chain.state import ChainState, SettledBatch
 from declai.devnet.processes import RedisAddress
-from ipfs.cid import Cid
+from declai.ipfs.cid import Cid
+from declai.protocol.batch_checks import SettlementReport, verify_request
+from declai.protocol.batches import (
+    BatchFile,
+    ClaimEntry,
+    Header,
+    PayoutEntry,
+    ReceiptEntry,
+    header_cid,
+    root_of,
+    sum_tree,
+)
+from declai.protocol.errors import NotSettled
 from tests.api.money.kit import Books, Market
 
 
@@ -24,13 +34,15 @@ class Case:
 
     books: Books
     state: ChainState
-    batch: Batch
+    batch: SettledBatch
     file: BatchFile
-    other: Batch
+    other: SettledBatch
     acknowledged: str
     newest: str
 
-    def verify(self, request: str, batch: Batch, file: BatchFile | bytes, header: bytes | None = None) -> Verdict:
+    def verify(
+        self, request: str, batch: SettledBatch, file: BatchFile | bytes, header: bytes | None = None
+    ) -> SettlementReport:
         """What anyone finds when the chain says `batch`, its payouts apart, and its header links to `file`."""
         link = Cid.parse(self.books.blocks.add(file if isinstance(file, bytes) else file.to_bytes()))
         subroots = self.subroots(file) if isinstance(file, BatchFile) else (bytes(32),)
@@ -44,7 +56,7 @@ class Case:
     def subroots(self, file: BatchFile) -> tuple[bytes, ...]:
         return tuple(sum_tree(payout.receipts, self.books.market.chain.domain).root for payout in file.payouts)
 
-    def anchored(self, file: BatchFile) -> Batch:
+    def anchored(self, file: BatchFile) -> SettledBatch:
         """The batch that the ledger would have anchored for this file, debits as they were."""
         domain = self.books.market.chain.domain
         payouts = tuple(Payout(p.node, sum_tree(p.receipts, domain).total) for p in file.payouts)

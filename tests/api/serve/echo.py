@@ -11,19 +11,19 @@ import time
 import numpy as np
 from tokenizers import Tokenizer
 
-from worker.engine import HiddenRows, PositionMismatch, SampledToken, SessionSpec, StageOutput, UnknownSession
-from worker.engine.generation import Generation
+from declai.worker.engine import HiddenRows, PositionMismatch, SampledToken, SequenceSpec, StageOutput, UnknownSequence
+from declai.worker.engine.output import SequenceOutput
 
 ROW = struct.Struct("<4f")
 
 
 class _Session:
-    def __init__(self, session_id: bytes, spec: SessionSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, sequence_id: bytes, spec: SequenceSpec, tokenizer: Tokenizer) -> None:
         self.spec = spec
         self.ids: list[int] = []
         self.num_computed = 0
         self.num_drawn = 0
-        self.generation = Generation(session_id, spec, spec.sampling, tokenizer) if spec.sampling else None
+        self.generation = SequenceOutput(sequence_id, spec, spec.sampling, tokenizer) if spec.sampling else None
 
 
 class EchoEngine:
@@ -44,19 +44,19 @@ class EchoEngine:
         waits = not self.silent and any(s.num_computed < len(s.ids) for s in self.sessions.values())
         return 0.0 if waits else None
 
-    def add(self, session_id: bytes, spec: SessionSpec) -> None:
-        self.sessions[session_id] = _Session(session_id, spec, self.tokenizer)
+    def add(self, sequence_id: bytes, spec: SequenceSpec) -> None:
+        self.sessions[sequence_id] = _Session(sequence_id, spec, self.tokenizer)
 
-    def hold(self, session_id: bytes, held: bool) -> None:
+    def hold(self, sequence_id: bytes, held: bool) -> None:
         pass
 
-    def remove(self, session_id: bytes) -> None:
-        self.sessions.pop(session_id, None)
+    def remove(self, sequence_id: bytes) -> None:
+        self.sessions.pop(sequence_id, None)
 
-    def feed(self, session_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
-        session = self.sessions.get(session_id)
+    def feed(self, sequence_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
+        session = self.sessions.get(sequence_id)
         if session is None:
-            raise UnknownSession("no such session")
+            raise UnknownSequence("no such session")
         if first_position != len(session.ids):
             raise PositionMismatch(f"{first_position} is not {len(session.ids)}")
         if self.is_first:
@@ -71,20 +71,20 @@ class EchoEngine:
         time.sleep(self.delay_s)
         # All sessions in one step, as the real engine's batches.
         ready = [(i, s) for i, s in self.sessions.items() if s.num_computed < len(s.ids)]
-        return [output for session_id, session in ready for output in self._run(session_id, session)]
+        return [output for sequence_id, session in ready for output in self._run(sequence_id, session)]
 
-    def _run(self, session_id: bytes, session: _Session) -> list[StageOutput]:
+    def _run(self, sequence_id: bytes, session: _Session) -> list[StageOutput]:
         first, session.num_computed = session.num_computed, len(session.ids)
         ids = session.ids[first:]
         if not self.is_last:
             packed = b"".join(ROW.pack(value, 0, 0, 0) for value in ids)
             rows = np.frombuffer(packed, np.uint8).reshape(len(ids), ROW.size)
-            return [HiddenRows(session_id, first, len(ids), rows)]
+            return [HiddenRows(sequence_id, first, len(ids), rows)]
         if session.num_computed < session.spec.num_prompt_tokens:
             return []
-        return [self._draw(session_id, session)]
+        return [self._draw(sequence_id, session)]
 
-    def _draw(self, session_id: bytes, session: _Session) -> SampledToken:
+    def _draw(self, sequence_id: bytes, session: _Session) -> SampledToken:
         index, prompt = session.num_drawn, session.ids[: session.spec.num_prompt_tokens]
         session.num_drawn += 1
         logits = np.zeros(self.vocab_size, np.float32)
@@ -92,5 +92,5 @@ class EchoEngine:
         assert session.generation is not None
         token = session.generation.draw(logits)
         if token.finish_reason is not None:
-            self.remove(session_id)
+            self.remove(sequence_id)
         return token

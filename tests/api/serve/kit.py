@@ -18,35 +18,37 @@ import uvicorn
 from eth_account.signers.local import LocalAccount
 from tokenizers import Tokenizer
 
-from api.app import create_app
-from api.auth import siwe
-from api.gateway import Gateway
-from api.settings import GatewaySettings
-from chain import keystore
-from chain.client import Chain, Rpc
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.messages import new_account, sign_text
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
+from declai.api.app import create_app
+from declai.api.auth import siwe
+from declai.api.gateway import Gateway
+from declai.api.settings import GatewaySettings
+from declai.chain import keystore
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import new_account, sign_text
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
 from declai.devnet import chain_setup
 from declai.devnet.processes import RedisAddress, free_port
-from ipfs.manifest import Manifest, Shard, Shards, TokenizerFile
-from ipfs.store import BlockStore
+from declai.ipfs.manifest import Manifest, Shard, Shards, TokenizerFile
+from declai.ipfs.store import BlockStore
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol.grammar import Constraint, GrammarCompiler
+from declai.protocol.joining import JoinAnswer, join_text
+from declai.protocol.options import Grammar
+from declai.protocol.peers import Peer
+from declai.protocol.tasks import parse_task_message
+from declai.worker.job.engine_thread import EngineThread, JobTimeouts
+from declai.worker.job.running import StageIdentity
+from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.store import NodeStore
+from declai.worker.tasks.envelopes import Terms
+from declai.worker.tasks.registry import ChainPeerRegistry
+from declai.worker.tasks.service import StageService
 from tests.api.serve.echo import EchoEngine
 from tests.api.serve.test_tokenizer import sentence_piece
-from worker.admission import Terms
-from worker.broker import JoinAnswer, join_text, parse_task_message
-from worker.grammar import Constraint, GrammarCompiler
-from worker.jobs import Grammar, Peer
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.pipeline import Pipeline, PipelineOptions
-from worker.registry import ChainRegistry
-from worker.running import StageIdentity
-from worker.served import Served
-from worker.service import StageService
-from worker.store import NodeStore
 
 MODEL = "test/echo"
 NUM_LAYERS, CONTEXT_LENGTH, EOS = 6, 160, 2
@@ -133,16 +135,16 @@ class EchoNode:
         self.chain, self.layers = chain, layers
         self.operator, self.signer = new_account(), new_account()
         self.keys = LinkKeyPair.create(directory / "link.key")
-        self.registry = ChainRegistry(chain)
+        self.registry = ChainPeerRegistry(chain)
         bind = None if relayed else "tcp://127.0.0.1:0"
-        self.links = Links(self.keys, bind, lambda key: self.registry.holder_of(key) is not None)
+        self.links = NodeLinks(self.keys, bind, lambda key: self.registry.holder_of(key) is not None)
         self.engine = EchoEngine(tokenizer, layers[0] == 0, layers[1] == NUM_LAYERS, EOS)
         self.manifest = manifest
         self.grammars = GrammarCompiler(tokenizer, manifest.vocab_size, manifest.eos_token_ids)
         self.store = NodeStore(directory / "node.db")
-        served = Served(model_id(MODEL), cid, *layers, capacity=8)
-        options = PipelineOptions(heartbeat_s=0.3, peer_grace_s=1.0)
-        self.pipeline = Pipeline(
+        served = ServedLayers(model_id(MODEL), cid, *layers, capacity=8)
+        options = JobTimeouts(heartbeat_s=0.3, peer_grace_s=1.0)
+        self.pipeline = EngineThread(
             self.links,
             served,
             options=options,

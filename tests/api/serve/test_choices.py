@@ -13,10 +13,10 @@ import httpx
 import openai
 import pytest
 
-from api.auth.signed import SCHEME, SignedHeader
-from chain.contracts.models import model_id
-from chain.messages import InferenceRequest, new_account, sign
-from chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.api.auth.signed import SCHEME, SignedHeader
+from declai.chain.contracts.models import model_id
+from declai.chain.messages import InferenceRequest, new_account, sign
+from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from tests.api.serve.kit import MODEL, Network, wait_until
 from tests.api.serve.test_errors import CHAT, COMPLETION, error_of
 from tests.api.serve.test_lifecycle import LONG, ended, reserved, stored_requests
@@ -117,7 +117,7 @@ def test_a_budget_for_two_admits_no_three(idle: Network, http: httpx.Client) -> 
 def test_a_gateway_with_room_for_two_takes_no_three(
     idle: Network, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle.gateway.desk._generator, "_max_running", 2)
+    monkeypatch.setattr(idle.gateway.intake._generator, "_max_running", 2)
     before = len(stored_requests(idle))
     error_of(http.post("/v1/completions", json=COMPLETION | {"n": 3}), 429, "overloaded")
     assert len(stored_requests(idle)) == before

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.http.schemas import ChatRequest, CompletionRequest
-from chain.pricing import UNITS_PER_CREDIT
+from declai.api.http.schemas import ChatRequest, CompletionRequest
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.api.serve.kit import CONTEXT_LENGTH, MODEL, Network
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}

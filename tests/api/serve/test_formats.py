@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from api.scheduling.nodes import NodeDirectory, Registry
-from api.scheduling.placement import LinkSpeed, NodeOffer, Plan, Stage
-from api.serving.formats import prompt_format, stage_format
-from api.serving.jobs import Generation, prompt_formats
-from api.serving.office import Office
-from chain.fields import NUMERIC_PROFILES
-from worker.links import wire
-from worker.links.wire import LinkReport, PromptFormat
+from declai.api.nodes.directory import ActiveWorkers, NodeDirectory
+from declai.api.serving.context import ServingContext
+from declai.api.serving.stage_jobs import Generation, prompt_formats
+from declai.chain.fields import NUMERIC_PROFILES
+from declai.planning.formats import prompt_format, stage_format
+from declai.planning.placement import LinkSpeed, NodeOffer, Plan, PlannedStage
+from declai.protocol import wire
+from declai.protocol.wire import LinkReport, PromptFormat
 
 VALUES = 1000 * 4096
 
@@ -41,16 +41,16 @@ def test_the_finest_format_that_does_not_hold_the_prompt_up(
 
 @pytest.mark.parametrize("profile", NUMERIC_PROFILES)
 def test_hidden_states_are_float32_in_every_profile_and_so_may_be_float16(profile: str) -> None:
-    stage = Stage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=NUMERIC_PROFILES[profile]), 0, 2)
+    stage = PlannedStage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=NUMERIC_PROFILES[profile]), 0, 2)
     assert stage_format(stage, LinkSpeed(0.01, 1e5), 1000, 4096, "float16") == "float16"
 
 
 def test_a_stage_whose_link_or_profile_is_not_known_rounds_nothing() -> None:
     offer = NodeOffer("0x1", 0, 2, 1, 1, 1e-6)
-    stage, slow = Stage(offer, 0, 2), LinkSpeed(0.01, 1e5)
+    stage, slow = PlannedStage(offer, 0, 2), LinkSpeed(0.01, 1e5)
     assert stage_format(stage, slow, 1000, 4096, "int8") == "int8"
     assert stage_format(stage, None, 1000, 4096, "int8") == "profile"
-    foreign = Stage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=200), 0, 2)
+    foreign = PlannedStage(NodeOffer("0x1", 0, 2, 1, 1, 1e-6, numeric_profile=200), 0, 2)
     assert stage_format(foreign, slow, 1000, 4096, "int8") == "profile"
 
 
@@ -74,20 +74,20 @@ class FakeDirectory:
 def test_each_link_of_a_job_has_its_format_unless_the_request_wants_it_exact(
     coarsest: PromptFormat, exact: bool, expected: list[PromptFormat]
 ) -> None:
-    stages = tuple(Stage(NodeOffer(str(n), n, n + 1, 1, 1, 1e-6), n, n + 1) for n in range(3))
+    stages = tuple(PlannedStage(NodeOffer(str(n), n, n + 1, 1, 1, 1e-6), n, n + 1) for n in range(3))
     directory = FakeDirectory({("0", "1"): LinkSpeed(0.01, 1e5), ("1", "2"): LinkSpeed(0.01, 1e9)})
-    office = cast(Office, SimpleNamespace(directory=directory, coarsest_prompt_format=coarsest))
+    context = cast(ServingContext, SimpleNamespace(directory=directory, coarsest_prompt_format=coarsest))
     model: Any = SimpleNamespace(manifest=SimpleNamespace(hidden_size=4096))
     sampling: Any = None
     generation = Generation(model, range(1000), 10, sampling, exact=exact)
-    assert prompt_formats(office, generation, Plan(stages, 0.0, 0.0)) == expected
+    assert prompt_formats(context, generation, Plan(stages, 0.0, 0.0)) == expected
 
 
 def test_of_two_reports_of_a_round_trip_the_longer_counts_and_bandwidth_is_the_sender_s() -> None:
     directory = NodeDirectory(None, None)  # type: ignore[arg-type]
     a, b, c = ("0x" + digit * 40 for digit in "123")
     keys = {bytes([n]) * 32: address for n, address in enumerate((a, b, c))}
-    directory.registry = Registry(workers=dict.fromkeys((a, b, c)), by_key=keys)  # type: ignore[arg-type]
+    directory.registry = ActiveWorkers(workers=dict.fromkeys((a, b, c)), by_key=keys)  # type: ignore[arg-type]
     reports = {a: [LinkReport(b, 0.25, 1024.0), LinkReport(c, 0.5, None)], b: [LinkReport(a, 0.125, 2048.0)], c: []}
     for key, address in keys.items():
         beat = wire.Heartbeat(bytes(32), "x", 0, 1, 0, 1, 0.0, links=wire.pack_reports(reports[address]))
@@ -102,8 +102,8 @@ def test_of_two_reports_of_a_round_trip_the_longer_counts_and_bandwidth_is_the_s
 def test_reports_are_read_when_they_come_and_not_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
     directory = NodeDirectory(None, None)  # type: ignore[arg-type]
     a, b = ("0x" + digit * 40 for digit in "12")
-    directory.registry = Registry(workers={a: None}, by_key={bytes(32): a})  # type: ignore[dict-item]
+    directory.registry = ActiveWorkers(workers={a: None}, by_key={bytes(32): a})  # type: ignore[dict-item]
     links = wire.pack_reports([LinkReport(b, 0.25, 1024.0)])
     directory.beat(bytes(32), wire.Heartbeat(bytes(32), "x", 0, 1, 0, 1, 0.0, links=links))
-    monkeypatch.delattr("api.scheduling.nodes.unpack_reports")
+    monkeypatch.delattr("declai.api.nodes.directory.unpack_reports")
     assert directory.link_speeds() == {(a, b): LinkSpeed(0.25, 1024.0)}

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.errors import GatewayError
-from api.http.grammars import ResponseFormat, StructuredOutputs
-from api.serving.catalog import ModelCatalog
+from declai.api.errors import GatewayError
+from declai.api.http.grammars import ResponseFormat, StructuredOutputs
+from declai.api.serving.catalog import ModelCatalog
+from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar
 from tests.api.serve.kit import MODEL, Network
 from tests.api.serve.test_errors import CHAT, COMPLETION, error_of
-from worker.jobs import MAX_GRAMMAR_BYTES, Grammar
 
 SCHEMA = {
     "type": "object",

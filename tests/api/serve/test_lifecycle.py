@@ -15,16 +15,17 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from api.serving.hub import LinkHub
-from api.settlement.jobs import collect_fees, run_settlement
-from api.store.schema import requests
-from chain.messages import Assignment, Domain, InferenceRequest, recover
-from chain.pricing import Tier, format_credits, request_cost, stage_cost
+from declai.api.nodes.hub import LinkHub
+from declai.api.settlement.periodic import collect_fees, run_settlement
+from declai.api.store.schema import requests
+from declai.chain.messages import Assignment, Domain, InferenceRequest, recover
+from declai.chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
+from declai.protocol.peers import Peer
+from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
+from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.wire import Finish, Frame, Prompt, Token
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
-from worker.jobs import Peer
-from worker.links.wire import Finish, Frame, Prompt, Token
-from worker.receipts import SignedPlan, SignedReceipt, acceptance_of, verify_job_receipts
 
 LONG = "abcdefghij " * 8
 

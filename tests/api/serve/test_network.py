@@ -15,12 +15,12 @@ import rfc8785
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from chain.contracts.models import model_id
-from chain.messages import InferenceRequest, digest, new_account, sign
-from chain.pricing import Tier
-from chain.sender import TransactionSender
-from ipfs.exchange import Exchange
-from ipfs.store import BlockStore
+from declai.chain.contracts.models import model_id
+from declai.chain.messages import InferenceRequest, digest, new_account, sign
+from declai.chain.pricing import Tier
+from declai.chain.sender import TransactionSender
+from declai.ipfs.exchange import Exchange
+from declai.ipfs.store import BlockStore
 from tests.api.serve.kit import LAYERS, MODEL, NUM_LAYERS, EchoNode, Network, register_node, wait_until
 
 BODY = {"model": MODEL, "prompt": "hello", "max_tokens": 20}

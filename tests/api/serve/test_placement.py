@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.scheduling.placement import (
+from declai.planning.placement import (
     DEFAULT_BYTES_PER_S,
     DEFAULT_RTT_S,
     RELAYED_HOP_S,
@@ -21,7 +21,7 @@ from api.scheduling.placement import (
     NodeOffer,
     NoPlan,
     Plan,
-    Stage,
+    PlannedStage,
     place,
 )
 
@@ -37,7 +37,7 @@ def offer(index: int, first_layer: int, end_layer: int, price: int = 10**15, spe
 Links = dict[tuple[str, str], LinkSpeed]
 
 
-def score(stages: tuple[Stage, ...], demand: Demand, links: Links) -> float:
+def score(stages: tuple[PlannedStage, ...], demand: Demand, links: Links) -> float:
     """The objective, straight from its definition."""
     total = 0.0
     for stage in stages:
@@ -59,13 +59,13 @@ def score(stages: tuple[Stage, ...], demand: Demand, links: Links) -> float:
     return total
 
 
-def all_plans(offers: list[NodeOffer], num_layers: int) -> Iterator[tuple[Stage, ...]]:
+def all_plans(offers: list[NodeOffer], num_layers: int) -> Iterator[tuple[PlannedStage, ...]]:
     for num_stages in range(1, min(len(offers), num_layers) + 1):
         for cuts in itertools.combinations(range(1, num_layers), num_stages - 1):
             ranges = list(itertools.pairwise((0, *cuts, num_layers)))
             for chosen in itertools.permutations(offers, num_stages):
                 if all(o.first_layer <= a and b <= o.end_layer for o, (a, b) in zip(chosen, ranges, strict=True)):
-                    yield tuple(Stage(o, a, b) for o, (a, b) in zip(chosen, ranges, strict=True))
+                    yield tuple(PlannedStage(o, a, b) for o, (a, b) in zip(chosen, ranges, strict=True))
 
 
 @st.composite

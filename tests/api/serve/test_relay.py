@@ -14,17 +14,17 @@ import pytest
 import zmq
 import zmq.utils.z85 as z85
 
-from api.serving.hub import LinkHub
-from api.serving.relay import FRAME_BYTES, MIB, Connections, RelayLimits
+from declai.api.nodes.hub import LinkHub
+from declai.links.errors import LinkGone
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.links.relay import FRAME_BYTES, MIB, Connections, RelayLimits
+from declai.links.seals import Seals
+from declai.links.sockets import Inbound, LinkOptions
+from declai.protocol import wire
+from declai.protocol.peers import Peer
 from tests.api.serve.cable import Cable
 from tests.worker.net.kit import curve_pair
-from worker.errors import LinkGone
-from worker.jobs import Peer
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.links.seals import Seals
-from worker.links.sockets import Inbound, LinkOptions
 
 JOB = b"j" * 32
 LIMITS = RelayLimits(node_bytes=MIB, all_bytes=2 * MIB)
@@ -38,7 +38,7 @@ class Node:
         self.keys = LinkKeyPair(*curve_pair())
         self.address = f"0x{number:040x}"
         self.relayed = relayed
-        self.links = Links(self.keys, None if relayed else "tcp://127.0.0.1:0", registered, QUICK)
+        self.links = NodeLinks(self.keys, None if relayed else "tcp://127.0.0.1:0", registered, QUICK)
         self.got: list[Inbound] = []
 
     def poll(self) -> list[Inbound]:
@@ -173,7 +173,7 @@ async def test_the_relay_is_for_members_of_a_running_job(world: World) -> None:
 
 async def test_an_unregistered_sender_does_not_reach_the_relay(world: World) -> None:
     b, keys = world.node(relayed=True), LinkKeyPair(*curve_pair())
-    stranger = Links(keys, None, lambda key: True, QUICK)
+    stranger = NodeLinks(keys, None, lambda key: True, QUICK)
     try:
         with world.hub.inbox(JOB, world.peers(b)):
             stranger.send(world.peer(b), wire.Ready(JOB))

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from api.serving.relay import FRAME_BYTES, MIB, Relay, RelayLimits
+from declai.links.errors import LinkGone
+from declai.links.relay import FRAME_BYTES, MIB, Relay, RelayLimits
+from declai.links.seals import Seals
+from declai.protocol import wire
+from declai.protocol.peers import Peer
 from tests.worker.net.kit import curve_pair
-from worker.errors import LinkGone
-from worker.jobs import Peer
-from worker.links import wire
-from worker.links.seals import Seals
 
 JOB = b"j" * 32
 LIMITS = RelayLimits(node_bytes=MIB, all_bytes=2 * MIB)

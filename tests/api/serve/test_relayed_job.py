@@ -11,12 +11,12 @@ import openai
 import pytest
 import zmq
 
-from api.scheduling.nodes import NodeDirectory
+from declai.api.nodes.directory import NodeDirectory
 from declai.devnet.processes import ChainKind, start_chain, start_redis
+from declai.protocol.peers import RELAY
 from tests.api.serve.cable import Cable
 from tests.api.serve.kit import LAYERS, MODEL, EchoNode, Network, register_node, running_network, wait_until
 from tests.api.serve.test_lifecycle import check_acceptance, check_receipts, reserved
-from worker.jobs import RELAY
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from api.errors import InvalidRequest
-from api.serving.tokenizer import ModelTokenizer
-from ipfs.errors import InvalidManifest
+from declai.api.errors import InvalidRequest
+from declai.ipfs.errors import InvalidManifest
+from declai.protocol.tokenizer import ModelTokenizer
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog",

@@ -18,11 +18,11 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
-from chain.client import Chain, ContractName, Rpc
-from chain.contracts.binding import Call, artifact, decode_revert
-from chain.deploy import deploy
-from chain.index import EventIndex
-from chain.parameters import Parameters
+from declai.chain.client import Chain, ContractName, Rpc
+from declai.chain.contracts.binding import Call, artifact, decode_revert
+from declai.chain.deploy import deploy
+from declai.chain.index import EventIndex
+from declai.chain.parameters import Parameters
 from declai.devnet.chain_setup import fund
 
 GAS = hex(5_000_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest
 from tests.contracts.model import sessions
 from tests.contracts.model.accounts import MAX_CREDITS
 from tests.contracts.model.reference import Claim, Place, Reference, refuse_if

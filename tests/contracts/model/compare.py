@@ -9,10 +9,10 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
-from chain.contracts.ledger import ANCHOR_BYTES, SessionState
-from chain.contracts.nodes import Node, Role
-from chain.merkle import SumTree, batch_root, header_block, payout_word
-from chain.state import OpenClaim
+from declai.chain.contracts.ledger import ANCHOR_BYTES, SessionState
+from declai.chain.contracts.nodes import RegisteredNode, Role
+from declai.chain.merkle import SumTree, batch_root, header_block, payout_word
+from declai.chain.state import OpenClaim
 from tests.contracts.model import stakes
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.bench import Bench, View
@@ -103,10 +103,12 @@ def compare_index(model: Reference, bench: Bench, told: Mapping[View, tuple[Any,
         assert operator in state.nodes or node.term == 0
 
 
-def _nodes(model: Reference, bench: Bench, told: Mapping[View, tuple[Any, ...]]) -> Iterator[tuple[str, Node]]:
+def _nodes(
+    model: Reference, bench: Bench, told: Mapping[View, tuple[Any, ...]]
+) -> Iterator[tuple[str, RegisteredNode]]:
     for operator in list(model.nodes):
         signer, *rest = told[View("NodeRegistry", "node", (operator,))][0]
-        yield operator, Node(to_checksum_address(signer), *rest)
+        yield operator, RegisteredNode(to_checksum_address(signer), *rest)
 
 
 def _as_indexed(model: Reference, session: bytes) -> SessionState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.messages import InferenceReceipt, digest
+from declai.chain.messages import InferenceReceipt, digest
 from tests.contracts.model import stakes
 from tests.contracts.model.accounts import MAX_CREDITS
 from tests.contracts.model.reference import Challenge, Place, Reference, refuse_if

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.messages import Acceptance
+from declai.chain.messages import Acceptance
 from tests.contracts.model import court
 from tests.contracts.model.dice import Dice
 from tests.contracts.model.jobs import inclusion, signature

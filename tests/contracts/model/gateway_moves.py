@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from eth_utils.crypto import keccak
 
-from chain.contracts.ledger import Fault, Payout
+from declai.chain.contracts.ledger import Fault, Payout
 from tests.contracts.model import accounts, settlement
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.compare import header_of

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from eth_account.signers.local import LocalAccount
 
-from chain.contracts.ledger import Claim, Inclusion, SignedWork
-from chain.merkle import SumTree, payout_word
-from chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, Message, sign
+from declai.chain.contracts.ledger import Claim, Inclusion, SignedWork
+from declai.chain.merkle import SumTree, payout_word
+from declai.chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, SignedMessage, sign
 from tests.contracts.model.claims import Work
 from tests.contracts.model.reference import Content, Place
 from tests.contracts.model.settlement import Line
@@ -51,7 +51,7 @@ class Job:
         return Work(self.request, self.ordered_by, stage.assignment, stage.assigned_by)
 
 
-def signature(message: Message, domain: Domain, by: str | None, keys: Keys) -> bytes:
+def signature(message: SignedMessage, domain: Domain, by: str | None, keys: Keys) -> bytes:
     """By this account; by nobody, when there is none."""
     return NO_SIGNATURE if by is None else sign(message, domain, keys[by])
 

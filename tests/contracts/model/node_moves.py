@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.contracts.nodes import Role
+from declai.chain.contracts.nodes import Role
 from tests.contracts.model import stakes
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.dice import Dice

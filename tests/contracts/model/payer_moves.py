@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chain.contracts.ledger import session_id
-from chain.messages import Assignment, InferenceReceipt, InferenceRequest, SessionClose, digest
+from declai.chain.contracts.ledger import session_id
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, SessionClose, digest
 from tests.contracts.model import accounts, sessions
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.claims import price

@@ -10,9 +10,9 @@ from typing import Any
 from eth_utils.crypto import keccak
 from hypothesis import currently_in_test_context, note
 
-from chain.contracts.binding import Call
-from chain.contracts.nodes import Registration, Role
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.nodes import Registration, Role
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.contracts.model import accounts, stakes
 from tests.contracts.model.bench import Bench
 from tests.contracts.model.compare import compare_index, compare_views

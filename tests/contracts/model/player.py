@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chain.client import Chain
-from chain.messages import Message, digest
+from declai.chain.client import Chain
+from declai.chain.messages import SignedMessage, digest
 from tests.contracts.model.dice import Dice
 from tests.contracts.model.jobs import Batch, Job, Stage
 from tests.contracts.model.play import CREDIT, Play
@@ -110,5 +110,5 @@ class Player:
     def gateway_of(self, session: bytes) -> str:
         return next(terms.gateway for terms in self.model.opened if terms.session == session)
 
-    def hash_of(self, message: Message) -> bytes:
+    def hash_of(self, message: SignedMessage) -> bytes:
         return digest(message, self.model.domain)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chain.contracts.ledger import SessionTerms
-from chain.messages import Domain
-from chain.parameters import Parameters
+from declai.chain.contracts.ledger import SessionTerms
+from declai.chain.messages import Domain
+from declai.chain.parameters import Parameters
 
 MICRO_CREDIT = 10**12
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chain.contracts.ledger import SessionTerms
-from chain.contracts.nodes import Role
+from declai.chain.contracts.ledger import SessionTerms
+from declai.chain.contracts.nodes import Role
 from tests.contracts.model import stakes
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.reference import Reference, Session, refuse_if

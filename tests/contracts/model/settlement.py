@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from chain.messages import InferenceRequest
+from declai.chain.messages import InferenceRequest
 from tests.contracts.model.accounts import settles_for
 from tests.contracts.model.reference import Anchor, Content, Reference, refuse_if, refused_with
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chain.contracts.nodes import Role
-from chain.parameters import Parameters
+from declai.chain.contracts.nodes import Role
+from declai.chain.parameters import Parameters
 from tests.contracts.model.accounts import NOBODY
 from tests.contracts.model.reference import Node, Reference, SignerRecord, refuse_if
 

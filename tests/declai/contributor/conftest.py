@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from chain.client import Chain, Rpc
-from chain.deploy import deploy
-from chain.messages import new_account
-from chain.parameters import Parameters
+from declai.chain.client import Chain, Rpc
+from declai.chain.deploy import deploy
+from declai.chain.messages import new_account
+from declai.chain.parameters import Parameters
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import ChainKind, start_chain
 from tests.conftest import World

@@ -12,11 +12,11 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
-from chain import keystore
-from chain.client import Chain
-from chain.contracts.ledger import Claim, Fault, Payout
-from chain.contracts.nodes import Role
-from chain.messages import InferenceRequest, new_account, sign
+from declai.chain import keystore
+from declai.chain.client import Chain
+from declai.chain.contracts.ledger import Claim, Fault, Payout
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import InferenceRequest, new_account, sign
 from declai.cli import main
 from declai.devnet.chain_setup import fund
 from declai.network import ChainInfo, GatewayInfo, Network, WalletInfo, write

@@ -8,14 +8,16 @@ from hashlib import sha256
 
 from eth_account.signers.local import LocalAccount
 
-from api.settlement.batch import BatchFile, ClaimEntry, Header, PayoutEntry, ReceiptEntry, root_of, sum_tree
-from chain.contracts.ledger import Payout, session_id
-from chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, digest, new_account, sign
-from chain.state import Batch, ChainState, Debit
-from ipfs.cid import RAW, Cid
-from worker.jobs import Peer, Sampling, StageJob
-from worker.receipts import SignedReceipt, acceptance_of, cost_of
-from worker.store import NodeStore, StoredReceipt
+from declai.chain.contracts.ledger import Payout, sequence_id
+from declai.chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, digest, new_account, sign
+from declai.chain.state import ChainState, Debit, SettledBatch
+from declai.ipfs.cid import RAW, Cid
+from declai.protocol.batches import BatchFile, ClaimEntry, Header, PayoutEntry, ReceiptEntry, root_of, sum_tree
+from declai.protocol.jobs import StageJob
+from declai.protocol.options import Sampling
+from declai.protocol.peers import Peer
+from declai.protocol.receipts import SignedReceipt, acceptance_of, cost_of
+from declai.worker.job.store import NodeStore, StoredReceipt
 
 DOMAIN = Domain(chain_id=31337, ledger="0x" + "11" * 20)
 FINISHED_AT, DEADLINE = 1_000_000, 1_000_600
@@ -31,7 +33,7 @@ class Papers:
     node: str = field(default_factory=lambda: str(new_account().address))
     signer: LocalAccount = field(default_factory=new_account)
     key: LocalAccount = field(default_factory=new_account)
-    session: bytes = session_id("0x" + "22" * 20, 1)
+    session: bytes = sequence_id("0x" + "22" * 20, 1)
     deadline: int = DEADLINE
     finished_at: int = FINISHED_AT
 
@@ -125,7 +127,7 @@ def entry(kept: StoredReceipt) -> ReceiptEntry:
 class Settled:
     """A batch as the chain has it, and the header and file that are given out for it."""
 
-    batch: Batch
+    batch: SettledBatch
     header: Header
     file: BatchFile
 
@@ -146,7 +148,7 @@ def settle(papers: Papers, claims: Sequence[InferenceRequest], paid: Sequence[St
     amounts = tuple(Payout(papers.node, tree.total) for tree in trees)
     root = root_of(amounts, header.cid.digest)
     debits = (Debit(papers.session, 1),)
-    return Settled(Batch(root, papers.gateway, debits, amounts, header.cid.digest, 7), header, file)
+    return Settled(SettledBatch(root, papers.gateway, debits, amounts, header.cid.digest, 7), header, file)
 
 
 def state_of(*settled: Settled) -> ChainState:

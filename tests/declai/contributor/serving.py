@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 
 from declai.devnet.programs import write_settings
+from declai.worker.job.store import StoredReceipt
 from tests.api.serve.kit import MODEL, EchoNode, Network, wait_until
 from tests.conftest import World
 from tests.declai.contributor.kit import Desk
 from tests.devnet import ROOT
-from worker.store import StoredReceipt
 
 
 @dataclass

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from api.settlement.batch import BatchFile, Header
-from chain.messages import digest, new_account, sign
-from chain.state import Batch, Debit
+from declai.chain.messages import digest, new_account, sign
+from declai.chain.state import Debit, SettledBatch
 from declai.contributor.batches import included_receipts, may_pay, note_batches, receipts_here
-from ipfs.errors import FetchFailed
+from declai.ipfs.errors import FetchFailed
+from declai.protocol.batches import BatchFile, Header
+from declai.worker.job.store import NodeStore, StoredReceipt
 from tests.declai.contributor.papers import Papers, Settled, entry, settle, state_of
-from worker.store import NodeStore, StoredReceipt
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ class Reader:
         self._settled = {s.batch.root: s for s in settled}
         self.num_reads = 0
 
-    def __call__(self, batch: Batch) -> tuple[Header, BatchFile]:
+    def __call__(self, batch: SettledBatch) -> tuple[Header, BatchFile]:
         self.num_reads += 1
         if batch.root not in self._settled:
             raise FetchFailed("no peer has it")
@@ -44,7 +44,7 @@ class Reader:
         return found.header, found.file
 
 
-def note(papers: Papers, store: NodeStore, reader: Reader, *settled: Settled) -> list[Batch]:
+def note(papers: Papers, store: NodeStore, reader: Reader, *settled: Settled) -> list[SettledBatch]:
     return note_batches(store, state_of(*settled), papers.domain, papers.node, reader)
 
 
@@ -209,7 +209,7 @@ def test_only_a_batch_with_room_for_the_receipt_may_have_paid_it(papers: Papers,
     batch = settle(papers, [kept.job.request], [kept]).batch
     cost = kept.receipt.receipt.cost
 
-    def paying(node: str, amount: int) -> Batch:
+    def paying(node: str, amount: int) -> SettledBatch:
         return replace(batch, payouts=(replace(batch.payouts[0], node=node, amount=amount),))
 
     assert may_pay(paying(papers.node, cost), kept)

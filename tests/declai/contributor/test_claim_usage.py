@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from chain.contracts.nodes import Role
-from chain.messages import new_account
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import new_account
 from declai.devnet.programs import write_settings
+from declai.worker.job.store import NodeStore
 from tests.declai.contributor.kit import Desk
 from tests.declai.contributor.papers import Papers
 from tests.devnet import ROOT
-from worker.store import NodeStore
 
 
 @pytest.fixture

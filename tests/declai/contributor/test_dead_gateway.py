@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from declai.devnet.processes import RedisAddress, start_chain
 from tests.api.serve.kit import running_network
 from tests.declai.contributor.serving import Serving

@@ -12,16 +12,16 @@ from eth_account.signers.local import LocalAccount
 from hexbytes import HexBytes
 from web3.exceptions import ContractLogicError
 
-from chain.contracts.binding import Call
-from chain.contracts.ledger import SignedWork
-from chain.contracts.nodes import Role
-from chain.messages import digest, new_account
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.binding import Call
+from declai.chain.contracts.ledger import SignedWork
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import digest, new_account
+from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.contributor.claims import Collector, Status, Step, Survey
+from declai.protocol.receipts import cost_of
+from declai.worker.job.store import NodeStore, StoredReceipt
 from tests.declai.contributor.kit import Desk
 from tests.declai.contributor.papers import Papers
-from worker.receipts import cost_of
-from worker.store import NodeStore, StoredReceipt
 
 
 @dataclass

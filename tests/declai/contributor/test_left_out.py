@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select, update
 
-from api.settlement.jobs import run_settlement
-from api.store.schema import requests, stages
-from chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.api.settlement.periodic import run_settlement
+from declai.api.store.schema import requests, stages
+from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import RedisAddress, start_chain
-from ipfs.store import BlockStore
+from declai.ipfs.store import BlockStore
 from tests.api.serve.kit import Network, running_network
 from tests.declai.contributor.serving import Serving
 from tests.ipfs.test_exchange import Peer, serve

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.fields import NUMERIC_PROFILES
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.fields import NUMERIC_PROFILES
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.conftest import World
 from tests.declai.contributor.kit import Desk
 

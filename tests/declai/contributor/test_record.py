@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from chain.contracts.nodes import Role
-from chain.messages import InferenceReceipt, new_account, sign
-from chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import InferenceReceipt, new_account, sign
+from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from tests.declai.contributor.kit import Desk
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chain.contracts.nodes import Role
-from chain.messages import new_account
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import new_account
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.declai.contributor.kit import Desk
 
 ENDPOINT = "tcp://node.example:8082"

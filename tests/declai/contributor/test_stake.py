@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chain.contracts.nodes import Role
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.nodes import Role
+from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.declai.contributor.kit import DAY_S, Desk
 
 THAW_S = 7 * DAY_S

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from declai.worker.errors import StoreError
+from declai.worker.job.store import NodeStore
 from tests.declai.contributor.papers import Papers
-from worker.errors import StoreError
-from worker.store import NodeStore
 
 # As the first nodes wrote it, before gateways accepted receipts and outcomes of batches were noted.
 FIRST_SCHEMA = """

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from chain.contracts.court import Challenge, CourtParameters
-from chain.contracts.ledger import ZERO_ADDRESS, DirectClaim, LedgerParameters, SessionState
-from chain.state import Batch
+from declai.chain.contracts.court import Challenge, CourtParameters
+from declai.chain.contracts.ledger import ZERO_ADDRESS, DirectClaim, LedgerParameters, SessionState
+from declai.chain.state import SettledBatch
 from declai.contributor.claims import Status as S
 from declai.contributor.claims import Step as T
 from declai.contributor.claims import Survey
+from declai.protocol.receipts import MAX_CLOCK_SKEW_S
+from declai.worker.job.store import NodeStore, StoredReceipt
 from tests.declai.contributor.papers import DEADLINE, FINISHED_AT, Papers, settle
-from worker.receipts import MAX_CLOCK_SKEW_S
-from worker.store import NodeStore, StoredReceipt
 
 LEDGER = LedgerParameters(1000, 500, 500, 60, 300, 100, 7, 2000)
 COURT = CourtParameters(2000, 50, 5000, 5000, 9, 5000, 2000, 1000)
@@ -68,7 +68,7 @@ class Case:
 UNREAD_BLOCK = 7
 
 
-def unread(papers: Papers, kept: StoredReceipt) -> Batch:
+def unread(papers: Papers, kept: StoredReceipt) -> SettledBatch:
     return settle(papers, [kept.job.request], [kept]).batch
 
 

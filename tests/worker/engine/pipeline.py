@@ -6,13 +6,21 @@ from itertools import pairwise
 
 from tokenizers import Tokenizer
 
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import (
+    Engine,
+    EngineError,
+    EngineLimits,
+    HiddenRows,
+    SampledToken,
+    SequenceFailed,
+    SequenceSpec,
+)
+from declai.worker.model.stage import Stage
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
-from worker.engine import Engine, EngineError, EngineLimits, HiddenRows, SampledToken, SessionFailed, SessionSpec
-from worker.model.stage import Stage
-from worker.sampling import SamplingParameters
 
 GREEDY = SamplingParameters(temperature=0)
-LIMITS = EngineLimits(max_sessions=4, max_context_tokens=640, max_cache_bytes=1 << 24)
+LIMITS = EngineLimits(max_sequences=4, max_context_tokens=640, max_cache_bytes=1 << 24)
 
 
 class Pipeline:
@@ -30,12 +38,12 @@ class Pipeline:
         self.engines = [Engine(stage, limits, tokenizer if stage.is_last else None) for stage in stages]
         self.tokens: dict[bytes, list[SampledToken]] = {}
 
-    def start(self, session_id: bytes, prompt: Sequence[int], spec: SessionSpec) -> None:
+    def start(self, sequence_id: bytes, prompt: Sequence[int], spec: SequenceSpec) -> None:
         for engine in self.engines[:-1]:
-            engine.add(session_id, replace(spec, sampling=None))
-        self.engines[-1].add(session_id, spec)
-        self.tokens[session_id] = []
-        self.engines[0].feed(session_id, 0, prompt)
+            engine.add(sequence_id, replace(spec, sampling=None))
+        self.engines[-1].add(sequence_id, spec)
+        self.tokens[sequence_id] = []
+        self.engines[0].feed(sequence_id, 0, prompt)
 
     def step(self) -> bool:
         """One step of every engine; whether any did something."""
@@ -47,11 +55,11 @@ class Pipeline:
                 match output:
                     case HiddenRows():
                         rows = memoryview(output.rows).cast("B")
-                        self.engines[index + 1].feed(output.session_id, output.first_position, rows)
+                        self.engines[index + 1].feed(output.sequence_id, output.first_position, rows)
                         worked = True
                     case SampledToken():
                         self._take(output)
-                    case SessionFailed():
+                    case SequenceFailed():
                         failure = output.error
             worked = worked or engine.has_work
         if failure is not None:
@@ -62,22 +70,22 @@ class Pipeline:
         while self.step():
             pass
 
-    def generate(self, prompt: Sequence[int], spec: SessionSpec) -> list[SampledToken]:
+    def generate(self, prompt: Sequence[int], spec: SequenceSpec) -> list[SampledToken]:
         self.start(b"only", prompt, spec)
         self.run()
         return self.tokens.pop(b"only")
 
     def _take(self, token: SampledToken) -> None:
-        self.tokens[token.session_id].append(token)
+        self.tokens[token.sequence_id].append(token)
         if token.finish_reason is None:
-            self.engines[0].feed(token.session_id, token.position, [token.token_id])
+            self.engines[0].feed(token.sequence_id, token.position, [token.token_id])
         else:
             for engine in self.engines:
-                engine.remove(token.session_id)
+                engine.remove(token.sequence_id)
 
 
-def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = GREEDY, **more: object) -> SessionSpec:
-    return SessionSpec(len(prompt), max_tokens, sampling=sampling, **more)  # type: ignore[arg-type]
+def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = GREEDY, **more: object) -> SequenceSpec:
+    return SequenceSpec(len(prompt), max_tokens, sampling=sampling, **more)  # type: ignore[arg-type]
 
 
 def ids(tokens: Sequence[SampledToken]) -> list[int]:

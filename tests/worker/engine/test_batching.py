@@ -1,4 +1,4 @@
-"""Sessions that share forwards: each is as if alone, whoever comes, goes, and lies beside it in the pool."""
+"""Sequences that share forwards: each is as if alone, whoever comes, goes, and lies beside it in the pool."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from chain.fields import NUMERIC_PROFILES
+from declai.chain.fields import NUMERIC_PROFILES
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import AtCapacity, EngineLimits, SampledToken, SequenceSpec
+from declai.worker.engine.runner import Runner
+from declai.worker.model.packed import Pool
+from declai.worker.model.stage import Stage
+from declai.worker.model.static_decode import StaticDecode
 from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
-from worker.engine import AtCapacity, EngineLimits, SampledToken, SessionSpec
-from worker.engine.runner import Runner
-from worker.model.packed import Pool
-from worker.model.stage import Stage
-from worker.model.static_decode import StaticDecode
-from worker.sampling import SamplingParameters
 
 from .pipeline import GREEDY, Pipeline, ids, spec
 from .test_generate import generated, prompt_of
@@ -38,17 +38,17 @@ def run(pipeline: Pipeline, requests: dict[bytes, Request]) -> dict[bytes, list[
     """All requests, each from its step on; what those that were not cancelled got."""
     step, open_ids = 0, set(requests)
     while True:
-        for session_id, request in requests.items():
+        for sequence_id, request in requests.items():
             if request.at == step:
-                pipeline.start(session_id, request.prompt, spec(request.prompt, request.max_tokens, request.sampling))
+                pipeline.start(sequence_id, request.prompt, spec(request.prompt, request.max_tokens, request.sampling))
             if request.gives_up_at == step:
-                open_ids.discard(session_id)
+                open_ids.discard(sequence_id)
                 for engine in pipeline.engines:
-                    engine.remove(session_id)
+                    engine.remove(sequence_id)
         worked = pipeline.step()
         step += 1
         if not worked and step > max(request.at for request in requests.values()):
-            return {session_id: pipeline.tokens[session_id] for session_id in open_ids}
+            return {sequence_id: pipeline.tokens[sequence_id] for sequence_id in open_ids}
 
 
 def crowd() -> dict[bytes, Request]:
@@ -68,12 +68,12 @@ def crowd() -> dict[bytes, Request]:
 def test_each_gets_what_generate_makes(zoo: Zoo, name: str) -> None:
     requests = crowd()
     pipeline = Pipeline(zoo, name, limits=EngineLimits(12, 640, 1 << 24, 48, 20))
-    for session_id, tokens in run(pipeline, requests).items():
-        request = requests[session_id]
+    for sequence_id, tokens in run(pipeline, requests).items():
+        request = requests[sequence_id]
         assert ids(tokens) == generated(zoo, name, request.prompt, request.max_tokens)
     for engine in pipeline.engines:
-        for session_id in requests:
-            engine.remove(session_id)
+        for sequence_id in requests:
+            engine.remove(sequence_id)
         assert engine.used_cache_bytes == 0
         engine.check_integrity()
 
@@ -113,15 +113,15 @@ def test_decode_steps_of_one_shape_change_no_token(zoo: Zoo, monkeypatch: pytest
             assert pool is not None
             self._static = StaticDecode(stage, pool, records=False)
 
-        def check_integrity(self, session_ids: set[bytes]) -> None:
-            super().check_integrity(session_ids)
+        def check_integrity(self, sequence_ids: set[bytes]) -> None:
+            super().check_integrity(sequence_ids)
             assert self._static is not None
             shapes.update(self._static._steps)
 
     monkeypatch.setattr("worker.engine.engine.Runner", OnCpu)
     static = run(Pipeline(zoo, "gemma2", limits=LIMITS), crowd())
-    assert {session: ids(tokens) for session, tokens in static.items()} == {
-        session: ids(tokens) for session, tokens in ordinary.items()
+    assert {sequence: ids(tokens) for sequence, tokens in static.items()} == {
+        sequence: ids(tokens) for sequence, tokens in ordinary.items()
     }
     assert {(1, 256), (2, 512)} <= shapes
 
@@ -148,20 +148,20 @@ def test_a_seed_gives_one_text_in_any_company(zoo: Zoo) -> None:
         for seed, sampling in enumerate(sampled)
     }
     together = run(Pipeline(zoo, "gemma2", limits=LIMITS), requests)
-    for session_id, request in requests.items():
+    for sequence_id, request in requests.items():
         alone = Pipeline(zoo, "gemma2").generate(request.prompt, spec(request.prompt, 25, request.sampling))
-        assert ids(together[session_id]) == ids(alone)
+        assert ids(together[sequence_id]) == ids(alone)
 
 
-def test_a_session_in_many_pieces_of_the_pool_is_as_one_in_one(zoo: Zoo) -> None:
-    """Short sessions fill the pool, every other one leaves, and a long one has to take their places."""
+def test_a_sequence_in_many_pieces_of_the_pool_is_as_one_in_one(zoo: Zoo) -> None:
+    """Short sequences fill the pool, every other one leaves, and a long one has to take their places."""
     pipeline = Pipeline(zoo, "mistral", limits=EngineLimits(100, 640, 1 << 17))
     prompt = prompt_of(60)
     for engine in pipeline.engines:
         sampling = GREEDY if engine is pipeline.engines[-1] else None
         with contextlib.suppress(AtCapacity):
             for number in range(100):
-                engine.add(bytes([number]), SessionSpec(1, 10, sampling=sampling))
+                engine.add(bytes([number]), SequenceSpec(1, 10, sampling=sampling))
         for number in range(0, 100, 2):
             engine.remove(bytes([number]))
     pipeline.start(b"long", prompt, spec(prompt, 30))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.budget import (
+from declai.worker.engine.turns.budget import (
     FIRST_TOKENS,
     MIN_TOKENS,
     MORE,
@@ -16,16 +16,16 @@ from worker.engine.budget import (
     num_tokens_in,
     piece,
 )
-from worker.engine.scheduler import Chunk, Scheduler
-from worker.engine.times import StepTimes
+from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.turns.times import StepTimes
 
 from .test_groups import NAMES, NUM_STAGES
 
 
-def decoding_since_long(now: list[float], num_sessions: int, most: int = 256) -> Scheduler:
-    """One group of sessions with a round of 0.1 s, steps of 0.01 s, 0.001 s for a prompt token; all are away."""
+def decoding_since_long(now: list[float], num_sequences: int, most: int = 256) -> Scheduler:
+    """One group of sequences with a round of 0.1 s, steps of 0.01 s, 0.001 s for a prompt token; all are away."""
     scheduler = Scheduler(512, most, 8, samples=False, clock=lambda: now[0])
-    names = NAMES[:num_sessions]
+    names = NAMES[:num_sequences]
     scheduler.add(b"first", 400, 401, num_stages=NUM_STAGES)
     for name in names:
         scheduler.add(name, 1, 1000, num_stages=NUM_STAGES)
@@ -52,7 +52,7 @@ def test_a_prompt_runs_alone_while_all_groups_are_away_as_far_as_there_is_time()
     now[0] += 0.02
     assert scheduler.step_in_s == 0
     [chunk] = scheduler.schedule()
-    assert 10 <= chunk.num_tokens <= 80  # milliseconds until the sessions are back
+    assert 10 <= chunk.num_tokens <= 80  # milliseconds until the sequences are back
     now[0] += 0.075
     assert 0 < (scheduler.step_in_s or 0) < 0.1
     for name in NAMES[:6]:
@@ -76,7 +76,7 @@ def test_a_prompt_goes_with_a_group_where_there_is_no_time_for_it_alone() -> Non
 
 @pytest.mark.parametrize("most", [1, 4, 256])
 @pytest.mark.parametrize("late_s", [0.13, 30.0])
-def test_a_prompt_does_not_wait_for_sessions_that_are_late(most: int, late_s: float) -> None:
+def test_a_prompt_does_not_wait_for_sequences_that_are_late(most: int, late_s: float) -> None:
     now = [0.0]
     scheduler = decoding_since_long(now, 6, most)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
@@ -84,10 +84,10 @@ def test_a_prompt_does_not_wait_for_sessions_that_are_late(most: int, late_s: fl
     scheduler.feed(b"prompt", 1000)
     assert scheduler.step_in_s == 0
     [chunk] = scheduler.schedule()
-    assert chunk.session_id == b"prompt"
+    assert chunk.sequence_id == b"prompt"
 
 
-def test_without_decoding_sessions_prompts_wait_for_nothing() -> None:
+def test_without_decoding_sequences_prompts_wait_for_nothing() -> None:
     scheduler = Scheduler(100, 100, 8, samples=False, clock=lambda: 0.0)
     assert scheduler.step_in_s is None
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
@@ -136,7 +136,7 @@ def test_prompts_alone_are_done_before_the_next_group_is_back(free_s: float, pro
         assert seconds >= 0.01 * prompts_per_decoding
 
 
-def test_where_steps_take_one_session_a_prompts_turn_is_worth_a_step() -> None:
+def test_where_steps_take_one_sequence_a_prompts_turn_is_worth_a_step() -> None:
     """A stage that does not pack: the prompt's step takes the others' time whatever is in it."""
     now = [0.0]
     scheduler = Scheduler(512, 256, 1, samples=False, clock=lambda: now[0])
@@ -155,7 +155,7 @@ def test_where_steps_take_one_session_a_prompts_turn_is_worth_a_step() -> None:
             if chunks := scheduler.schedule():
                 seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in chunks)
                 scheduler.note_time(chunks, seconds, seconds)
-                prompts += [chunk for chunk in chunks if chunk.session_id == b"prompt"]
+                prompts += [chunk for chunk in chunks if chunk.sequence_id == b"prompt"]
         now[0] += 0.02
     assert sum(chunk.num_tokens for chunk in prompts) == 200
     assert all(chunk.num_tokens > MIN_TOKENS for chunk in prompts[:-1])
@@ -213,7 +213,7 @@ def test_prompts_that_come_together_are_done_in_few_steps_and_whole() -> None:
     assert [[chunk.num_tokens for chunk in step] for step in steps] == [[64]] * 6  # 60 tokens take six steps' time
 
 
-def test_a_session_that_is_back_goes_with_prompts_that_rush() -> None:
+def test_a_sequence_that_is_back_goes_with_prompts_that_rush() -> None:
     now = [0.0]
     scheduler = decoding_since_long(now, 2)
     for name in (b"p", b"q", b"r"):

@@ -9,9 +9,9 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import EngineLimits
 from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
-from worker.engine import EngineLimits
-from worker.sampling import SamplingParameters
 
 from .pipeline import GREEDY, LIMITS, Pipeline, ids, spec
 
@@ -76,18 +76,18 @@ def test_a_prompt_may_come_in_pieces(zoo: Zoo) -> None:
     assert ids(pipeline.tokens[b"s"]) == generated(zoo, "qwen3", prompt, 8)
 
 
-def test_interleaved_sessions_are_as_if_alone(zoo: Zoo) -> None:
+def test_interleaved_sequences_are_as_if_alone(zoo: Zoo) -> None:
     limits = EngineLimits(4, 640, 1 << 24, prefill_chunk_tokens=32)
     pipeline = Pipeline(zoo, "gemma2", limits=limits)
     prompts = {bytes([number]): prompt_of(length, seed=number) for number, length in enumerate((200, 3, 77, 40))}
-    for number, (session_id, prompt) in enumerate(prompts.items()):
-        pipeline.start(session_id, prompt, spec(prompt, 10 + number))
+    for number, (sequence_id, prompt) in enumerate(prompts.items()):
+        pipeline.start(sequence_id, prompt, spec(prompt, 10 + number))
         pipeline.step()
     pipeline.run()
-    for number, (session_id, prompt) in enumerate(prompts.items()):
-        assert ids(pipeline.tokens[session_id]) == generated(zoo, "gemma2", prompt, 10 + number)
+    for number, (sequence_id, prompt) in enumerate(prompts.items()):
+        assert ids(pipeline.tokens[sequence_id]) == generated(zoo, "gemma2", prompt, 10 + number)
     for engine in pipeline.engines:
-        assert engine.num_sessions == 0
+        assert engine.num_sequences == 0
         assert engine.used_cache_bytes == 0
         engine.check_integrity()
 
@@ -105,7 +105,7 @@ def test_a_seed_gives_one_text_in_one_stage_or_three(zoo: Zoo, name: str) -> Non
     assert len(set(map(tuple, texts.values()))) == len(texts)
 
 
-def test_other_sessions_do_not_change_what_is_sampled(zoo: Zoo) -> None:
+def test_other_sequences_do_not_change_what_is_sampled(zoo: Zoo) -> None:
     prompt = prompt_of(30)
     alone = ids(Pipeline(zoo, "llama").generate(prompt, spec(prompt, 20, SAMPLED)))
     pipeline = Pipeline(zoo, "llama")

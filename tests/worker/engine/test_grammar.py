@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
+from declai.protocol import sampling
+from declai.protocol.errors import InvalidGrammar
+from declai.protocol.grammar import Constraint, GrammarCompiler
+from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar, Sampling
+from declai.protocol.sampling import SamplingParameters, sample
+from declai.worker.engine import EngineLimits, SampledToken
 from tests.worker.model.zoo import VOCAB_SIZE, Zoo
-from worker import sampling
-from worker.engine import EngineLimits, SampledToken
-from worker.errors import InvalidGrammar
-from worker.grammar import Constraint, GrammarCompiler
-from worker.jobs import MAX_GRAMMAR_BYTES, Grammar, Sampling
-from worker.sampling import SamplingParameters, sample
 
 from .pipeline import Pipeline, ids, spec
 from .test_generate import prompt_of

@@ -1,4 +1,4 @@
-"""How sessions that decode find together: pure Python, on a clock of the tests."""
+"""How sequences that decode find together: pure Python, on a clock of the tests."""
 
 from dataclasses import dataclass, field
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.groups import Groups
-from worker.engine.scheduler import Chunk, Scheduler
-from worker.engine.times import StepTimes
+from declai.worker.engine.turns.groups import Groups
+from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.turns.times import StepTimes
 
 NUM_STAGES = 3
 
@@ -34,7 +34,7 @@ class Ring:
         self.next_position: dict[bytes, int] = {}
 
     def join(self, *names: bytes) -> None:
-        """Sessions with a prompt of one token."""
+        """Sequences with a prompt of one token."""
         for name in names:
             self.scheduler.add(name, 1, 10**6, num_stages=NUM_STAGES)
             self.next_position[name] = 0
@@ -72,7 +72,7 @@ class Ring:
     def _begin(self) -> None:
         if self.steps[0] is None and self.scheduler.step_in_s == 0:
             chunks = self.scheduler.schedule()
-            self._start(0, [chunk.session_id for chunk in chunks], chunks)
+            self._start(0, [chunk.sequence_id for chunk in chunks], chunks)
             if not chunks[0].num_prompt_tokens:
                 self.sizes.append(len(chunks))
         for stage in range(1, NUM_STAGES):
@@ -101,13 +101,13 @@ NAMES = [bytes([number]) for number in range(8)]
 
 
 def apart(ring: Ring) -> None:
-    """Sessions that begin one by one."""
+    """Sequences that begin one by one."""
     for name in NAMES:
         ring.join(name)
         ring.run(0.007)
 
 
-def test_sessions_that_began_apart_find_together() -> None:
+def test_sequences_that_began_apart_find_together() -> None:
     """One processor for all stages: whatever is not in one step waits for it."""
     ring = Ring(num_processors=1)
     apart(ring)
@@ -136,7 +136,7 @@ def test_one_group_is_enough_where_rows_take_none() -> None:
     delay_s=st.sampled_from([0.0, 0.025]),
 )
 def test_nobody_waits_for_long(num_processors: int, fixed_s: float, row_s: float, delay_s: float) -> None:
-    """However steps and links are, every session goes on, about as often as the others."""
+    """However steps and links are, every sequence goes on, about as often as the others."""
     ring = Ring(num_processors, fixed_s, row_s, delay_s)
     apart(ring)
     ring.run(1, tick_s=0.002)
@@ -186,7 +186,7 @@ def test_who_comes_back_after_long_makes_nobody_wait_longer() -> None:
     assert 0 < groups.wait_s(NAMES[:1]) < 0.05
 
 
-def test_sessions_of_later_stages_wait_for_nobody() -> None:
+def test_sequences_of_later_stages_wait_for_nobody() -> None:
     now = [0.0]
     groups = Groups(StepTimes(), lambda: now[0])
     for name in NAMES:
@@ -203,7 +203,7 @@ def test_sessions_of_later_stages_wait_for_nobody() -> None:
 @pytest.mark.parametrize(("between_s", "size"), [(0.0, 4), (0.02, 8)])
 def test_what_a_round_takes_beside_its_steps_speaks_for_fewer_groups(between_s: float, size: int) -> None:
     """Two groups' steps take four fifths of the time of one's, but have a processor for 85 % of their time alone. What
-    is between the steps is not less for half as many sessions."""
+    is between the steps is not less for half as many sequences."""
     now, step_s = [0.0], {4: 0.008, 8: 0.0102}
     times = StepTimes()
     groups = Groups(times, lambda: now[0])

@@ -1,4 +1,4 @@
-"""Bounds of an engine, and input from strangers: a typed error each, and no other session notices."""
+"""Bounds of an engine, and input from strangers: a typed error each, and no other sequence notices."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worker.model.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
-from worker.engine import (
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import (
     AtCapacity,
     Engine,
     EngineError,
@@ -15,16 +15,16 @@ from worker.engine import (
     ForwardFailed,
     HiddenRows,
     InvalidInput,
-    InvalidSession,
+    InvalidSequence,
     PositionMismatch,
     SampledToken,
-    SessionFailed,
-    SessionSpec,
-    UnknownSession,
+    SequenceFailed,
+    SequenceSpec,
+    UnknownSequence,
 )
-from worker.engine.scheduler import Chunk
-from worker.model.stage import Stage
-from worker.sampling import SamplingParameters
+from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.model.stage import Stage
+from tests.worker.model.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
 from .pipeline import GREEDY, LIMITS, Pipeline, ids, spec
 
@@ -50,45 +50,45 @@ def last(zoo: Zoo) -> Engine:
     return engine_of(zoo, 4, NUM_LAYERS)
 
 
-def test_sessions_are_counted(zoo: Zoo) -> None:
-    engine = engine_of(zoo, 0, 2, replace(LIMITS, max_sessions=2))
-    engine.add(b"a", SessionSpec(1, 1))
-    engine.add(b"b", SessionSpec(1, 1))
-    with pytest.raises(AtCapacity, match="sessions"):
-        engine.add(b"c", SessionSpec(1, 1))
+def test_sequences_are_counted(zoo: Zoo) -> None:
+    engine = engine_of(zoo, 0, 2, replace(LIMITS, max_sequences=2))
+    engine.add(b"a", SequenceSpec(1, 1))
+    engine.add(b"b", SequenceSpec(1, 1))
+    with pytest.raises(AtCapacity, match="sequences"):
+        engine.add(b"c", SequenceSpec(1, 1))
     engine.remove(b"a")
-    engine.add(b"c", SessionSpec(1, 1))
+    engine.add(b"c", SequenceSpec(1, 1))
     assert b"c" in engine
     assert b"a" not in engine
 
 
-def test_memory_is_reserved_for_the_longest_a_session_can_get(zoo: Zoo) -> None:
+def test_memory_is_reserved_for_the_longest_a_sequence_can_get(zoo: Zoo) -> None:
     engine = engine_of(zoo, 2, 4)
-    engine.add(b"a", SessionSpec(10, 91))
+    engine.add(b"a", SequenceSpec(10, 91))
     bytes_per_token = 2 * (2 * 2 * 8) * 4 + ROW  # keys and values of two layers, and what goes to the next stage
     assert engine.used_cache_bytes == 112 * bytes_per_token + 10 * ROW  # 100 positions in blocks of 16
     tight = engine_of(zoo, 2, 4, replace(LIMITS, max_cache_bytes=engine.used_cache_bytes))
-    tight.add(b"a", SessionSpec(10, 91))
+    tight.add(b"a", SequenceSpec(10, 91))
     with pytest.raises(AtCapacity, match="bytes"):
-        tight.add(b"b", SessionSpec(1, 1))
+        tight.add(b"b", SequenceSpec(1, 1))
     tight.remove(b"a")
     assert tight.used_cache_bytes == 0
     with pytest.raises(AtCapacity):
-        tight.add(b"b", SessionSpec(10, 104))
+        tight.add(b"b", SequenceSpec(10, 104))
     tight.check_integrity()
     without = engine_of(zoo, 2, 4, replace(LIMITS, prefix_reuse=False))
-    without.add(b"a", SessionSpec(10, 91))
+    without.add(b"a", SequenceSpec(10, 91))
     assert without.used_cache_bytes == 112 * (bytes_per_token - ROW) + 10 * ROW
 
 
-def test_as_many_sessions_fit_as_the_arithmetic_says(zoo: Zoo) -> None:
+def test_as_many_sequences_fit_as_the_arithmetic_says(zoo: Zoo) -> None:
     bytes_per_token = 2 * (2 * 2 * 8) * 4 + ROW
     each = 608 * bytes_per_token + 100 * ROW  # 600 positions in blocks of 16, and the prompt in the inbox
     engine = engine_of(zoo, 2, 4, EngineLimits(100, 640, 24 * each))
     for number in range(24):
-        engine.add(bytes([number]), SessionSpec(100, 501))
+        engine.add(bytes([number]), SequenceSpec(100, 501))
     with pytest.raises(AtCapacity):
-        engine.add(b"one more", SessionSpec(100, 501))
+        engine.add(b"one more", SequenceSpec(100, 501))
     for number in range(24):
         engine.feed(bytes([number]), 0, hidden(rows=100).tobytes())
     while engine.has_work:
@@ -100,9 +100,9 @@ def test_as_many_sessions_fit_as_the_arithmetic_says(zoo: Zoo) -> None:
 
 
 @pytest.mark.parametrize("name", ["gptj", "bloom"])
-def test_what_a_session_takes_by_itself_stays_within_what_was_reserved(zoo: Zoo, name: str) -> None:
+def test_what_a_sequence_takes_by_itself_stays_within_what_was_reserved(zoo: Zoo, name: str) -> None:
     engine = engine_of(zoo, 0, 3, replace(LIMITS, prefill_chunk_tokens=8), name)
-    engine.add(b"a", SessionSpec(100, 50))
+    engine.add(b"a", SequenceSpec(100, 50))
     engine.feed(b"a", 0, [5] * 100)
     while engine.has_work:
         engine.step()
@@ -114,35 +114,35 @@ def test_what_a_session_takes_by_itself_stays_within_what_was_reserved(zoo: Zoo,
 @pytest.mark.parametrize(
     "wrong",
     [
-        SessionSpec(0, 1),
-        SessionSpec(1, 0),
-        SessionSpec(600, 41),
-        SessionSpec(1, 2**40),
-        SessionSpec(1, 1, sampling=GREEDY),
+        SequenceSpec(0, 1),
+        SequenceSpec(1, 0),
+        SequenceSpec(600, 41),
+        SequenceSpec(1, 2**40),
+        SequenceSpec(1, 1, sampling=GREEDY),
     ],
 )
-def test_sessions_that_cannot_run_are_refused(first: Engine, wrong: SessionSpec) -> None:
-    with pytest.raises(InvalidSession):
+def test_sequences_that_cannot_run_are_refused(first: Engine, wrong: SequenceSpec) -> None:
+    with pytest.raises(InvalidSequence):
         first.add(b"a", wrong)
-    assert first.num_sessions == 0
+    assert first.num_sequences == 0
     assert first.used_cache_bytes == 0
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        SessionSpec(1, 1),
-        SessionSpec(1, 1, sampling=GREEDY, stop=("x",)),
-        SessionSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1)),
-        SessionSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(1,)),
-        SessionSpec(1, 1, sampling=SamplingParameters(logit_bias={VOCAB_SIZE: 1.0})),
-        SessionSpec(1, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(VOCAB_SIZE,)),
+        SequenceSpec(1, 1),
+        SequenceSpec(1, 1, sampling=GREEDY, stop=("x",)),
+        SequenceSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1)),
+        SequenceSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(1,)),
+        SequenceSpec(1, 1, sampling=SamplingParameters(logit_bias={VOCAB_SIZE: 1.0})),
+        SequenceSpec(1, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(VOCAB_SIZE,)),
     ],
 )
-def test_output_that_cannot_be_made_is_refused(last: Engine, wrong: SessionSpec) -> None:
-    with pytest.raises(InvalidSession):
+def test_output_that_cannot_be_made_is_refused(last: Engine, wrong: SequenceSpec) -> None:
+    with pytest.raises(InvalidSequence):
         last.add(b"a", wrong)
-    assert last.num_sessions == 0
+    assert last.num_sequences == 0
 
 
 def test_the_context_is_bounded_by_the_model_too(zoo: Zoo) -> None:
@@ -152,10 +152,10 @@ def test_the_context_is_bounded_by_the_model_too(zoo: Zoo) -> None:
     assert boundless.max_context_tokens == 10**6
 
 
-def test_a_session_is_opened_once(first: Engine) -> None:
-    first.add(b"a", SessionSpec(1, 1))
-    with pytest.raises(InvalidSession, match="already"):
-        first.add(b"a", SessionSpec(1, 1))
+def test_a_sequence_is_opened_once(first: Engine) -> None:
+    first.add(b"a", SequenceSpec(1, 1))
+    with pytest.raises(InvalidSequence, match="already"):
+        first.add(b"a", SequenceSpec(1, 1))
     assert b"a" in first
 
 
@@ -176,9 +176,9 @@ HOSTILE_TOKENS: list[object] = [
 
 
 @pytest.mark.parametrize("payload", HOSTILE_TOKENS)
-def test_hostile_token_ids_end_their_session_alone(first: Engine, payload: object) -> None:
-    first.add(b"bad", SessionSpec(4, 4))
-    first.add(b"good", SessionSpec(2, 4))
+def test_hostile_token_ids_end_their_sequence_alone(first: Engine, payload: object) -> None:
+    first.add(b"bad", SequenceSpec(4, 4))
+    first.add(b"good", SequenceSpec(2, 4))
     with pytest.raises(InvalidInput):
         first.feed(b"bad", 0, payload)  # type: ignore[arg-type]
     assert b"bad" not in first
@@ -208,9 +208,9 @@ HOSTILE_HIDDEN: list[object] = [
 
 
 @pytest.mark.parametrize("payload", HOSTILE_HIDDEN)
-def test_hostile_hidden_states_end_their_session_alone(middle: Engine, payload: object) -> None:
-    middle.add(b"bad", SessionSpec(4, 4))
-    middle.add(b"good", SessionSpec(2, 4))
+def test_hostile_hidden_states_end_their_sequence_alone(middle: Engine, payload: object) -> None:
+    middle.add(b"bad", SequenceSpec(4, 4))
+    middle.add(b"good", SequenceSpec(2, 4))
     with pytest.raises(InvalidInput):
         middle.feed(b"bad", 0, payload)  # type: ignore[arg-type]
     assert b"bad" not in middle
@@ -223,8 +223,8 @@ def test_hostile_hidden_states_end_their_session_alone(middle: Engine, payload: 
     ("first_position", "num_tokens"), [(1, 1), (0, 2), (-1, 1), (2, 0), (2, 6), (2**70, 1), (3, 1)]
 )
 def test_positions_must_continue_and_end(first: Engine, first_position: int, num_tokens: int) -> None:
-    first.add(b"bad", SessionSpec(4, 4))
-    first.add(b"good", SessionSpec(4, 4))
+    first.add(b"bad", SequenceSpec(4, 4))
+    first.add(b"good", SequenceSpec(4, 4))
     first.feed(b"bad", 0, [1, 2])
     with pytest.raises(PositionMismatch):
         first.feed(b"bad", first_position, b"\x01\x00\x00\x00" * num_tokens)
@@ -233,21 +233,21 @@ def test_positions_must_continue_and_end(first: Engine, first_position: int, num
     assert first.step() == []
 
 
-def test_nothing_is_taken_for_sessions_that_are_not_open(first: Engine) -> None:
-    with pytest.raises(UnknownSession):
+def test_nothing_is_taken_for_sequences_that_are_not_open(first: Engine) -> None:
+    with pytest.raises(UnknownSequence):
         first.feed(b"never", 0, [1])
-    first.add(b"a", SessionSpec(1, 1))
+    first.add(b"a", SequenceSpec(1, 1))
     first.feed(b"a", 0, [1])
     first.remove(b"a")
     first.remove(b"a")
-    with pytest.raises(UnknownSession):
+    with pytest.raises(UnknownSequence):
         first.feed(b"a", 1, [1])
     assert first.step() == []
 
 
 def test_rows_beyond_the_prompt_make_one_token_each_however_they_come(zoo: Zoo, last: Engine) -> None:
     """A sender that does not wait for tokens gets no more of them, and no fewer, than positions allow."""
-    last.add(b"a", SessionSpec(3, 4, sampling=GREEDY))
+    last.add(b"a", SequenceSpec(3, 4, sampling=GREEDY))
     last.feed(b"a", 0, hidden(rows=6).tobytes())
     outputs = [output for _ in range(8) for output in last.step()]
     assert [type(output) for output in outputs] == [SampledToken] * 4
@@ -255,13 +255,13 @@ def test_rows_beyond_the_prompt_make_one_token_each_however_they_come(zoo: Zoo, 
     assert b"a" not in last
 
 
-def test_a_forward_that_fails_ends_its_session_alone(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forward_that_fails_ends_its_sequence_alone(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline(zoo, "llama")
     victim = pipeline.engines[1]
     run = victim._runner.run
 
     def fail_for_one(chunks: list[Chunk], inputs: torch.Tensor) -> object:
-        if any(chunk.session_id == b"bad" for chunk in chunks):
+        if any(chunk.sequence_id == b"bad" for chunk in chunks):
             raise RuntimeError("out of memory")
         return run(chunks, inputs)
 
@@ -276,29 +276,29 @@ def test_a_forward_that_fails_ends_its_session_alone(zoo: Zoo, monkeypatch: pyte
     assert len(pipeline.tokens[b"good"]) == 4
 
 
-def test_a_draw_that_fails_ends_its_session_alone(last: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_that_fails_ends_its_sequence_alone(last: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(logits: object) -> SampledToken:
         raise ValueError("no such token")
 
     for name in (b"first", b"bad", b"later"):
-        last.add(name, SessionSpec(2, 4, sampling=GREEDY))
+        last.add(name, SequenceSpec(2, 4, sampling=GREEDY))
         last.feed(name, 0, hidden().tobytes())
     monkeypatch.setattr(last._generations[b"bad"], "draw", fail)
-    outputs = {output.session_id: output for output in last.step()}
-    assert isinstance(outputs[b"bad"], SessionFailed)
+    outputs = {output.sequence_id: output for output in last.step()}
+    assert isinstance(outputs[b"bad"], SequenceFailed)
     assert [outputs[name].index for name in (b"first", b"later")] == [0, 0]  # type: ignore[union-attr]
     assert b"bad" not in last
 
 
-def test_weights_that_give_no_numbers_fail_the_session(zoo: Zoo, last: Engine) -> None:
+def test_weights_that_give_no_numbers_fail_the_sequence(zoo: Zoo, last: Engine) -> None:
     norm = last._stage._model.get_submodule("model.norm")
     norm.weight = torch.nn.Parameter(torch.full_like(norm.weight, float("nan")), requires_grad=False)
-    last.add(b"a", SessionSpec(2, 4, sampling=GREEDY))
+    last.add(b"a", SequenceSpec(2, 4, sampling=GREEDY))
     last.feed(b"a", 0, hidden().tobytes())
     (failure,) = last.step()
-    assert isinstance(failure, SessionFailed)
+    assert isinstance(failure, SequenceFailed)
     assert failure.error.code == "forward_failed"
-    assert last.num_sessions == 0
+    assert last.num_sequences == 0
 
 
 def test_every_error_has_a_short_code_of_its_own() -> None:
@@ -306,11 +306,11 @@ def test_every_error_has_a_short_code_of_its_own() -> None:
     assert len(set(codes)) == len(codes)
 
 
-def test_finished_sessions_leave_nothing(zoo: Zoo) -> None:
+def test_finished_sequences_leave_nothing(zoo: Zoo) -> None:
     pipeline = Pipeline(zoo, "qwen2")
     for _ in range(3):
         assert len(ids(pipeline.generate([4, 5, 6], spec([4, 5, 6], 3)))) == 3
     for engine in pipeline.engines:
-        assert engine.num_sessions == engine.used_cache_bytes == 0
+        assert engine.num_sequences == engine.used_cache_bytes == 0
         assert not engine._runner._inboxes
         engine.check_integrity()

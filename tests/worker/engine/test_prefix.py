@@ -1,4 +1,4 @@
-"""What the cache finds, held against a plain model: over any order of sessions, input and memory."""
+"""What the cache finds, held against a plain model: over any order of sequences, input and memory."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.blocks import FreeBlocks
-from worker.engine.cache import CacheManager
-from worker.engine.errors import AtCapacity
-from worker.engine.prefix import InputChain
-from worker.model.layout import BLOCK_TOKENS, Group, Lane, Layout, Run
+from declai.worker.engine.errors import AtCapacity
+from declai.worker.engine.memory.blocks import FreeBlocks
+from declai.worker.engine.memory.cache import CacheManager
+from declai.worker.engine.memory.prefix import InputChain
+from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Lane, Run
 
 NUM_BLOCKS = 20
 
@@ -49,7 +49,7 @@ def test_a_name_says_all_that_came_before() -> None:
 class Cache(RuleBasedStateMachine):
     """`memory` is what really lies in each slot: the salt, and the input up to the position that made it."""
 
-    layout = Layout(1, (Group((0,), None, None),))
+    layout = CacheLayout(1, (Group((0,), None, None),))
     most_tokens = 40
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Cache(RuleBasedStateMachine):
         )
 
     def _longest(self, name: bytes, end: int) -> int:
-        """The most that open sessions hold. Ended ones may hold more."""
+        """The most that open sequences hold. Ended ones may hold more."""
         found, salt = 0, self.salts[name]
         for other, text in self.inputs.items():
             if salt and self.salts[other] == salt:
@@ -159,7 +159,7 @@ class Cache(RuleBasedStateMachine):
 class CacheWithRings(Cache):
     """What a window has left behind is overwritten: nobody has to find it."""
 
-    layout = Layout(1, (Group((0,), None, None), Group((1,), 10, 25)))
+    layout = CacheLayout(1, (Group((0,), None, None), Group((1,), 10, 25)))
     most_tokens = 16
 
     def _longest(self, name: bytes, end: int) -> int:
@@ -183,26 +183,26 @@ TestCache = Cache.TestCase
 TestCacheWithRings = CacheWithRings.TestCase
 
 
-def test_what_an_ended_session_left_is_found_until_its_blocks_are_handed_out() -> None:
+def test_what_an_ended_sequence_left_is_found_until_its_blocks_are_handed_out() -> None:
     manager = CacheManager(4, 6 * BLOCK_TOKENS, Cache.layout)
 
-    def session(name: bytes, tokens: bytes) -> int:
+    def sequence(name: bytes, tokens: bytes) -> int:
         manager.allocate(name, 0, len(tokens), b"salt")
         manager.feed(name, memoryview(tokens), len(tokens))
         hit = manager.find(name, len(tokens))
         manager.computed(name, len(tokens))
         return 0 if hit is None else hit.num_tokens
 
-    assert session(b"1", bytes(48)) == 0
+    assert sequence(b"1", bytes(48)) == 0
     manager.free(b"1")
-    assert session(b"2", bytes(48)) == 48
+    assert sequence(b"2", bytes(48)) == 48
     manager.free(b"1")
     manager.free(b"2")
-    assert session(b"3", b"x" * 96) == 0
+    assert sequence(b"3", b"x" * 96) == 0
     manager.free(b"3", keep=False)
-    assert session(b"4", bytes(48)) == 0
+    assert sequence(b"4", bytes(48)) == 0
     manager.free(b"4")
-    assert session(b"5", b"x" * 48) == 0
+    assert sequence(b"5", b"x" * 48) == 0
     manager.check_integrity([b"5"])
 
 

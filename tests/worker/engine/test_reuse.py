@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
+from declai.worker.engine.turns.scheduler import Chunk
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
-from worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SessionSpec
-from worker.engine.scheduler import Chunk
 
 from .pipeline import GREEDY, Pipeline, ids, spec
 from .test_batching import ONE_BY_ONE
@@ -58,11 +58,11 @@ def test_prompts_that_come_at_once_share_what_one_of_them_computes(zoo: Zoo) -> 
     pipeline = Pipeline(zoo, "qwen3", limits=LIMITS)
     system = prompt_of(200)
     prompts = {bytes([number]): [*system, *prompt_of(10 + number, seed=number)] for number in range(4)}
-    for session_id, prompt in prompts.items():
-        pipeline.start(session_id, prompt, spec(prompt, 8, cache_salt=b"payer"))
+    for sequence_id, prompt in prompts.items():
+        pipeline.start(sequence_id, prompt, spec(prompt, 8, cache_salt=b"payer"))
     pipeline.run()
-    for session_id, prompt in prompts.items():
-        assert ids(pipeline.tokens[session_id]) == generated(zoo, "qwen3", prompt, 8)
+    for sequence_id, prompt in prompts.items():
+        assert ids(pipeline.tokens[sequence_id]) == generated(zoo, "qwen3", prompt, 8)
     assert all(number > 400 for number in reused(pipeline))
 
 
@@ -122,16 +122,16 @@ def test_rows_that_were_computed_before_are_the_same_to_the_last_bit(zoo: Zoo) -
     engine = engine_of(zoo, 0, 2, replace(LIMITS, prefill_chunk_tokens=20))
     prompt = prompt_of(70)
 
-    def rows(session_id: bytes) -> bytes:
-        engine.add(session_id, SessionSpec(70, 1, cache_salt=b"payer"))
-        engine.feed(session_id, 0, prompt)
+    def rows(sequence_id: bytes) -> bytes:
+        engine.add(sequence_id, SequenceSpec(70, 1, cache_salt=b"payer"))
+        engine.feed(sequence_id, 0, prompt)
         found, at = b"", 0
         while engine.has_work:
             for output in engine.step():
                 assert isinstance(output, HiddenRows)
                 assert output.first_position == at
                 found, at = found + output.rows.tobytes(), at + output.num_tokens
-        engine.remove(session_id)
+        engine.remove(sequence_id)
         return found
 
     first = rows(b"1")
@@ -147,7 +147,7 @@ def test_one_stage_reuses_too(zoo: Zoo) -> None:
 
 
 def drawn(engine: Engine, prompt: Sequence[int]) -> list[int]:
-    engine.add(b"a", SessionSpec(len(prompt), 4, sampling=GREEDY, cache_salt=b"payer"))
+    engine.add(b"a", SequenceSpec(len(prompt), 4, sampling=GREEDY, cache_salt=b"payer"))
     engine.feed(b"a", 0, prompt)
     tokens: list[int] = []
     while engine.has_work:

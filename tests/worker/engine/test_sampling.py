@@ -18,7 +18,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from worker.sampling import NonFiniteLogits, SamplingParameters, log_probabilities, most_likely, sample
+from declai.protocol.errors import NonFiniteLogits
+from declai.protocol.sampling import SamplingParameters, log_probabilities, most_likely, sample
 
 VOCAB_SIZE = 24
 

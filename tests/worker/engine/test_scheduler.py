@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.blocks import FreeBlocks
-from worker.engine.cache import CacheManager
-from worker.engine.errors import AtCapacity, PositionMismatch
-from worker.engine.fairness import FairQueue
-from worker.engine.scheduler import Chunk, Scheduler
-from worker.model.layout import BLOCK_TOKENS, Group, Layout, Run
+from declai.worker.engine.errors import AtCapacity, PositionMismatch
+from declai.worker.engine.memory.blocks import FreeBlocks
+from declai.worker.engine.memory.cache import CacheManager
+from declai.worker.engine.turns.fairness import FairQueue
+from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Run
 
 
 @given(
@@ -44,7 +44,7 @@ def test_every_position_is_computed_once_and_in_order(pieces: list[int], max_chu
 
 
 def prefilled(scheduler: Scheduler, *names: bytes) -> None:
-    """Sessions past a prompt of one token, each with its next token waiting."""
+    """Sequences past a prompt of one token, each with its next token waiting."""
     for name in names:
         scheduler.add(name, 1, 1000)
         scheduler.feed(name, 1)
@@ -54,17 +54,22 @@ def prefilled(scheduler: Scheduler, *names: bytes) -> None:
         scheduler.feed(name, 1)
 
 
-def test_every_session_that_decodes_is_in_every_step() -> None:
+def test_every_sequence_that_decodes_is_in_every_step() -> None:
     scheduler = Scheduler(100, 10, 8, samples=True)
     prefilled(scheduler, b"a", b"b", b"c")
     scheduler.add(b"long", 1000, 1001)
     scheduler.feed(b"long", 1000)
     first, second = scheduler.schedule(), scheduler.schedule()
-    assert [(chunk.session_id, chunk.num_tokens) for chunk in first] == [(b"a", 1), (b"b", 1), (b"c", 1), (b"long", 10)]
-    assert [(chunk.session_id, chunk.num_tokens) for chunk in second] == [(b"long", 10)]
+    assert [(chunk.sequence_id, chunk.num_tokens) for chunk in first] == [
+        (b"a", 1),
+        (b"b", 1),
+        (b"c", 1),
+        (b"long", 10),
+    ]
+    assert [(chunk.sequence_id, chunk.num_tokens) for chunk in second] == [(b"long", 10)]
 
 
-def test_a_prompt_has_turns_where_a_step_takes_one_session_and_others_always_decode() -> None:
+def test_a_prompt_has_turns_where_a_step_takes_one_sequence_and_others_always_decode() -> None:
     scheduler = Scheduler(100, 5, 1, samples=True)
     prefilled(scheduler, b"a", b"b")
     scheduler.add(b"c", 10, 1000)
@@ -72,22 +77,22 @@ def test_a_prompt_has_turns_where_a_step_takes_one_session_and_others_always_dec
     turns = b""
     for _ in range(6):
         (chunk,) = scheduler.schedule()
-        turns += chunk.session_id
-        if chunk.session_id != b"c":
-            scheduler.feed(chunk.session_id, 1)
+        turns += chunk.sequence_id
+        if chunk.sequence_id != b"c":
+            scheduler.feed(chunk.sequence_id, 1)
     assert turns == b"cacbab"
 
 
 def test_prompts_share_a_step_and_take_turns() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
-    for session_id, num_tokens in ((b"long", 1000), (b"b", 1), (b"c", 15)):
-        scheduler.add(session_id, num_tokens, num_tokens)
-        scheduler.feed(session_id, num_tokens)
-    steps = [[(chunk.session_id, chunk.num_tokens) for chunk in scheduler.schedule()] for _ in range(4)]
+    for sequence_id, num_tokens in ((b"long", 1000), (b"b", 1), (b"c", 15)):
+        scheduler.add(sequence_id, num_tokens, num_tokens)
+        scheduler.feed(sequence_id, num_tokens)
+    steps = [[(chunk.sequence_id, chunk.num_tokens) for chunk in scheduler.schedule()] for _ in range(4)]
     assert steps == [[(b"long", 10)], [(b"b", 1), (b"c", 9)], [(b"c", 6), (b"long", 4)], [(b"long", 10)]]
 
 
-def test_sessions_that_decode_follow_each_other_in_groups() -> None:
+def test_sequences_that_decode_follow_each_other_in_groups() -> None:
     """Before any step was timed: as many as there are stages, so that each has one to compute."""
     scheduler = Scheduler(100, 10, 8, samples=False)
     names = [bytes([number]) for number in range(6)]
@@ -97,19 +102,19 @@ def test_sessions_that_decode_follow_each_other_in_groups() -> None:
     assert len(scheduler.schedule()) == 6  # prompts
     for name in names:
         scheduler.feed(name, 1)
-    steps = [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(4)]
+    steps = [[chunk.sequence_id for chunk in scheduler.schedule()] for _ in range(4)]
     assert steps == [names[:2], names[2:4], names[4:], []]
 
 
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
-    for session_id, weight in ((b"a", 1.0), (b"b", 2.5)):
-        scheduler.add(session_id, 1000, 1000, weight=weight)
-        scheduler.feed(session_id, 1000)
+    for sequence_id, weight in ((b"a", 1.0), (b"b", 2.5)):
+        scheduler.add(sequence_id, 1000, 1000, weight=weight)
+        scheduler.feed(sequence_id, 1000)
     done: Counter[bytes] = Counter()
     for _ in range(70):
         for chunk in scheduler.schedule():
-            done[chunk.session_id] += chunk.num_tokens
+            done[chunk.sequence_id] += chunk.num_tokens
     assert done == {b"a": 200, b"b": 500}
 
 
@@ -121,7 +126,7 @@ def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
 def test_who_always_waits_is_served_as_his_weight_says(
     weights: list[float], sizes: list[int], pauses: list[int]
 ) -> None:
-    """The bound of the paper's theorem 1, for two sessions that wait all the time while others come and go."""
+    """The bound of the paper's theorem 1, for two sequences that wait all the time while others come and go."""
     queue = FairQueue()
     names = [bytes([index]) for index in range(len(weights))]
     for name, weight in zip(names, weights, strict=True):
@@ -141,14 +146,14 @@ def test_who_always_waits_is_served_as_his_weight_says(
         assert abs(served[first] - served[second]) <= bound + 1e-9
 
 
-def test_a_step_has_no_more_sessions_than_allowed() -> None:
+def test_a_step_has_no_more_sequences_than_allowed() -> None:
     scheduler = Scheduler(100, 100, 2, samples=True)
     prefilled(scheduler, b"a", b"b", b"c")
-    steps = [[chunk.session_id for chunk in scheduler.schedule()] for _ in range(3)]
+    steps = [[chunk.sequence_id for chunk in scheduler.schedule()] for _ in range(3)]
     assert steps == [[b"a", b"b"], [b"c"], []]
 
 
-def test_a_removed_session_has_no_turn() -> None:
+def test_a_removed_sequence_has_no_turn() -> None:
     scheduler = Scheduler(10, 10, 8, samples=False)
     scheduler.add(b"a", 5, 5)
     scheduler.feed(b"a", 5)
@@ -208,13 +213,13 @@ class Turns(RuleBasedStateMachine):
             chunks = self.scheduler.schedule()
             assert bool(chunks) == bool(waiting)
             assert len(chunks) <= 3
-            prefill = sum(chunk.num_tokens for chunk in chunks if chunk.session_id not in decoding)
+            prefill = sum(chunk.num_tokens for chunk in chunks if chunk.sequence_id not in decoding)
             assert prefill <= (2 if decoding else 4)
-            chosen = {chunk.session_id for chunk in chunks}
+            chosen = {chunk.sequence_id for chunk in chunks}
             assert len(chosen) == len(chunks)
             for chunk in chunks:
-                assert chunk.first_position == self.done[chunk.session_id]
-                self.done[chunk.session_id] += chunk.num_tokens
+                assert chunk.first_position == self.done[chunk.sequence_id]
+                self.done[chunk.sequence_id] += chunk.num_tokens
 
     @invariant()
     def books_agree(self) -> None:
@@ -226,17 +231,17 @@ TestTurns = Turns.TestCase
 
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 400)), max_size=30),
-    max_sessions=st.integers(1, 5),
+    max_sequences=st.integers(1, 5),
     leave=st.lists(st.integers(0, 29), max_size=30),
 )
-def test_memory_is_never_promised_twice(sizes: list[tuple[int, int]], max_sessions: int, leave: list[int]) -> None:
-    layout = Layout(1, (Group((0,), None, None), Group((1, 2), 8, 20)))
-    manager = CacheManager(max_sessions, 1600, layout)
+def test_memory_is_never_promised_twice(sizes: list[tuple[int, int]], max_sequences: int, leave: list[int]) -> None:
+    layout = CacheLayout(1, (Group((0,), None, None), Group((1, 2), 8, 20)))
+    manager = CacheManager(max_sequences, 1600, layout)
     held: dict[bytes, int] = {}
     for index, (size, num_tokens) in enumerate(sizes):
         name = bytes([index])
         needed = size + (blocks(num_tokens) + 2 * blocks(min(num_tokens, 20))) * BLOCK_TOKENS
-        fits = len(held) < max_sessions and sum(held.values()) + needed <= 1600
+        fits = len(held) < max_sequences and sum(held.values()) + needed <= 1600
         assert manager.can_allocate(size, num_tokens) == fits
         if fits:
             manager.allocate(name, size, num_tokens)
@@ -261,7 +266,7 @@ def blocks(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS)
 
 
-def test_memory_without_a_session_is_noticed() -> None:
+def test_memory_without_a_sequence_is_noticed() -> None:
     manager = CacheManager(2, 100)
     manager.allocate(b"a", 10)
     with pytest.raises(AssertionError):
@@ -294,13 +299,13 @@ def test_blocks_are_taken_in_as_few_runs_as_there_are() -> None:
     assert free.take(5) == ((8, 4), (3, 1))
 
 
-def test_a_held_session_gets_no_turn_and_goes_on_where_it_was() -> None:
+def test_a_held_sequence_gets_no_turn_and_goes_on_where_it_was() -> None:
     scheduler = Scheduler(4, 2, 8, samples=False)
     for name in (b"a", b"b"):
         scheduler.add(name, 10, 20)
         scheduler.feed(name, 6)
     scheduler.hold(b"a", True)
-    assert [chunk.session_id for chunk in scheduler.schedule()] == [b"b"]
+    assert [chunk.sequence_id for chunk in scheduler.schedule()] == [b"b"]
     scheduler.feed(b"a", 4)
     scheduler.check_integrity()
     scheduler.schedule()
@@ -309,6 +314,6 @@ def test_a_held_session_gets_no_turn_and_goes_on_where_it_was() -> None:
     scheduler.hold(b"a", False)
     scheduler.hold(b"unknown", True)
     (chunk,) = scheduler.schedule()
-    assert (chunk.session_id, chunk.first_position, chunk.num_tokens) == (b"a", 0, 4)
+    assert (chunk.sequence_id, chunk.first_position, chunk.num_tokens) == (b"a", 0, 4)
     scheduler.remove(b"a")
     scheduler.check_integrity()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from worker.text import IncrementalDetokenizer, StopMatcher
+from declai.protocol.text import IncrementalDetokenizer, StopMatcher
 
 CORPUS = ["the quick brown fox jumps over the lazy dog, and then héllo wörld 你好 🎉 once more"] * 3
 

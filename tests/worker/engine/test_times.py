@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.scheduler import Scheduler
-from worker.engine.times import StepTimes
+from declai.worker.engine.turns.scheduler import Scheduler
+from declai.worker.engine.turns.times import StepTimes
 
 
 @given(st.dictionaries(st.integers(1, 32), st.floats(0.001, 1), min_size=1), st.integers(1, 40))
 def test_times_lie_between_those_of_steps_that_were_tried(tried: dict[int, float], number: int) -> None:
     times = StepTimes()
-    for num_sessions, seconds in tried.items():
-        times.note(num_sessions, 0, seconds)
+    for num_sequences, seconds in tried.items():
+        times.note(num_sequences, 0, seconds)
     tried = {size: min(tried[more] for more in tried if more >= size) for size in tried}  # fewer take no longer
     found = times.decode_s(number)
     if number in tried:
@@ -24,7 +24,7 @@ def test_times_lie_between_those_of_steps_that_were_tried(tried: dict[int, float
         assert found == pytest.approx(tried[min(tried)] * number / min(tried))
 
 
-def test_times_are_of_sessions_whatever_they_were_fed_at_once() -> None:
+def test_times_are_of_sequences_whatever_they_were_fed_at_once() -> None:
     scheduler = Scheduler(512, 256, 8, samples=False)
     scheduler.add(b"a", 1, 1000)
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_first_steps_are_soon_outweighed() -> None:
     assert times.prompt_token_s < 0.0004
 
 
-def test_fewer_sessions_take_no_longer_than_more() -> None:
+def test_fewer_sequences_take_no_longer_than_more() -> None:
     times = StepTimes()
     times.note(4, 0, 0.015)  # once, on a busy machine
     times.note(8, 0, 0.010)

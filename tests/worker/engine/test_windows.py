@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from declai.worker.engine import AtCapacity, EngineLimits, HiddenRows, SequenceSpec
+from declai.worker.model.layout import CacheLayout, Group, Lane
+from declai.worker.model.packed import PackedBatch, Pool, Segment
 from tests.worker.model.zoo import NUM_LAYERS, WINDOW, Zoo
-from worker.engine import AtCapacity, EngineLimits, HiddenRows, SessionSpec
-from worker.model.layout import Group, Lane, Layout
-from worker.model.packed import Batch, Pool, Segment
 
 from .pipeline import Pipeline, ids, spec
 from .test_generate import generated, prompt_of
@@ -21,21 +21,21 @@ ROW = 32 * 4
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3", "cohere2", "gpt-oss"])
-def test_sessions_far_longer_than_the_window(zoo: Zoo, name: str) -> None:
+def test_sequences_far_longer_than_the_window(zoo: Zoo, name: str) -> None:
     pipeline = Pipeline(zoo, name, limits=LIMITS)
     prompts = {bytes([number]): prompt_of(length, seed=number) for number, length in enumerate((300, 9, 100))}
-    for session_id, prompt in prompts.items():
-        pipeline.start(session_id, prompt, spec(prompt, 120))
+    for sequence_id, prompt in prompts.items():
+        pipeline.start(sequence_id, prompt, spec(prompt, 120))
     pipeline.run()
-    for session_id, prompt in prompts.items():
-        assert ids(pipeline.tokens[session_id]) == generated(zoo, name, prompt, 120)
+    for sequence_id, prompt in prompts.items():
+        assert ids(pipeline.tokens[sequence_id]) == generated(zoo, name, prompt, 120)
 
 
 @pytest.mark.parametrize(
     ("name", "first", "end", "num_full", "num_sliding"),
     [("mistral", 1, 4, 0, 3), ("gemma2", 1, 4, 2, 1), ("llama", 1, 4, 3, 0), ("gpt-oss", 0, 4, 2, 2)],
 )
-def test_a_session_takes_the_length_of_its_full_layers_and_the_window_of_the_others(
+def test_a_sequence_takes_the_length_of_its_full_layers_and_the_window_of_the_others(
     zoo: Zoo, name: str, first: int, end: int, num_full: int, num_sliding: int
 ) -> None:
     layer = zoo.architecture(name).layer_caches[0].elements_per_token * 4
@@ -43,24 +43,24 @@ def test_a_session_takes_the_length_of_its_full_layers_and_the_window_of_the_oth
     for num_tokens, full, ring in ((500, 512, RING), (101, 112, RING), (20, 32, 32)):
         engine = engine_of(zoo, first, end, replace(LIMITS, prefix_reuse=False), name)
         num_prompt = min(num_tokens, 100)
-        engine.add(b"a", SessionSpec(num_prompt, num_tokens - num_prompt + 1))
+        engine.add(b"a", SequenceSpec(num_prompt, num_tokens - num_prompt + 1))
         assert engine.used_cache_bytes == (num_full * full + num_sliding * ring) * layer + inbox * num_prompt // 100
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_stage_filled_to_its_bound_keeps_to_it(zoo: Zoo, name: str, reuse: bool) -> None:
-    limits = replace(LIMITS, max_sessions=100, max_cache_bytes=300_000, prefix_reuse=reuse)
+    limits = replace(LIMITS, max_sequences=100, max_cache_bytes=300_000, prefix_reuse=reuse)
     engine = engine_of(zoo, 1, 4, limits, name)
     open_ids = []
     for number in range(100):
-        session_id = bytes([number])
+        sequence_id = bytes([number])
         try:
-            engine.add(session_id, SessionSpec(100, 50, cache_salt=b"payer"))
+            engine.add(sequence_id, SequenceSpec(100, 50, cache_salt=b"payer"))
         except AtCapacity:
             break
-        open_ids.append(session_id)
-        engine.feed(session_id, 0, hidden(rows=100).tobytes())
+        open_ids.append(sequence_id)
+        engine.feed(sequence_id, 0, hidden(rows=100).tobytes())
         while engine.has_work:
             assert all(isinstance(output, HiddenRows) for output in engine.step())
     each = engine.used_cache_bytes // len(open_ids)
@@ -101,8 +101,8 @@ def test_positions_of_a_ring() -> None:
 def test_a_ring_in_one_piece_and_one_in_two_have_masks_of_their_own() -> None:
     """Both are full, and so both begin with the same key: but one is read as it lies, the other in order."""
     one, two = Lane(((0, 32),)), Lane(((32, 16), (64, 16)))
-    pool = Pool(Layout(8, (Group((0, 1), window=17, max_slots=32),)), 80)
-    batch = Batch(pool, [Segment(24, 16, (one, two))], [17, 17], torch.device("cpu"))
+    pool = Pool(CacheLayout(8, (Group((0, 1), window=17, max_slots=32),)), 80)
+    batch = PackedBatch(pool, [Segment(24, 16, (one, two))], [17, 17], torch.device("cpu"))
     queries = torch.arange(24, 40).unsqueeze(1)
     for layer, keys in ((0, torch.arange(8, 40).roll(8)), (1, torch.arange(8, 40))):
         batch.update(torch.zeros(1, 1, 16, 1), torch.zeros(1, 1, 16, 1), layer)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from worker.model.architecture import inspect_architecture
-from worker.model.config import UnsupportedArchitecture, parse_config, read_config
+from declai.worker.model.architecture import inspect_architecture
+from declai.worker.model.config import UnsupportedArchitecture, parse_config, read_config
 
 from .zoo import ARCHITECTURES, NUM_LAYERS, UNSUPPORTED, VOCAB_SIZE, WINDOW, Zoo
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from worker.model.cache import BufferedLayer, StageCache, cache_bytes, capacity_tokens
+from declai.worker.model.cache import BufferedLayer, StageCache, cache_bytes, capacity_tokens
 
 from .zoo import Zoo
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING
 
-from worker.model.check import split_check
-from worker.model.config import UnsupportedArchitecture
+from declai.worker.model.check import split_check
+from declai.worker.model.config import UnsupportedArchitecture
 
 from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from worker.errors import NodeStartError
-from worker.model import linears
-from worker.model.devices import available_devices, open_device
-from worker.model.layout import Lane
-from worker.model.packed import Pool, Segment
-from worker.model.quantised import quantise_stack
-from worker.model.stage import Stage
+from declai.worker.errors import NodeStartError
+from declai.worker.model import linears
+from declai.worker.model.devices import available_devices, open_device
+from declai.worker.model.layout import Lane
+from declai.worker.model.packed import Pool, Segment
+from declai.worker.model.quantised import quantise_stack
+from declai.worker.model.stage import Stage
 
 from .zoo import Zoo
 

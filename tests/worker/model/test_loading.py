@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from worker.model import linears
-from worker.model.stage import Stage, stage_shards
+from declai.worker.model import linears
+from declai.worker.model.stage import Stage, stage_shards
 
 from .zoo import NUM_LAYERS, Zoo, cut_into_shards, save_random_model
 from .zoo import _config as config_of

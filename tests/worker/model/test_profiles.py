@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from chain.fields import NUMERIC_PROFILES
-from worker.model import linears
-from worker.model.linears import IntLinear, PackedLinear, PlainLinear, linear_for
-from worker.model.numeric import Numerics, numerics_of
-from worker.model.quantised import Int4Weights, Int8Weights, quantise
-from worker.model.stage import Stage
+from declai.chain.fields import NUMERIC_PROFILES
+from declai.worker.model import linears
+from declai.worker.model.linears import IntLinear, PackedLinear, PlainLinear, linear_for
+from declai.worker.model.numeric import Numerics, numerics_of
+from declai.worker.model.quantised import Int4Weights, Int8Weights, quantise
+from declai.worker.model.stage import Stage
 
 from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
 

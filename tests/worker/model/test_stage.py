@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from worker.model.architecture import Architecture
-from worker.model.slicing import StageLoadError
-from worker.model.stage import Stage, stage_shards
+from declai.worker.model.architecture import Architecture
+from declai.worker.model.slicing import StageLoadError
+from declai.worker.model.stage import Stage, stage_shards
 
 from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, cut_into_shards
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from worker.engine.cache import CacheManager
-from worker.model.layout import BLOCK_TOKENS, Lane
-from worker.model.packed import Pool, Segment
-from worker.model.stage import Stage
-from worker.model.static_decode import MAX_SESSIONS, StaticDecode
+from declai.worker.engine.memory.cache import CacheManager
+from declai.worker.model.layout import BLOCK_TOKENS, Lane
+from declai.worker.model.packed import Pool, Segment
+from declai.worker.model.stage import Stage
+from declai.worker.model.static_decode import MAX_SEQUENCES, StaticDecode
 
 from .zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
@@ -19,7 +19,7 @@ Lanes = tuple[Lane, ...]
 
 
 def pool_and_lanes(stage: Stage) -> tuple[Pool, list[Lanes]]:
-    """Sessions' lanes where other sessions' ends left room between others': in several pieces."""
+    """Sequences' lanes where other sequences' ends left room between others': in several pieces."""
     layout = stage.layout(STEP_TOKENS, keeps_hidden=True)
     manager = CacheManager(9999, 2**30, layout)
     num_blocks = 3 * sum(manager.num_blocks_for(length + NUM_TOKENS) for length in LENGTHS)
@@ -41,7 +41,7 @@ def pool_and_lanes(stage: Stage) -> tuple[Pool, list[Lanes]]:
 def first_token(
     stages: list[Stage], pools: tuple[Pool, ...], lanes: tuple[list[Lanes], ...], number: int, prompt: torch.Tensor
 ) -> torch.Tensor:
-    """The greedy token after a session's prompt, [1]."""
+    """The greedy token after a sequence's prompt, [1]."""
     for begin in range(0, len(prompt), STEP_TOKENS):
         rows = prompt[begin : begin + STEP_TOKENS].to(stages[0].device)
         for stage, pool, own in zip(stages, pools, lanes, strict=True):
@@ -54,7 +54,7 @@ def first_token(
 
 
 def decode(stages: list[Stage], *, static: bool, records: bool = False) -> torch.Tensor:
-    """Greedy tokens of all sessions, [steps, sessions], with a session less in every other step."""
+    """Greedy tokens of all sequences, [steps, sequences], with a sequence less in every other step."""
     pools, lanes = zip(*(pool_and_lanes(stage) for stage in stages), strict=True)
     steps = [StaticDecode(stage, pool, records=records) for stage, pool in zip(stages, pools, strict=True)]
     generator = torch.Generator().manual_seed(5)
@@ -94,8 +94,8 @@ def test_prompts_and_crowds_are_left_to_the_ordinary_way(zoo: Zoo) -> None:
     pool, (lanes, *_) = pool_and_lanes(stage)
     static = StaticDecode(stage, pool, records=False)
     token = Segment(2, 1, lanes)
-    assert static.takes([token] * MAX_SESSIONS)
-    assert not static.takes([token] * (MAX_SESSIONS + 1))
+    assert static.takes([token] * MAX_SEQUENCES)
+    assert not static.takes([token] * (MAX_SEQUENCES + 1))
     assert not static.takes([token, Segment(0, 2, lanes)])
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from worker.model import threads
+from declai.worker.model import threads
 
 
 def test_spinning_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

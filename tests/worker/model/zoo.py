@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from worker.model.architecture import Architecture, Shard, inspect_architecture
+from declai.worker.model.architecture import Architecture, Shard, inspect_architecture
 
 VOCAB_SIZE = 97
 NUM_LAYERS = 5

@@ -6,11 +6,11 @@ import json
 import os
 import sys
 
-from worker.broker import key_prefix, username
-from worker.channel import BrokerAccount
-from worker.errors import BrokerError
-from worker.jobs import Envelope
-from worker.tasks import build_app, consume
+from declai.protocol.jobs import Envelope
+from declai.protocol.tasks import key_prefix, username
+from declai.worker.errors import BrokerError
+from declai.worker.tasks.app import build_app, consume
+from declai.worker.tasks.transport import BrokerAccount
 
 
 def main(redis_url: str, operator: str, password_file: str) -> None:

@@ -12,8 +12,10 @@ import zmq.utils.z85 as z85
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from chain.messages import Assignment, Domain, InferenceRequest, digest, new_account, sign
-from worker.jobs import Peer, Sampling, StageJob
+from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, new_account, sign
+from declai.protocol.jobs import StageJob
+from declai.protocol.options import Sampling
+from declai.protocol.peers import Peer
 
 DOMAIN = Domain(chain_id=31337, ledger="0x" + "11" * 20)
 MODEL_NAME, MANIFEST = "test/model", "bafytest"

@@ -11,28 +11,31 @@ from pathlib import Path
 
 from eth_utils.crypto import keccak
 
-from chain.messages import sign
-from worker.admission import Terms
-from worker.errors import InvalidGrammar, WorkerError
-from worker.grammar import Constraint
-from worker.jobs import Envelope, Grammar, Sampling, StageJob, seal
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.links.sockets import LinkOptions
-from worker.pipeline import Pipeline, PipelineOptions
-from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
-from worker.running import StageIdentity
-from worker.served import Served
-from worker.service import StageService
-from worker.store import NodeStore
+from declai.chain.messages import sign
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.links.sockets import LinkOptions
+from declai.protocol import wire
+from declai.protocol.errors import InvalidGrammar
+from declai.protocol.grammar import Constraint
+from declai.protocol.jobs import Envelope, StageJob, seal
+from declai.protocol.options import Grammar, Sampling
+from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
+from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.worker.errors import WorkerError
+from declai.worker.job.engine_thread import EngineThread, JobTimeouts
+from declai.worker.job.running import StageIdentity
+from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.store import NodeStore
+from declai.worker.tasks.envelopes import Terms
+from declai.worker.tasks.service import StageService
 
 from .kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party, layer_cuts, make_jobs
 from .toy import ToyEngine
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 QUICK_LINKS = LinkOptions(handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.2)
-QUICK = PipelineOptions(idle_timeout_s=20, peer_grace_s=1.0, heartbeat_s=0.2)
+QUICK = JobTimeouts(idle_timeout_s=20, peer_grace_s=1.0, heartbeat_s=0.2)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -57,14 +60,14 @@ class ToyNode:
         options: LinkOptions,
     ) -> None:
         self.party = party
-        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, options)
+        links = NodeLinks(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in registry.holders, options)
         party.endpoint = links.endpoint
         self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s, row_bytes=row_bytes)
         self.store = NodeStore(folder / f"{party.address}.db")
         model = keccak(text=MODEL_NAME)
-        self.pipeline = Pipeline(
+        self.pipeline = EngineThread(
             links,
-            Served(model, MANIFEST, *cut, capacity=4),
+            ServedLayers(model, MANIFEST, *cut, capacity=4),
             options=QUICK,
             on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
         )
@@ -134,12 +137,14 @@ class Network:
         ]
         self.frames: list[tuple[str, wire.Frame]] = []
 
-    def _open(self, party: Party) -> Links:
-        links = Links(LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in self.registry.holders, QUICK_LINKS)
+    def _open(self, party: Party) -> NodeLinks:
+        links = NodeLinks(
+            LinkKeyPair(*party.link), "tcp://127.0.0.1:0", lambda k: k in self.registry.holders, QUICK_LINKS
+        )
         party.endpoint = links.endpoint
         return links
 
-    def stranger_links(self) -> Links:
+    def stranger_links(self) -> NodeLinks:
         return self._open(self.stranger)
 
     def jobs(self, **options: object) -> list[StageJob]:

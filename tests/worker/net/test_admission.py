@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from chain.messages import Assignment, new_account, sign
-from worker import errors
-from worker.admission import Refused, Terms, open_envelope
-from worker.jobs import Envelope, Sampling, StageJob, seal
-from worker.store import NodeStore
+from declai.chain.messages import Assignment, new_account, sign
+from declai.protocol.jobs import Envelope, StageJob, seal
+from declai.protocol.options import Sampling
+from declai.worker import errors
+from declai.worker.job.store import NodeStore
+from declai.worker.tasks.envelopes import Refused, Terms, open_envelope
 
 from .kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party, make_jobs
 

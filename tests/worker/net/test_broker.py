@@ -23,11 +23,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry as SyncRetry
 
-from chain.messages import new_account
+from declai.chain.messages import new_account
 from declai.devnet.processes import ROOT, Child, spawn
-from worker import broker
-from worker.errors import BrokerError, MalformedTask
-from worker.jobs import Envelope
+from declai.protocol import tasks
+from declai.protocol.errors import MalformedTask
+from declai.protocol.jobs import Envelope
+from declai.worker.errors import BrokerError
 
 from .conftest import RedisServer
 
@@ -58,7 +59,7 @@ async def admin(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def node_client(server: RedisServer, credentials: broker.Credentials) -> sync_redis.Redis:
+def node_client(server: RedisServer, credentials: tasks.Credentials) -> sync_redis.Redis:
     return sync_redis.Redis(
         port=server.address.port,
         username=credentials.username,
@@ -72,24 +73,24 @@ def envelope(text: str = "{}") -> Envelope:
 
 
 async def test_a_node_can_pop_its_own_queue_and_nothing_else(redis_server: RedisServer, admin: Redis) -> None:
-    await broker.dispatch(admin, OTHER, envelope())
-    with node_client(redis_server, await broker.grant(admin, OPERATOR)) as node:
+    await tasks.dispatch(admin, OTHER, envelope())
+    with node_client(redis_server, await tasks.grant(admin, OPERATOR)) as node:
         assert node.ping()
-        assert node.brpop([broker.queue_key(OPERATOR)], timeout=0.01) is None
-        names = {"mine": broker.queue_key(OPERATOR), "theirs": broker.queue_key(OTHER)}
+        assert node.brpop([tasks.queue_key(OPERATOR)], timeout=0.01) is None
+        names = {"mine": tasks.queue_key(OPERATOR), "theirs": tasks.queue_key(OTHER)}
         for command in FORBIDDEN:
             with pytest.raises(ResponseError) as refusal:
                 node.execute_command(*[names.get(word, word) for word in command])
             assert any(word in str(refusal.value).lower() for word in ("permission", "noperm", "noauth")), command
-        await broker.dispatch(admin, OPERATOR, envelope("mine"))
-        popped = node.brpop([broker.queue_key(OPERATOR)], timeout=1)
-        assert broker.parse_task_message(popped[1])[1].job == "mine"
-    assert await admin.llen(broker.queue_key(OTHER)) == 1
-    await broker.revoke(admin, OTHER)
+        await tasks.dispatch(admin, OPERATOR, envelope("mine"))
+        popped = node.brpop([tasks.queue_key(OPERATOR)], timeout=1)
+        assert tasks.parse_task_message(popped[1])[1].job == "mine"
+    assert await admin.llen(tasks.queue_key(OTHER)) == 1
+    await tasks.revoke(admin, OTHER)
 
 
 async def test_reset_leaves_a_node_without_any_power(redis_server: RedisServer, admin: Redis) -> None:
-    with node_client(redis_server, await broker.grant(admin, OPERATOR)) as node:
+    with node_client(redis_server, await tasks.grant(admin, OPERATOR)) as node:
         connection = node.connection_pool.get_connection()
         with contextlib.suppress(ResponseError):  # Redis 6 refuses it, later ones reset to the default user, who is off
             connection.send_command("RESET")
@@ -100,42 +101,42 @@ async def test_reset_leaves_a_node_without_any_power(redis_server: RedisServer, 
 
 
 async def test_a_new_grant_and_a_revocation_end_what_was_open(redis_server: RedisServer, admin: Redis) -> None:
-    first = node_client(redis_server, await broker.grant(admin, OPERATOR))
+    first = node_client(redis_server, await tasks.grant(admin, OPERATOR))
     first.ping()
-    second = node_client(redis_server, await broker.grant(admin, OPERATOR))
+    second = node_client(redis_server, await tasks.grant(admin, OPERATOR))
     with pytest.raises(sync_redis.ConnectionError):
         first.ping()
     second.ping()
-    await broker.dispatch(admin, OPERATOR, envelope())
-    await broker.revoke(admin, OPERATOR)
+    await tasks.dispatch(admin, OPERATOR, envelope())
+    await tasks.revoke(admin, OPERATOR)
     with pytest.raises(sync_redis.ConnectionError):
         second.ping()
-    assert await admin.exists(broker.queue_key(OPERATOR)) == 0
-    await broker.revoke(admin, OPERATOR)
+    assert await admin.exists(tasks.queue_key(OPERATOR)) == 0
+    await tasks.revoke(admin, OPERATOR)
 
 
 async def test_a_node_with_too_many_connections_loses_them(redis_server: RedisServer, admin: Redis) -> None:
-    credentials = await broker.grant(admin, OPERATOR)
+    credentials = await tasks.grant(admin, OPERATOR)
     clients = [node_client(redis_server, credentials) for _ in range(6)]
     for client in clients:
         client.ping()
-    assert await broker.limit_connections(admin, limit=6) == {}
-    assert await broker.limit_connections(admin, limit=5) == {credentials.username: 6}
+    assert await tasks.limit_connections(admin, limit=6) == {}
+    assert await tasks.limit_connections(admin, limit=5) == {credentials.username: 6}
     held = [c for c in await admin.client_list() if c["user"] == credentials.username]
     assert held == []
 
 
 async def test_an_unreachable_redis_is_a_typed_error() -> None:
     client = Redis(port=1, retry=Retry(NoBackoff(), 0))
-    for call in (broker.grant(client, OPERATOR), broker.revoke(client, OPERATOR), broker.limit_connections(client)):
+    for call in (tasks.grant(client, OPERATOR), tasks.revoke(client, OPERATOR), tasks.limit_connections(client)):
         with pytest.raises(BrokerError):
             await call
     with pytest.raises(BrokerError):
-        await broker.dispatch(client, OPERATOR, envelope())
+        await tasks.dispatch(client, OPERATOR, envelope())
 
 
 async def test_secrets_stay_out_of_texts(admin: Redis) -> None:
-    credentials = await broker.grant(admin, OPERATOR)
+    credentials = await tasks.grant(admin, OPERATOR)
     secret = credentials.password.get_secret_value()
     assert secret not in repr(credentials)
     assert secret not in str(await admin.acl_list())
@@ -150,7 +151,7 @@ json_values = st.recursive(
 
 @given(json_values, st.sampled_from(["headers", "body", "properties", "id", "task", "arguments"]))
 def test_whatever_is_in_the_queue_is_a_task_or_malformed(value: object, where: str) -> None:
-    fields = broker.task_fields(envelope(), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
+    fields = tasks.task_fields(envelope(), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
     if where in fields:
         fields[where] = value
     elif where == "arguments":
@@ -159,7 +160,7 @@ def test_whatever_is_in_the_queue_is_a_task_or_malformed(value: object, where: s
         fields["headers"][where] = value
     for message in (value, fields):
         try:
-            task_id, parsed = broker.parse_task_message(json.dumps(message))
+            task_id, parsed = tasks.parse_task_message(json.dumps(message))
         except MalformedTask:
             continue  # most are
         assert parsed == envelope()
@@ -175,7 +176,7 @@ class Node:
     def output(self) -> str:
         return self.child.log_path.read_text() if self.child.log_path.exists() else ""
 
-    def tell_password(self, credentials: broker.Credentials) -> None:
+    def tell_password(self, credentials: tasks.Credentials) -> None:
         fresh = self.password_file.with_suffix(".new")
         fresh.write_text(json.dumps(credentials.password.get_secret_value()))
         fresh.rename(self.password_file)
@@ -191,7 +192,7 @@ class Node:
 @pytest.fixture
 async def node(redis_server: RedisServer, admin: Redis, tmp_path: Path) -> AsyncIterator[Node]:
     password_file = tmp_path / "password.json"
-    credentials = await broker.grant(admin, OPERATOR)
+    credentials = await tasks.grant(admin, OPERATOR)
     password_file.write_text(json.dumps(credentials.password.get_secret_value()))
     script = [sys.executable, "-m", "tests.worker.net.celery_node", redis_server.bare_url, OPERATOR, str(password_file)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -199,14 +200,14 @@ async def node(redis_server: RedisServer, admin: Redis, tmp_path: Path) -> Async
     made = Node(child, password_file)
     yield made
     child.stop()
-    await broker.revoke(admin, OPERATOR)
+    await tasks.revoke(admin, OPERATOR)
 
 
 async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
     admin: Redis, node: Node, redis_server: RedisServer
 ) -> None:
-    key = broker.queue_key(OPERATOR)
-    good = broker.task_fields(envelope("x"), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
+    key = tasks.queue_key(OPERATOR)
+    good = tasks.task_fields(envelope("x"), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
     garbage: list[bytes] = [
         b"", b"\xff\xfe", b"{", b"[]", b"null", b"1", b'"text"', b"{}", b"[" * 100_000,
         json.dumps(good | {"body": "!not base64!"}).encode(), json.dumps(good | {"body": "AAAA"}).encode(),
@@ -216,7 +217,7 @@ async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
     ]  # fmt: skip
     for index, item in enumerate(garbage):
         await admin.lpush(key, item)
-        await broker.dispatch(admin, OPERATOR, envelope(f"after-{index}"))
+        await tasks.dispatch(admin, OPERATOR, envelope(f"after-{index}"))
     await node.until(lambda: all(f"ran after-{i}\n" in node.output() for i in range(len(garbage))))
     assert "ran x" not in node.output()
     assert await admin.llen(key) == 0
@@ -225,19 +226,19 @@ async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
 async def test_a_worker_consumes_again_after_redis_restarts_and_forgets_its_account(
     admin: Redis, node: Node, redis_server: RedisServer
 ) -> None:
-    await broker.dispatch(admin, OPERATOR, envelope("before"))
+    await tasks.dispatch(admin, OPERATOR, envelope("before"))
     await node.until(lambda: "ran before\n" in node.output())
     redis_server.restart()
     await admin.connection_pool.disconnect()
-    await broker.dispatch(admin, OPERATOR, envelope("meanwhile"))
-    node.tell_password(await broker.grant(admin, OPERATOR))
+    await tasks.dispatch(admin, OPERATOR, envelope("meanwhile"))
+    node.tell_password(await tasks.grant(admin, OPERATOR))
     await node.until(lambda: "ran meanwhile\n" in node.output())
-    await broker.dispatch(admin, OPERATOR, envelope("after"))
+    await tasks.dispatch(admin, OPERATOR, envelope("after"))
     await node.until(lambda: "ran after\n" in node.output())
 
 
 async def test_a_worker_drains_on_sigterm(admin: Redis, node: Node) -> None:
-    await broker.dispatch(admin, OPERATOR, envelope("one"))
+    await tasks.dispatch(admin, OPERATOR, envelope("one"))
     await node.until(lambda: "ran one\n" in node.output())
     node.child.popen.send_signal(signal.SIGTERM)
     await asyncio.to_thread(node.child.popen.wait, 30)

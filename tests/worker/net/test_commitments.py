@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import commitments
-from worker.commitments import CHUNK_TOKENS, StageCommitment
-from worker.errors import CommitmentError
+from declai.protocol import commitments
+from declai.protocol.commitments import CHUNK_TOKENS, StageCommitment
+from declai.protocol.errors import CommitmentError
 
 JOB, ASSIGNMENT, SHARDS = hashlib.sha256(b"job").digest(), hashlib.sha256(b"assignment").digest(), bytes(32)
 WIDTH = 6

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from worker import hashing
-from worker.commitments import StageCommitment
-from worker.errors import CommitmentError
-from worker.hashing import Hasher
+from declai.protocol.commitments import StageCommitment
+from declai.protocol.errors import CommitmentError
+from declai.worker.job import hashing
+from declai.worker.job.hashing import Hasher
 
 
 @pytest.fixture

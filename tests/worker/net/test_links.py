@@ -16,12 +16,13 @@ import pytest
 import zmq
 from pydantic import ValidationError
 
-from worker.errors import LinkError, LinkFull, LinkKeyError
-from worker.jobs import Peer
-from worker.links import wire
-from worker.links.faces import AsyncLinks, Links
-from worker.links.keys import LinkKeyPair
-from worker.links.sockets import Inbound, LinkOptions
+from declai.links.errors import LinkError, LinkFull, LinkKeyError
+from declai.links.gateway_links import GatewayLinks
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.links.sockets import Inbound, LinkOptions
+from declai.protocol import wire
+from declai.protocol.peers import Peer
 
 from .kit import curve_pair
 
@@ -34,15 +35,15 @@ class Net:
 
     def __init__(self) -> None:
         self.registered: set[bytes] = set()
-        self.open: list[Links] = []
+        self.open: list[NodeLinks] = []
 
     def links(
         self, *, registered: bool = True, bind: str = "tcp://127.0.0.1:0", keys: LinkKeyPair | None = None
-    ) -> Links:
+    ) -> NodeLinks:
         keys = keys or LinkKeyPair(*curve_pair())
         if registered:
             self.registered.add(keys.public)
-        made = Links(keys, bind, self.registered.__contains__, QUICK)
+        made = NodeLinks(keys, bind, self.registered.__contains__, QUICK)
         made.keys = keys  # type: ignore[attr-defined]
         self.open.append(made)
         return made
@@ -56,11 +57,11 @@ def net() -> Iterator[Net]:
         links.close()
 
 
-def peer_of(links: Links) -> Peer:
+def peer_of(links: NodeLinks) -> Peer:
     return Peer(address=ADDRESS, link_key=links.keys.public, endpoint=links.endpoint)  # type: ignore[attr-defined]
 
 
-def receive(links: Links, count: int = 1, timeout_s: float = 10) -> list[Inbound]:
+def receive(links: NodeLinks, count: int = 1, timeout_s: float = 10) -> list[Inbound]:
     got: list[Inbound] = []
     deadline = time.monotonic() + timeout_s
     while len(got) < count and time.monotonic() < deadline:
@@ -138,7 +139,7 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
         return answers[-1]
 
     keys = LinkKeyPair(*curve_pair())
-    node = Links(keys, "tcp://127.0.0.1:0", admit, QUICK)
+    node = NodeLinks(keys, "tcp://127.0.0.1:0", admit, QUICK)
     try:
         node.keys = keys  # type: ignore[attr-defined]
         net.links().send(peer_of(node), wire.Ready(bytes(32)))
@@ -316,7 +317,7 @@ def test_wake_ends_a_poll(net: Net) -> None:
 async def test_the_gateways_face_awaits_frames_and_answers(net: Net) -> None:
     node, keys = net.links(), LinkKeyPair(*curve_pair())
     net.registered.add(keys.public)
-    gateway = AsyncLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, QUICK)
+    gateway = GatewayLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, QUICK)
     try:
         peer = Peer(address=ADDRESS, link_key=keys.public, endpoint=gateway.endpoint)
         waiting = asyncio.create_task(gateway.receive())
@@ -338,7 +339,7 @@ async def test_a_flood_leaves_the_event_loop_to_others(net: Net) -> None:
     options = LinkOptions(high_water_messages=2 * num_frames)  # nothing is refused: the whole flood waits to be read
     pairs = LinkKeyPair(*curve_pair()), LinkKeyPair(*curve_pair())
     net.registered.update(pair.public for pair in pairs)
-    node, gateway = (AsyncLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, options) for keys in pairs)
+    node, gateway = (GatewayLinks(keys, "tcp://127.0.0.1:0", net.registered.__contains__, options) for keys in pairs)
     peer = Peer(address=ADDRESS, link_key=pairs[1].public, endpoint=gateway.endpoint)
     turns = 0
 

@@ -11,21 +11,21 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from declai.links import probes, traffic
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSequence, SequenceSpec
+from declai.worker.engine.stats import EngineStats, SequenceClock
+from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.job.engine_thread import EngineThread
+from declai.worker.job.running import StageIdentity
+from declai.worker.job.served_layers import ServedLayers
+from declai.worker.node.metrics import NodeMetrics, serve_metrics
 from tests.devnet import ROOT
 from tests.worker.engine.pipeline import LIMITS, spec
-from tests.worker.engine.pipeline import Pipeline as Chain
+from tests.worker.engine.pipeline import EngineThread as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
 from tests.worker.net.kit import Party, make_jobs
-from worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSession, SessionSpec
-from worker.engine.scheduler import Chunk
-from worker.engine.stats import EngineStats, SessionClock
-from worker.links import probes, traffic
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.metrics import NodeMetrics, serve_metrics
-from worker.pipeline import Pipeline
-from worker.running import StageIdentity
-from worker.served import Served
 
 from .network import PROMPT, Network
 
@@ -38,13 +38,13 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    links = Links(LinkKeyPair.create(tmp_path / "link.key"), "tcp://127.0.0.1:*", lambda key: True)
-    yield Pipeline(links, Served(bytes(32), "cid", 0, 1, 8))
+def pipeline(tmp_path: Path) -> Iterator[EngineThread]:
+    links = NodeLinks(LinkKeyPair.create(tmp_path / "link.key"), "tcp://127.0.0.1:*", lambda key: True)
+    yield EngineThread(links, ServedLayers(bytes(32), "cid", 0, 1, 8))
     links.close()
 
 
-def scrape(engine: Engine, pipeline: Pipeline) -> Samples:
+def scrape(engine: Engine, pipeline: EngineThread) -> Samples:
     """Values by name and labels but for the layers; of histograms the bucket of all."""
     metrics = NodeMetrics(lambda: {(0, 1): engine}, pipeline)
     with serve_metrics(metrics, 0) as port, urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
@@ -58,7 +58,7 @@ def scrape(engine: Engine, pipeline: Pipeline) -> Samples:
     return found
 
 
-def test_an_engines_work_is_counted(zoo: Zoo, pipeline: Pipeline) -> None:
+def test_an_engines_work_is_counted(zoo: Zoo, pipeline: EngineThread) -> None:
     chain = Chain(zoo, "llama")
     prompts = [list(range(3, 23)), list(range(5, 10))]
     for number, prompt in enumerate(prompts):
@@ -71,10 +71,10 @@ def test_an_engines_work_is_counted(zoo: Zoo, pipeline: Pipeline) -> None:
     assert found["vllm:num_requests_running",] == 1
     assert 0 < found["vllm:kv_cache_usage_perc",] < 1
     assert found["vllm:iteration_tokens_total_sum",] == 35
-    assert found["declai_step_sessions_bucket",] == found["declai_step_seconds_count",]
+    assert found["declai_step_sequences_bucket",] == found["declai_step_seconds_count",]
 
 
-def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: Pipeline) -> None:
+def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: EngineThread) -> None:
     chain = Chain(zoo, "llama")
     for number in range(2):
         chain.start(bytes([number]), [5, 6, 7], spec([5, 6, 7], 6))
@@ -85,7 +85,7 @@ def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: Pipe
         assert found["vllm:request_queue_time_seconds_count",] == 2
         assert found["vllm:time_to_first_token_seconds_count",] == 2
         assert found["vllm:inter_token_latency_seconds_count",] == 2 * 5
-        assert found["declai_input_wait_seconds_count",] == found["declai_step_sessions_sum",]
+        assert found["declai_input_wait_seconds_count",] == found["declai_step_sequences_sum",]
         assert 0 < found["vllm:time_to_first_token_seconds_sum",] < 60
         parts = [found["declai_step_part_seconds_total", part] for part in ("forward", "sample", "rest")]
         assert sum(parts) == pytest.approx(found["declai_step_seconds_sum",])
@@ -102,29 +102,29 @@ def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: Pipe
     assert last["declai_step_part_seconds_total", "sample"] > 0
 
 
-def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline: Pipeline) -> None:
-    limits = EngineLimits(max_sessions=2, max_context_tokens=600, max_cache_bytes=60 * 256)
+def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline: EngineThread) -> None:
+    limits = EngineLimits(max_sequences=2, max_context_tokens=600, max_cache_bytes=60 * 256)
     engine = Chain(zoo, "llama", (0, 1, NUM_LAYERS), limits).engines[0]
-    assert scrape(engine, pipeline)["declai_sessions_refused_total", "cache"] == 0
-    engine.add(b"1", SessionSpec(3, 8))
+    assert scrape(engine, pipeline)["declai_sequences_refused_total", "cache"] == 0
+    engine.add(b"1", SequenceSpec(3, 8))
     with pytest.raises(AtCapacity):
-        engine.add(b"2", SessionSpec(300, 8))
-    with pytest.raises(InvalidSession):
-        engine.add(b"2", SessionSpec(700, 8))
-    engine.add(b"2", SessionSpec(3, 8))
+        engine.add(b"2", SequenceSpec(300, 8))
+    with pytest.raises(InvalidSequence):
+        engine.add(b"2", SequenceSpec(700, 8))
+    engine.add(b"2", SequenceSpec(3, 8))
     with pytest.raises(AtCapacity):
-        engine.add(b"3", SessionSpec(3, 8))
-    for session_id, position, token_id in ((b"1", 7, 5), (b"2", 0, 97)):
+        engine.add(b"3", SequenceSpec(3, 8))
+    for sequence_id, position, token_id in ((b"1", 7, 5), (b"2", 0, 97)):
         with pytest.raises(EngineError):
-            engine.feed(session_id, position, [token_id])
+            engine.feed(sequence_id, position, [token_id])
     found = scrape(engine, pipeline)
-    for why in ("cache", "sessions", "invalid_session"):
-        assert found["declai_sessions_refused_total", why] == 1
+    for why in ("cache", "sequences", "invalid_sequence"):
+        assert found["declai_sequences_refused_total", why] == 1
     for why, number in (("position_mismatch", 1), ("invalid_input", 1), ("forward_failed", 0)):
-        assert found["declai_sessions_failed_total", why] == number
+        assert found["declai_sequences_failed_total", why] == number
 
 
-def test_jobs_that_are_refused_are_counted(pipeline: Pipeline, zoo: Zoo) -> None:
+def test_jobs_that_are_refused_are_counted(pipeline: EngineThread, zoo: Zoo) -> None:
     (job,) = make_jobs(Party(), [Party()])
     pipeline.start()
     pipeline.refuse(job, "price_mismatch", "too cheap")
@@ -135,7 +135,7 @@ def test_jobs_that_are_refused_are_counted(pipeline: Pipeline, zoo: Zoo) -> None
     pipeline.stop()
 
 
-def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, pipeline: Pipeline) -> None:
+def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, pipeline: EngineThread) -> None:
     text = (ROOT / "docs" / "contributors.md").read_text().partition("## Watching a node")[2].partition("\n## ")[0]
     engine = Chain(zoo, "llama").engines[0]
     families = NodeMetrics(lambda: {(0, 1): engine}, pipeline).collect()
@@ -151,7 +151,7 @@ def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, 
 def test_time_in_the_queue_is_that_from_input_to_step() -> None:
     """Two chunks of a prompt, one output, and a wait for other stages that is no wait in the queue."""
     stats = EngineStats()
-    clock = SessionClock(stats)
+    clock = SequenceClock(stats)
     clock.open(b"a", 4)
     assert clock.num_waiting == 0
     clock.feed(b"a", 4, now=10.0)

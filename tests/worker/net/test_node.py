@@ -24,33 +24,35 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from chain.client import Chain, Rpc
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.keystore import open_keystore
-from chain.messages import Assignment, InferenceRequest, digest, new_account, recover_text, sign
-from chain.pricing import UNITS_PER_CREDIT
-from chain.sender import TransactionSender
+from declai.chain.client import Chain, Rpc
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.keystore import open_keystore
+from declai.chain.messages import Assignment, InferenceRequest, digest, new_account, recover_text, sign
+from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.chain.sender import TransactionSender
 from declai.devnet.chain_setup import Member, deploy_contracts, fund, offer, publish_model, register
-from declai.devnet.layout import Layout, Wallets
+from declai.devnet.layout import DevnetLayout, Wallets
 from declai.devnet.processes import ChainKind, Child, free_port, launch_chain, spawn
+from declai.ipfs.exchange import raw_block_response
+from declai.ipfs.store import BlockStore
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol import tasks, wire
+from declai.protocol.jobs import StageJob, seal
+from declai.protocol.options import Sampling
+from declai.protocol.peers import Peer
+from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
+from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.sampling import SamplingParameters
 from declai.publish import Publication, add_model
-from ipfs.exchange import raw_block_response
-from ipfs.store import BlockStore
-from worker import broker
-from worker.engine import EngineLimits, SessionSpec
-from worker.errors import BrokerError, NodeStartError, WorkerError
-from worker.identity import open_identity
-from worker.jobs import Peer, Sampling, StageJob, seal
-from worker.links import wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.membership import Membership
-from worker.receipts import SignedPlan, SignedReceipt, Transcript, acceptance_of, verify_job_receipts
-from worker.registry import ChainRegistry
-from worker.sampling import SamplingParameters
-from worker.settings import NodeSettings
-from worker.stages import ModelStages, NotLoaded
+from declai.worker.engine import EngineLimits, SequenceSpec
+from declai.worker.errors import BrokerError, NodeStartError, WorkerError
+from declai.worker.node.identity import open_identity
+from declai.worker.node.membership import Membership
+from declai.worker.node.settings import NodeSettings
+from declai.worker.node.stages import ModelStages, NotLoaded
+from declai.worker.tasks.registry import ChainPeerRegistry
 
 from .conftest import RedisServer
 
@@ -83,7 +85,7 @@ class World:
 
     def __init__(self, folder: Path, redis_server: RedisServer, chain_kind: ChainKind) -> None:
         self.folder, self.redis_server = folder, redis_server
-        self.layout = Layout(folder / "net")
+        self.layout = DevnetLayout(folder / "net")
         wallets = Wallets(self.layout)
         self.model = save_tiny_model(folder / "model")
         self.blocks = BlockStore(folder / "blocks")
@@ -101,7 +103,7 @@ class World:
         self.domain = self.chain.domain
         registry = {m.link_key for m in [self.gateway, *self.members]}
         keys = LinkKeyPair.load(self.layout.link_key("gateway"))
-        self.links = Links(keys, self.gateway.endpoint, registry.__contains__)
+        self.links = NodeLinks(keys, self.gateway.endpoint, registry.__contains__)
         self.children: list[Child | None] = [None] * len(CUTS)
         self.frames: list[tuple[int, wire.Frame]] = []
         self.nonce = 0
@@ -149,7 +151,7 @@ class World:
 
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
-                request = broker.JoinRequest.model_validate_json(self.rfile.read(length))
+                request = tasks.JoinRequest.model_validate_json(self.rfile.read(length))
                 self._answer(200, world.join(request))
 
             def _answer(self, status: int, body: bytes) -> None:
@@ -163,22 +165,22 @@ class World:
 
         return Handler
 
-    def join(self, request: broker.JoinRequest) -> bytes:
+    def join(self, request: tasks.JoinRequest) -> bytes:
         gateway = self.gateway.operator.address
-        text = broker.join_text(gateway, self.domain.chain_id, request.address, request.timestamp, request.nonce)
+        text = tasks.join_text(gateway, self.domain.chain_id, request.address, request.timestamp, request.nonce)
         signer = recover_text(text, request.signature)
         member = next(m for m in self.members if m.operator.address == request.address)
         assert signer == member.signer.address
 
-        async def account() -> broker.Credentials:
+        async def account() -> tasks.Credentials:
             client = Redis.from_url(self.redis_server.url)
             try:
-                return await broker.grant(client, request.address)
+                return await tasks.grant(client, request.address)
             finally:
                 await client.aclose()
 
         credentials = asyncio.run(account())
-        answer = broker.JoinAnswer(
+        answer = tasks.JoinAnswer(
             redis_url=self.redis_server.bare_url,
             username=credentials.username,
             password=credentials.password,
@@ -209,7 +211,7 @@ class World:
             "DECLAI_PEER_GRACE_S": "1",
         }
         log_path = self.folder / "logs" / f"node-{number}-{time.monotonic_ns()}.log"
-        child = spawn(f"node-{number}", [sys.executable, "-m", "worker.node"], log_path, os.environ | variables)
+        child = spawn(f"node-{number}", [sys.executable, "-m", "declai.worker.node"], log_path, os.environ | variables)
         self.children[number] = child
         return child
 
@@ -293,8 +295,8 @@ class World:
 
     def dispatch(self, jobs: list[StageJob]) -> None:
         for job in jobs:
-            item = broker.task_message(seal(job, self.gateway.signer), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
-            self.admin.lpush(broker.queue_key(job.assignment.node), item)
+            item = tasks.task_message(seal(job, self.gateway.signer), "9b2e8a5c-7a39-4d33-a3a4-5c4e0c6f9d10")
+            self.admin.lpush(tasks.queue_key(job.assignment.node), item)
 
     def run_to_prompt(self, jobs: list[StageJob]) -> None:
         self.dispatch(jobs)
@@ -391,7 +393,7 @@ def test_replays_and_garbage_in_queues_and_links_leave_a_running_job_alone(world
     for _ in range(20):
         world.dispatch(jobs)
         for member in world.members:
-            key = broker.queue_key(member.operator.address)
+            key = tasks.queue_key(member.operator.address)
             world.admin.lpush(key, os.urandom(60), b"{}", b"[" * 5000, b"null")
             raw = world.links._link_to(world.peer(member)).socket
             for parts in ([os.urandom(30), os.urandom(30)], [b"\xc1", b""], [b"", b"", b""]):
@@ -516,7 +518,7 @@ def test_settings_that_do_not_fit_the_chain_are_told_apart_from_a_chain_out_of_r
 
 
 def test_the_registry_knows_who_is_who(world: World) -> None:
-    registry = ChainRegistry(world.chain)
+    registry = ChainPeerRegistry(world.chain)
     gateway, node = world.gateway, world.members[0]
     for _ in range(2):
         assert registry.gateway_of(gateway.signer.address) == gateway.operator.address
@@ -528,13 +530,13 @@ def test_the_registry_knows_who_is_who(world: World) -> None:
         assert registry.session_key(world.session, gateway.operator.address) == world.session_key.address
         assert registry.session_key(world.session, node.operator.address) is None
         assert registry.session_key(bytes(32), gateway.operator.address) is None
-    nowhere = ChainRegistry(Chain("http://127.0.0.1:1", world.chain.deployment))
+    nowhere = ChainPeerRegistry(Chain("http://127.0.0.1:1", world.chain.deployment))
     assert nowhere.gateway_of(gateway.signer.address) is None
 
 
 def test_joining_trusts_only_the_registered_gateway(world: World) -> None:
     identity = open_identity(settings_of(world, 1))
-    registry = ChainRegistry(world.chain)
+    registry = ChainPeerRegistry(world.chain)
     chain_id, operator, account = world.domain.chain_id, identity.operator, identity.account
 
     def membership(url: str, gateway: str) -> Membership:
@@ -558,14 +560,14 @@ def test_joining_trusts_only_the_registered_gateway(world: World) -> None:
     url, gateway = f"http://127.0.0.1:{server.server_address[1]}", world.gateway.operator.address
     good = {
         "redis_url": "redis://127.0.0.1:6379/0",
-        "username": broker.username(operator),
+        "username": tasks.username(operator),
         "password": "x",
-        "key_prefix": broker.key_prefix(operator),
+        "key_prefix": tasks.key_prefix(operator),
         "gateway": world.peer(world.gateway).model_dump(mode="json"),
         "heartbeat_s": 2,
     }
     stolen = good["gateway"] | {"link_key": "0x" + "01" * 32}
-    other = broker.key_prefix(world.members[0].operator.address)
+    other = tasks.key_prefix(world.members[0].operator.address)
     for fields in (
         {},
         {"key_prefix": other},
@@ -591,15 +593,15 @@ def test_joining_trusts_only_the_registered_gateway(world: World) -> None:
 
 
 def test_any_part_of_the_layers_held_can_be_served(world: World, tmp_path: Path) -> None:
-    limits = EngineLimits(max_sessions=2, max_context_tokens=100, max_cache_bytes=2**24, prefill_chunk_tokens=4)
+    limits = EngineLimits(max_sequences=2, max_context_tokens=100, max_cache_bytes=2**24, prefill_chunk_tokens=4)
     manifest = world.published.manifest
     stages = ModelStages(manifest, 0, 5, "fp32", limits, blocks=world.blocks, fetch=None, folder=tmp_path)
     (first, one), (second, two) = stages.get(0, 3), stages.get(3, 5)
     assert stages.get(0, 3)[0] is first
     assert (one.shard_root, two.shard_root) == (manifest.shard_root(0, 3), manifest.shard_root(3, 5))
     assert stages.measure_s_per_token_layer(3, 5) > 0
-    first.add(b"s", SessionSpec(len(PROMPT), 6))
-    second.add(b"s", SessionSpec(len(PROMPT), 6, sampling=SamplingParameters(temperature=0)))
+    first.add(b"s", SequenceSpec(len(PROMPT), 6))
+    second.add(b"s", SequenceSpec(len(PROMPT), 6, sampling=SamplingParameters(temperature=0)))
     fed, tokens = PROMPT, []
     while len(tokens) < 6:
         first.feed(b"s", len(PROMPT) + len(tokens) - 1 if tokens else 0, fed)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from chain.messages import new_account, sign
-from worker.jobs import Grammar, Peer, Sampling, StageJob
-from worker.links import wire
-from worker.receipts import SignedReceipt
-from worker.store import NodeStore
+from declai.chain.messages import new_account, sign
+from declai.protocol import wire
+from declai.protocol.jobs import StageJob
+from declai.protocol.options import Grammar, Sampling
+from declai.protocol.peers import Peer
+from declai.protocol.receipts import SignedReceipt
+from declai.worker.job.store import NodeStore
 
 from .kit import DOMAIN
 from .network import PROMPT, Network, ToyNode, wait_for
@@ -238,7 +240,7 @@ def test_a_grammar_that_does_not_compile_is_told_to_the_gateway(net: Network) ->
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     (address, frame), *_ = net.of(wire.Failed, jobs[0])
     assert isinstance(frame, wire.Failed)
-    assert (address, frame.code) == (jobs[-1].assignment.node, "invalid_session")
+    assert (address, frame.code) == (jobs[-1].assignment.node, "invalid_sequence")
     assert "toys" in frame.message
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from declai.links import probes
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.links.probes import LinkProbes
+from declai.protocol import wire
+from declai.protocol.peers import Peer
+from declai.protocol.wire import LinkReport, Ping, Pong
 from tests.proxy import TcpProxy
-from worker.jobs import Peer
-from worker.links import probes, wire
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.links.probes import LinkProbes
-from worker.links.wire import LinkReport, Ping, Pong
 
 from .kit import Party, curve_pair
 from .network import QUICK_LINKS, Network, wait_for
@@ -31,7 +32,7 @@ class Node:
 
     def __init__(self) -> None:
         keys = LinkKeyPair(*curve_pair())
-        self.links = Links(keys, "tcp://127.0.0.1:0", lambda key: True, QUICK_LINKS)
+        self.links = NodeLinks(keys, "tcp://127.0.0.1:0", lambda key: True, QUICK_LINKS)
         self.party = Party(link=(keys.public, b""), endpoint=self.links.endpoint)
         self.probes = LinkProbes()
 

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chain.messages import sign
-from worker.commitments import StageCommitment, output_record
-from worker.errors import InvalidReceipt
-from worker.jobs import Sampling, StageJob
-from worker.links import wire
-from worker.receipts import (
+from declai.chain.messages import sign
+from declai.protocol import wire
+from declai.protocol.commitments import StageCommitment, output_record
+from declai.protocol.errors import InvalidReceipt
+from declai.protocol.jobs import StageJob
+from declai.protocol.options import Sampling
+from declai.protocol.receipt_checks import (
     Problem,
     ProblemKind,
     SignedPlan,
-    SignedReceipt,
     Transcript,
-    build_receipt,
     verify_job_receipts,
     verify_receipt,
 )
+from declai.protocol.receipts import SignedReceipt, build_receipt
 
 from .kit import DOMAIN, Party, make_jobs
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from worker.links.rows import GROUP_COLUMNS, BadRows, decode_rows, encode_rows, formats_of, is_finite
-from worker.links.wire import Dtype, PromptFormat
+from declai.protocol.errors import BadRows
+from declai.protocol.rows import GROUP_COLUMNS, decode_rows, encode_rows, formats_of, is_finite
+from declai.protocol.wire import Dtype, PromptFormat
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 200))
 values = arrays.arrays(np.float32, shapes, elements=st.floats(-1e6, 1e6, width=32))

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import ForgedFrame, LinkError, MalformedFrame, RepeatedFrame
-from worker.links import seals as seals_module
-from worker.links import wire
-from worker.links.seals import OVERHEAD_BYTES, Seals
+from declai.links import seals as seals_module
+from declai.links.errors import LinkError
+from declai.links.seals import OVERHEAD_BYTES, Seals
+from declai.protocol import wire
+from declai.protocol.errors import ForgedFrame, MalformedFrame, RepeatedFrame
 
 from .kit import curve_pair
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from declai.links.errors import LinkError, LinkFull
+from declai.links.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
+from declai.protocol import wire
+from declai.protocol.jobs import StageJob
+from declai.protocol.peers import Peer
+from declai.protocol.wire import MAX_MESSAGE_FRAMES
 from tests.proxy import TcpProxy
-from worker.errors import LinkError, LinkFull
-from worker.jobs import Peer, StageJob
-from worker.links import wire
-from worker.links.sending import MAX_MESSAGE_BYTES, MAX_WAITING_FRAMES, Sender
-from worker.links.wire import MAX_MESSAGE_FRAMES
 
 from .kit import Party
 from .network import QUICK_LINKS, Network, wait_for

@@ -10,8 +10,8 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import MalformedFrame
-from worker.links import wire
+from declai.protocol import wire
+from declai.protocol.errors import MalformedFrame
 
 job_ids = st.binary(min_size=32, max_size=32)
 u32 = st.integers(0, 2**32 - 1)

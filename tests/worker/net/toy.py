@@ -12,15 +12,15 @@ import time
 
 import numpy as np
 
-from worker.engine import (
+from declai.worker.engine import (
     EngineLimits,
     HiddenRows,
     InvalidInput,
     PositionMismatch,
     SampledToken,
-    SessionSpec,
+    SequenceSpec,
     StageOutput,
-    UnknownSession,
+    UnknownSequence,
 )
 
 VOCAB = 997
@@ -35,7 +35,7 @@ def expected_tokens(prompt: list[int], num_layers: int, count: int) -> list[int]
 
 
 class _Session:
-    def __init__(self, spec: SessionSpec) -> None:
+    def __init__(self, spec: SequenceSpec) -> None:
         self.spec = spec
         self.rows: list[float] = []
         self.num_computed = 0
@@ -53,7 +53,7 @@ class ToyEngine:
         self.row_bytes = row_bytes
         self.first, self.end, self.num_layers, self.delay_s = first, end, num_layers, delay_s
         self.limits = EngineLimits(
-            max_sessions=8, max_context_tokens=10_000, max_cache_bytes=2**30, prefill_chunk_tokens=chunk
+            max_sequences=8, max_context_tokens=10_000, max_cache_bytes=2**30, prefill_chunk_tokens=chunk
         )
         self.sessions: dict[bytes, _Session] = {}
 
@@ -62,13 +62,13 @@ class ToyEngine:
         waits = any(not s.is_held and s.num_computed < len(s.rows) for s in self.sessions.values())
         return 0.0 if waits else None
 
-    def add(self, session_id: bytes, spec: SessionSpec) -> None:
-        self.sessions[session_id] = _Session(spec)
+    def add(self, sequence_id: bytes, spec: SequenceSpec) -> None:
+        self.sessions[sequence_id] = _Session(spec)
 
-    def feed(self, session_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
-        if session_id not in self.sessions:
-            raise UnknownSession("no such session")
-        session = self.sessions[session_id]
+    def feed(self, sequence_id: bytes, first_position: int, payload: bytes | memoryview) -> None:
+        if sequence_id not in self.sessions:
+            raise UnknownSequence("no such session")
+        session = self.sessions[sequence_id]
         if first_position != len(session.rows):
             raise PositionMismatch(f"{first_position} is not {len(session.rows)}")
         if self.first == 0:
@@ -81,21 +81,21 @@ class ToyEngine:
             raise InvalidInput("too many positions, or not finite")
         session.rows += new
 
-    def hold(self, session_id: bytes, held: bool) -> None:
-        if session_id in self.sessions:
-            self.sessions[session_id].is_held = held
+    def hold(self, sequence_id: bytes, held: bool) -> None:
+        if sequence_id in self.sessions:
+            self.sessions[sequence_id].is_held = held
 
     def step(self) -> list[StageOutput]:
-        for session_id, session in self.sessions.items():
+        for sequence_id, session in self.sessions.items():
             if not session.is_held and session.num_computed < len(session.rows):
                 time.sleep(self.delay_s)
-                return self._run(session_id, session)
+                return self._run(sequence_id, session)
         return []
 
-    def remove(self, session_id: bytes) -> None:
-        self.sessions.pop(session_id, None)
+    def remove(self, sequence_id: bytes) -> None:
+        self.sessions.pop(sequence_id, None)
 
-    def _run(self, session_id: bytes, session: _Session) -> list[StageOutput]:
+    def _run(self, sequence_id: bytes, session: _Session) -> list[StageOutput]:
         first = session.num_computed
         rows = session.rows[first : first + self.limits.prefill_chunk_tokens]
         session.num_computed += len(rows)
@@ -108,7 +108,7 @@ class ToyEngine:
         if self.end < self.num_layers:
             packed = b"".join(ROW.pack(value, 0, 0, 0).ljust(self.row_bytes, b"\0") for value in out)
             array = np.frombuffer(packed, np.uint8).reshape(len(rows), self.row_bytes)
-            return [HiddenRows(session_id, first, len(rows), array)]
+            return [HiddenRows(sequence_id, first, len(rows), array)]
         spec = session.spec
         if session.num_computed < spec.num_prompt_tokens:
             return []
@@ -121,5 +121,5 @@ class ToyEngine:
         elif session.num_tokens >= spec.max_tokens:
             reason = "length"
         if reason:
-            self.remove(session_id)
-        return [SampledToken(session_id, index, spec.num_prompt_tokens + index, token, reason, -0.5)]
+            self.remove(sequence_id)
+        return [SampledToken(sequence_id, index, spec.num_prompt_tokens + index, token, reason, -0.5)]

@@ -19,14 +19,14 @@ from declai.cli import main
 from declai.contributor.bench.machine import Limits
 from declai.contributor.bench.measure import SESSIONS, Timing
 from declai.contributor.bench.report import run
-from declai.contributor.bench.roofline import Shares, Work, bottleneck, shares
+from declai.contributor.bench.roofline import Shares, StepWork, bottleneck, shares
 from declai.contributor.bench.subject import from_folder, made
-from declai.devnet.layout import Layout
+from declai.devnet.layout import DevnetLayout
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import AtCapacity, Engine, EngineLimits, SequenceSpec
 from tests.declai.contributor.kit import Done
 from tests.devnet import ROOT, Running
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
-from worker.engine import AtCapacity, Engine, EngineLimits, SessionSpec
-from worker.sampling import SamplingParameters
 
 DEMO = ROOT / "models" / "declai-demo"
 QUICK = ("--quick", "--threads", "1")
@@ -87,7 +87,7 @@ def test_layers_of_a_folder() -> None:
 
 
 def test_what_a_node_serves_without_chain_and_gateway(devnet: Running) -> None:
-    config = Layout(devnet.cli.home / "devnet").node_config(1)
+    config = DevnetLayout(devnet.cli.home / "devnet").node_config(1)
     found = devnet.cli.json("node", "bench", "--config", str(config), *QUICK)
     is_whole(found)
     node = devnet.network.nodes[1]
@@ -163,8 +163,8 @@ def test_as_many_sessions_fit_as_it_says(zoo: Zoo) -> None:
     found = run(subject, max_cache_bytes, threads=1, quick=True, started=lambda number: None, tick=lambda: None)
     assert found["cache"]["sessions_that_fit"] == {"1000": 7, "4000": 1}
     engine = Engine(subject.load(), EngineLimits(100, 640, max_cache_bytes))
-    spec = SessionSpec(500, 1, sampling=SamplingParameters(temperature=0))
-    number = max_cache_bytes // engine.session_bytes(500, 500)
+    spec = SequenceSpec(500, 1, sampling=SamplingParameters(temperature=0))
+    number = max_cache_bytes // engine.sequence_bytes(500, 500)
     for index in range(number):
         engine.add(bytes([index]), spec)
     with pytest.raises(AtCapacity):
@@ -172,8 +172,8 @@ def test_as_many_sessions_fit_as_it_says(zoo: Zoo) -> None:
 
 
 def test_shares_are_work_over_time_over_limit() -> None:
-    work = Work(1000, 100, bytes_per_weight=2.0, bytes_per_head_weight=2, bytes_per_token=10)
-    timing = Timing(num_sessions=4, num_tokens=8, num_cached=80, seconds=0.5)
+    work = StepWork(1000, 100, bytes_per_weight=2.0, bytes_per_head_weight=2, bytes_per_token=10)
+    timing = Timing(num_sequences=4, num_tokens=8, num_cached=80, seconds=0.5)
     found = shares(timing, work, Limits(bytes_per_s=6000, flops_per_s=67_200))
     assert found.memory == pytest.approx((2200 + 800) / 0.5 / 6000)
     assert found.arithmetic == pytest.approx(2 * (8000 + 400) / 0.5 / 67_200)

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from chain import keystore
-from chain.contracts.nodes import Role
-from chain.messages import new_account
+from declai.chain import keystore
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import new_account
 from declai.contributor.doctor import Finding
 from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.examination import GROUPS, bounded
 from declai.devnet import chain_setup
 from declai.devnet.processes import ChainKind, RedisAddress, free_port, start_chain
 from declai.devnet.programs import write_settings
+from declai.links.keys import LinkKeyPair
+from declai.worker.node.settings import NodeSettings
 from tests.api.serve.kit import MODEL, PASSWORD, Network, running_network
 from tests.conftest import World
 from tests.declai.contributor.kit import Desk
-from worker.links.keys import LinkKeyPair
-from worker.settings import NodeSettings
 
 
 @dataclass

@@ -12,10 +12,10 @@ import pytest
 from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.examination import GROUPS, bounded, examine
 from declai.contributor.doctor.finding import Finding, Level, ok
-from declai.devnet.layout import Layout
+from declai.devnet.layout import DevnetLayout
+from declai.worker.node.settings import NodeSettings
 from tests.declai.contributor.doctor.conftest import Patient
 from tests.devnet import Cli, Running
-from worker.settings import NodeSettings
 
 NAMES = {
     "machine": ["settings", "python", "torch", "processor", "instructions", "accelerators", "threads"],
@@ -64,7 +64,7 @@ def test_problems_are_lines_with_advice_and_an_exit_code(patient: Patient) -> No
 
 
 def test_a_running_node_is_seen_and_left_alone(devnet: Running) -> None:
-    config = Layout(devnet.cli.home / "devnet").node_config(0)
+    config = DevnetLayout(devnet.cli.home / "devnet").node_config(0)
     before = devnet.cli.json("node", "status", "--config", str(config))
     found = devnet.cli.json("node", "doctor", "--config", str(config))
     assert found["problems"] == 0, found

@@ -16,20 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from chain.contracts.models import model_id
-from chain.contracts.nodes import Role
-from chain.messages import new_account
-from chain.pricing import UNITS_PER_CREDIT
+from declai.chain.contracts.models import model_id
+from declai.chain.contracts.nodes import Role
+from declai.chain.messages import new_account
+from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.contributor.doctor.case import Case
 from declai.contributor.doctor.cgroup import cpu_quota, memory_limit
 from declai.contributor.doctor.finding import Finding, Level
 from declai.contributor.doctor.machine import cpu_flags
 from declai.contributor.doctor.resources import disk, memory
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.worker.node.settings import NodeSettings
 from tests.declai.contributor.doctor.conftest import Patient
 from tests.declai.contributor.test_record import equivocate
-from worker.links.faces import Links
-from worker.links.keys import LinkKeyPair
-from worker.settings import NodeSettings
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -113,13 +113,13 @@ def test_a_port_that_another_program_has(patient: Patient, tmp_path: Path) -> No
         taken.listen()
         bind = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         is_problem(patient.find("port", link_bind=bind), "cannot listen at", "end the program")
-    stranger = Links(LinkKeyPair.create(tmp_path / "other.key"), patient.member.endpoint, lambda key: True)
+    stranger = NodeLinks(LinkKeyPair.create(tmp_path / "other.key"), patient.member.endpoint, lambda key: True)
     try:
         is_problem(patient.find("port"), "cannot listen at", "end the program")
         is_problem(patient.find("endpoint"), "somebody else answers", "register anew")
     finally:
         stranger.close()
-    node = Links(LinkKeyPair.load(tmp_path / "link.key"), patient.member.endpoint, patient.member.link_key.__eq__)
+    node = NodeLinks(LinkKeyPair.load(tmp_path / "link.key"), patient.member.endpoint, patient.member.link_key.__eq__)
     try:
         assert patient.find("port").level is Level.OK
         assert patient.find("endpoint").level is Level.OK

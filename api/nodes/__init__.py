@@ -1,0 +1,1 @@
+"""Nodes as the gateway knows them: directory, joining, accounts, dispatch, links."""

@@ -1,0 +1,161 @@
+"""The gateway's one link endpoint: frames of a job go to whoever drives it, heartbeats to the directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from declai.api.nodes.directory import NodeDirectory
+from declai.links.errors import LinkError
+from declai.links.gateway_links import GatewayLinks
+from declai.links.keys import LinkKeyPair
+from declai.links.relay import Relay, RelayLimits
+from declai.protocol.peers import Peer
+from declai.protocol.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
+
+logger = logging.getLogger(__name__)
+# Per job: a stage that floods the gateway spoils its own job only.
+MAX_QUEUED_FRAMES = 4096
+# Receipts of jobs that are stored already come again when their acknowledgement was lost.
+MAX_STORED_JOBS = 4096
+# A node that is just taking a job up does not know it yet when it is given up: it is told again.
+ABANDON_AGAIN_S = (0.3, 2.0)
+
+
+class JobInbox:
+    """What came for one job: (address of the node that sent it, frame), or None when the client wants no more."""
+
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._members = {peer.link_key: peer.address for peer in peers}
+        self._frames: asyncio.Queue[tuple[str, JobFrame] | None] = asyncio.Queue()
+
+    def put(self, sender: bytes, frame: JobFrame) -> bool:
+        """Take a frame from a member's link; False for a stranger's, or when too many wait."""
+        address = self._members.get(sender)
+        if address is None or self._frames.qsize() >= MAX_QUEUED_FRAMES:
+            return False
+        self._frames.put_nowait((address, frame))
+        return True
+
+    def cancel(self) -> None:
+        self._frames.put_nowait(None)
+
+    async def get(self) -> tuple[str, JobFrame] | None:
+        return await self._frames.get()
+
+
+class LinkHub:
+    """Owns the links; to be made and used on the event loop."""
+
+    def __init__(
+        self, keys: LinkKeyPair, bind: str, directory: NodeDirectory, limits: RelayLimits | None = None
+    ) -> None:
+        """Raises LinkError when it cannot listen at `bind`."""
+        self._directory = directory
+        self._links = GatewayLinks(keys, bind, directory.admits)
+        self.relay = Relay(self._links, keys.public, limits or RelayLimits(), self._overflowed)
+        self._inboxes: dict[bytes, JobInbox] = {}
+        self._stored: OrderedDict[bytes, dict[str, ReceiptAck]] = OrderedDict()
+        self._receiver = asyncio.create_task(self._receive(), name="links")
+        self._is_open = True
+        self.num_dropped = 0
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that was chosen."""
+        return self._links.endpoint
+
+    @property
+    def num_malformed(self) -> int:
+        return self._links.num_malformed
+
+    async def close(self) -> None:
+        self._is_open = False
+        self._receiver.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._receiver
+        self._links.close()
+
+    @contextmanager
+    def inbox(self, job: bytes, peers: Sequence[Peer]) -> Iterator[JobInbox]:
+        """Receive the frames of a job from these peers and nobody else."""
+        inbox = self._inboxes[job] = JobInbox(peers)
+        self.relay.open(job, peers)
+        try:
+            yield inbox
+        finally:
+            del self._inboxes[job]
+            self.relay.close(job)
+
+    def send(self, peer: Peer, frame: JobFrame) -> None:
+        """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
+        if not self._is_open:
+            return
+        try:
+            (self._links if peer.relay is None else self.relay).send(peer, frame)
+        except LinkError as error:
+            logger.warning("%s frame not sent: %s", frame.kind, error)
+
+    def acknowledge(self, job: bytes, acceptances: Sequence[tuple[Peer, bytes]]) -> None:
+        """A job's receipts are stored for good: give its nodes our signed word, now and whenever they ask again."""
+        self._stored[job] = {peer.address: ReceiptAck(job, acceptance) for peer, acceptance in acceptances}
+        if len(self._stored) > MAX_STORED_JOBS:
+            self._stored.popitem(last=False)
+        for peer, _ in acceptances:
+            self.send(peer, self._stored[job][peer.address])
+
+    def keep_only(self, peers: Iterable[Peer]) -> None:
+        """Close the links to everyone else: they left the registry, or moved."""
+        kept = set(peers)
+        self._links.keep_only(kept)
+        self.relay.keep_only(kept)
+
+    def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
+        """A job is over without a receipt: nobody shall work on it or wait for it."""
+        frame = Failed(job, "abandoned", "the gateway gave the job up")
+        loop = asyncio.get_running_loop()
+        for peer in peers:
+            self.send(peer, frame)
+            for delay_s in ABANDON_AGAIN_S:
+                loop.call_later(delay_s, self.send, peer, frame)
+
+    async def _receive(self) -> None:
+        while True:
+            for inbound in await self._links.receive():
+                try:
+                    self._take(inbound.sender, inbound.frame, inbound.connection)
+                except Exception:  # whatever one frame does, the next one is somebody else's
+                    logger.exception("a frame could not be taken")
+
+    def _take(self, sender: bytes, frame: Frame, connection: bytes) -> None:
+        if isinstance(frame, Heartbeat):
+            self._directory.beat(sender, frame)
+            return
+        if isinstance(frame, Ping | Pong):  # between neighbours in a ring, where the gateway is none
+            self.num_dropped += 1
+            return
+        if isinstance(frame, Relayed):
+            self.relay.forward(sender, frame)
+            return
+        if isinstance(frame, Listening):
+            if self._directory.is_relayed(sender):
+                self.relay.listening(sender, connection, frame)
+            return
+        inbox = self._inboxes.get(frame.job)
+        if inbox is not None and inbox.put(sender, frame):
+            return
+        if isinstance(frame, Receipt) and frame.job in self._stored:
+            address = self._directory.registry.by_key.get(sender)
+            if address is not None and (again := self._stored[frame.job].get(address)) is not None:
+                self.send(self._directory.peer(address), again)
+            return
+        self.num_dropped += 1
+
+    def _overflowed(self, job: bytes, node: bytes) -> None:
+        """The relay dropped a job: whoever drives it hears of it as if the node, which is too slow, had said so."""
+        inbox = self._inboxes.get(job)
+        if inbox is not None:
+            inbox.put(node, Failed(job, "relay_full", "too many bytes wait at the gateway for this node"))

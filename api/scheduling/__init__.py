@@ -1,1 +1,0 @@
-"""Which nodes are alive, and which of them serve a request."""

@@ -1,0 +1,240 @@
+"""Drives one attempt at a request through its stages: dispatch, ready, prompt, tokens, finish, receipts.
+
+The gateway stands beside the ring of stages: tokens pass by on their way to the client, none goes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+
+from declai.api.credits.admission import Admitted
+from declai.api.errors import GatewayError, StageFailed
+from declai.api.nodes.hub import JobInbox
+from declai.api.serving.context import ServingContext
+from declai.api.serving.stage_jobs import Generation, stage_jobs
+from declai.api.store.store import StoredStage
+from declai.chain.messages import sign
+from declai.planning.placement import Plan
+from declai.protocol.errors import InvalidReceipt
+from declai.protocol.jobs import seal
+from declai.protocol.peers import Peer
+from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
+from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
+
+CANCEL_TIMEOUT_S = 5.0
+# A stage that is still ready so long after the prompt was sent did not get it.
+PROMPT_AGAIN_S = 1.0
+# How often a wait looks whether the nodes still live.
+LOOK_S = 1.0
+
+
+class AttemptFailed(StageFailed):
+    """A node spoiled the attempt: `address` names it, or is None when nobody can be named."""
+
+    def __init__(self, message: str, address: str | None) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class ClientGone(GatewayError):
+    """The client went away before anything was made; nothing is charged."""
+
+    code = "cancelled"
+
+
+class Attempt:
+    """One attempt. `run` yields tokens; afterwards `finish` is the last stage's word and `checked_stages` the rest."""
+
+    def __init__(
+        self, context: ServingContext, admitted: Admitted, generation: Generation, plan: Plan, attempt: int
+    ) -> None:
+        self._context = context
+        self._generation = generation
+        self._stall_s = context.timeouts.stall_s
+        self._expected_s = plan.seconds
+        addresses = [stage.offer.address for stage in plan.stages]
+        self._peers = [context.directory.peer(address) for address in addresses]
+        self._jobs = stage_jobs(context, admitted, generation, plan, self._peers, attempt)
+        self._job = self._jobs[0].job_id
+        self._plan = SignedPlan(
+            domain=context.domain,
+            request=admitted.message,
+            assignments=[job.assignment for job in self._jobs],
+            signers={address: context.directory.registry.workers[address].signer for address in addresses},
+            num_prompt_tokens=len(generation.prompt_token_ids),
+        )
+        self._inbox: JobInbox | None = None
+        self._cancelled = False
+        self._receipts: dict[str, SignedReceipt] = {}
+        self.tokens: list[Token] = []
+        self.finish: Finish | None = None
+        self.ready_at = self._prompt_sent_at = 0.0
+
+    @property
+    def _last(self) -> Peer:
+        return self._peers[-1]
+
+    def cancel(self) -> None:
+        """Make no more tokens; what was made is charged. At any time, any number of times."""
+        if not self._cancelled:
+            self._cancelled = True
+            if self._inbox is not None:
+                self._inbox.cancel()
+
+    async def run(self) -> AsyncIterator[Token]:
+        """Yield tokens as they are made; ends when every stage's receipt is here.
+
+        Raises:
+            AttemptFailed: a stage failed or fell silent; the others were told to stop.
+            ClientGone: cancelled before the prompt was sent.
+        """
+        with self._context.hub.inbox(self._job, self._peers) as self._inbox:
+            try:
+                await self._open()
+                async for token in self._decode():
+                    yield token
+                if not self.tokens:
+                    raise ClientGone("cancelled before the first token")
+                await self._collect_receipts()
+            except BaseException:
+                self._context.hub.abandon(self._job, self._peers)
+                raise
+            finally:
+                self._inbox = None
+
+    async def _open(self) -> None:
+        if self._cancelled:
+            raise ClientGone("cancelled before it was dispatched")
+        await self._context.dispatch([(job.assignment.node, seal(job, self._context.account)) for job in self._jobs])
+        deadline = time.monotonic() + self._context.timeouts.ready_s
+        while True:
+            if self._cancelled:
+                raise ClientGone("cancelled before the stages were ready")
+            address, frame = await self._next(deadline, "the stages were not ready in time")
+            if isinstance(frame, Ready) and address == self._peers[0].address:
+                break
+        self.ready_at = time.monotonic()
+        self._send_prompt()
+
+    def _send_prompt(self) -> None:
+        ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
+        self._context.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
+        self._prompt_sent_at = time.monotonic()
+
+    async def _decode(self) -> AsyncIterator[Token]:
+        # The first token comes after the whole prompt went through all stages.
+        deadline = time.monotonic() + self._stall_s + self._expected_s
+        asked_to_stop = False
+        while self.finish is None:
+            if self._cancelled and not asked_to_stop:
+                asked_to_stop = True
+                self._context.hub.send(self._last, Cancel(self._job))
+                deadline = time.monotonic() + CANCEL_TIMEOUT_S
+            address, frame = await self._next(deadline, "no token came in time")
+            if isinstance(frame, Ready) and time.monotonic() - self._prompt_sent_at > PROMPT_AGAIN_S:
+                self._send_prompt()  # a stage is ready until data comes: a cut link lost the prompt
+            if address != self._last.address:
+                continue
+            if isinstance(frame, Token):
+                if frame in self.tokens[-2:]:
+                    continue  # said again after its link was cut
+                self._check_token(frame)
+                self.tokens.append(frame)
+                if not asked_to_stop:
+                    deadline = time.monotonic() + self._stall_s
+                yield frame
+            elif isinstance(frame, Finish):
+                if frame.num_output_tokens != len(self.tokens):
+                    raise AttemptFailed("the last stage counts other tokens than it sent", address)
+                self.finish = frame
+
+    def _check_token(self, token: Token) -> None:
+        index, position = len(self.tokens), len(self._generation.prompt_token_ids) + len(self.tokens)
+        if (token.index, token.position) != (index, position) or index >= self._generation.max_tokens:
+            raise AttemptFailed(f"the last stage sent token {token.index} in place of {index}", self._last.address)
+        highest = max([token.token_id, *(token_id for token_id, _ in token.top_logprobs)])
+        if highest >= self._generation.model.manifest.vocab_size:
+            raise AttemptFailed(f"token id {highest} is outside the vocabulary", self._last.address)
+        if len(token.top_logprobs) > self._generation.top_logprobs:
+            raise AttemptFailed("the last stage sent more log probabilities than it was asked for", self._last.address)
+
+    async def _collect_receipts(self) -> None:
+        deadline = time.monotonic() + self._context.timeouts.receipt_s
+        while missing := [peer.address for peer in self._peers if peer.address not in self._receipts]:
+            await self._next(deadline, f"no receipt came from {', '.join(missing)}", missing[0])
+
+    async def _next(self, deadline: float, problem: str, suspect: str | None = None) -> tuple[str, JobFrame | None]:
+        """The next frame and who sent it; ("", None) when the client wants no more. Receipts are kept on the way.
+
+        Raises:
+            AttemptFailed: a stage says that it failed, a node died, or the deadline passed with this `problem`.
+        """
+        assert self._inbox is not None
+        while True:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise AttemptFailed(problem, suspect)
+            try:
+                async with asyncio.timeout(min(left_s, LOOK_S)):
+                    item = await self._inbox.get()
+            except TimeoutError:
+                self._check_alive()
+                continue
+            if item is None:
+                return "", None
+            address, frame = item
+            if isinstance(frame, Failed):
+                raise AttemptFailed(
+                    f"node {address} says that the job failed ({frame.code}): {frame.message}",
+                    self._blamed(address, frame),
+                )
+            if isinstance(frame, Receipt):
+                self._keep_receipt(address, frame)
+            return address, frame
+
+    def _blamed(self, sender: str, frame: Failed) -> str:
+        """Who spoiled the job: the sender, unless it names a neighbour that it lost."""
+        if frame.code == "peer_lost":
+            return next((peer.address for peer in self._peers if peer.address in frame.message), sender)
+        return sender
+
+    def _check_alive(self) -> None:
+        for peer in self._peers:
+            if not self._context.directory.is_live(peer.address):
+                raise AttemptFailed(f"node {peer.address} is gone", peer.address)
+
+    def _keep_receipt(self, address: str, frame: Receipt) -> None:
+        try:
+            self._receipts[address] = SignedReceipt.from_frame(frame)
+        except InvalidReceipt as error:
+            raise AttemptFailed(f"node {address} sent no receipt: {error}", address) from None
+
+    def checked_stages(self) -> list[StoredStage]:
+        """The stages with their receipts, verified alone and against each other. Blocking: hashes every token.
+
+        Raises:
+            AttemptFailed: a receipt does not hold; its node is named.
+        """
+        receipts = [self._receipts[peer.address] for peer in self._peers]
+        token_ids = [token.token_id for token in self.tokens]
+        transcript = Transcript(self._generation.prompt_token_ids, token_ids, self._generation.sampling)
+        problems = verify_job_receipts(receipts, self._plan, len(token_ids), transcript, now=int(time.time()))
+        if problems:
+            first = problems[0]
+            raise AttemptFailed(f"stage {first.stage}: {first.kind}: {first.text}", self._peers[first.stage].address)
+        return [
+            StoredStage(job.stage, job.assignment, job.assignment_signature, receipt)
+            for job, receipt in zip(self._jobs, receipts, strict=True)
+        ]
+
+    def acknowledge(self) -> None:
+        """The receipts are durable: sign to each node that its receipt is owed."""
+        domain, account = self._context.domain, self._context.account
+        accepted = [acceptance_of(self._receipts[peer.address].receipt, domain) for peer in self._peers]
+        signatures = [sign(acceptance, domain, account) for acceptance in accepted]
+        self._context.hub.acknowledge(self._job, list(zip(self._peers, signatures, strict=True)))

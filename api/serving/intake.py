@@ -1,0 +1,170 @@
+"""Where a request is taken in: prompt into tokens, a plan and its price, admission, and off it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from declai.api.auth.signed import SignedHeader
+from declai.api.credits.admission import Admission, Admitted, Asked
+from declai.api.errors import ContextLengthExceeded, InvalidRequest
+from declai.api.nodes.directory import NodeDirectory
+from declai.api.serving.catalog import ModelCatalog, ServedModel
+from declai.api.serving.generator import Generator
+from declai.api.serving.quoting import quote_now
+from declai.api.serving.running import Running
+from declai.api.serving.stage_jobs import Generation
+from declai.chain.pricing import Tier
+from declai.planning.placement import Plan
+from declai.planning.quotes import Quote
+from declai.protocol.errors import InvalidGrammar, TemplateRefused
+from declai.protocol.options import Sampling
+from declai.protocol.tokenizer import ModelTokenizer
+
+# When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
+DEFAULT_MAX_TOKENS = 512
+MAX_TOKENISING = 8
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What somebody wants generated. `encode` makes the prompt's token ids; `..._param` name fields in errors."""
+
+    model: str
+    encode: Callable[[ModelTokenizer], list[int]]
+    prompt_param: str
+    max_tokens: int | None
+    tier: Tier
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    grammar_param: str = "response_format"
+    num_choices: int = 1
+    numeric_profile: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A request that was admitted and runs."""
+
+    admitted: Admitted
+    generation: Generation
+    running: Running
+
+
+class Intake:
+    """Takes requests in, for one gateway."""
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        directory: NodeDirectory,
+        admission: Admission,
+        generator: Generator,
+        fee_bps: int,
+    ) -> None:
+        self._catalog = catalog
+        self._directory = directory
+        self._admission = admission
+        self._generator = generator
+        self._fee_bps = fee_bps
+        # Long prompts must not take all threads: others wait for the store and the chain in them.
+        self._tokenising = asyncio.Semaphore(MAX_TOKENISING)
+
+    async def estimate(self, ask: Ask, max_cost: int | None = None) -> tuple[Generation, Quote]:
+        """What would be generated, on which nodes, and for how much at most. Costs nothing.
+
+        Raises:
+            GatewayError: the model is not known, the prompt does not fit, or nobody serves it now.
+        """
+        async with self._tokenising:
+            generation = await asyncio.to_thread(self._generation, ask)
+        return generation, await quote_now(self._directory, generation, ask.tier, self._fee_bps, max_cost=max_cost)
+
+    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
+        """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
+
+        A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
+
+        Raises:
+            GatewayError: it is refused, and nothing is charged.
+        """
+        if ask.num_choices > 1 and isinstance(payer, SignedHeader):
+            raise InvalidRequest("a signed request pays one output: sign one for each choice, with n 1", param="n")
+        self._generator.check_room(ask.num_choices)
+        signed = payer if isinstance(payer, SignedHeader) else None
+        max_cost = signed.request.max_cost if signed else None
+        generation, quoted = await self.estimate(ask, max_cost)
+        asked = Asked(generation.model.name, body, generation.max_tokens, ask.tier, quoted.max_cost)
+        if isinstance(payer, SignedHeader):
+            admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, asked)]
+        else:
+            admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, asked, ask.num_choices)
+        return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
+
+    def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
+        seed = (generation.sampling.seed + choice) % 2**64
+        chosen = replace(generation, sampling=generation.sampling.model_copy(update={"seed": seed}))
+        return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
+
+    def _generation(self, ask: Ask) -> Generation:
+        model = self._catalog.get(ask.model)
+        try:
+            prompt = ask.encode(model.tokenizer)
+        except TemplateRefused as error:
+            raise InvalidRequest(str(error), param=ask.prompt_param) from None
+        if not prompt:
+            raise InvalidRequest("the prompt has no tokens: say something", param=ask.prompt_param)
+        _check_vocabulary(model, prompt, ask)
+        _check_grammar(model, ask)
+        return Generation(
+            model=model,
+            prompt_token_ids=prompt,
+            max_tokens=_room(model, len(prompt), ask),
+            sampling=ask.sampling,
+            stop=ask.stop,
+            ignore_eos=ask.ignore_eos,
+            logprobs=ask.logprobs,
+            top_logprobs=ask.top_logprobs,
+            numeric_profile=ask.numeric_profile,
+            exact=ask.exact,
+        )
+
+
+def _check_vocabulary(model: ServedModel, prompt: list[int], ask: Ask) -> None:
+    size = model.manifest.vocab_size
+    if max(prompt) >= size:
+        raise InvalidRequest(f"token ids of {model.name} are below {size}, not {max(prompt)}", param=ask.prompt_param)
+    foreign = [token_id for token_id in ask.sampling.logit_bias if token_id >= size]
+    if foreign:
+        raise InvalidRequest(f"token ids of {model.name} are below {size}, not {foreign[0]}", param="logit_bias")
+
+
+def _check_grammar(model: ServedModel, ask: Ask) -> None:
+    """Compile what the last stage will compile: a grammar that fails there would cost the caller its time."""
+    if ask.sampling.grammar is None:
+        return
+    try:
+        model.grammars.constraint(ask.sampling.grammar)
+    except InvalidGrammar as error:
+        raise InvalidRequest(f"no output can be held to this format: {error}", param=ask.grammar_param) from None
+
+
+def _room(model: ServedModel, num_prompt_tokens: int, ask: Ask) -> int:
+    """How many tokens may be made. Raises ContextLengthExceeded."""
+    context = model.manifest.context_length
+    room = context - num_prompt_tokens
+    wanted = ask.max_tokens if ask.max_tokens is not None else max(min(DEFAULT_MAX_TOKENS, room), 1)
+    if wanted > room:
+        param = ask.prompt_param if room < 1 else "max_tokens"
+        raise ContextLengthExceeded(
+            f"{model.name} has a context of {context} tokens; the prompt has {num_prompt_tokens} and {wanted} more are "
+            "asked for: shorten the prompt or lower max_tokens",
+            param=param,
+        )
+    return wanted

@@ -1,0 +1,106 @@
+"""What is to be generated, and the signed jobs of its stages."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from declai.api.credits.admission import Admitted
+from declai.api.serving.catalog import ServedModel
+from declai.api.serving.context import ServingContext
+from declai.chain.messages import Assignment, sign
+from declai.planning.formats import stage_format
+from declai.planning.placement import Plan
+from declai.protocol.jobs import StageJob
+from declai.protocol.options import Sampling
+from declai.protocol.peers import Peer
+from declai.protocol.wire import PromptFormat
+
+# A promise to run, and the longest that a job may take.
+ASSIGNMENT_TTL_S = 3600
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is to be generated; `prompt_token_ids` and `max_tokens` fit the model's context. `exact`: no link may round
+    hidden states, whatever the gateway allows."""
+
+    model: ServedModel
+    prompt_token_ids: Sequence[int]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    numeric_profile: int | None = None
+    exact: bool = False
+
+
+def stage_jobs(
+    context: ServingContext, admitted: Admitted, generation: Generation, plan: Plan, peers: Sequence[Peer], attempt: int
+) -> list[StageJob]:
+    """One job per stage, the assignments signed; `peers` in the order of the stages."""
+    deadline = int(time.time()) + ASSIGNMENT_TTL_S
+    num_stages = len(plan.stages)
+    formats = prompt_formats(context, generation, plan)
+    jobs = []
+    for number, stage in enumerate(plan.stages):
+        assignment = Assignment(
+            request=bytes.fromhex(admitted.request[2:]),
+            stage=number,
+            first_layer=stage.first_layer,
+            end_layer=stage.end_layer,
+            numeric_profile=stage.offer.numeric_profile,
+            shard=generation.model.manifest.shard_root(stage.first_layer, stage.end_layer),
+            node=stage.offer.address,
+            prompt_price=stage.offer.prompt_price,
+            output_price=stage.offer.output_price,
+            attempt=attempt,
+            deadline=deadline,
+        )
+        is_last = number == num_stages - 1
+        # The last stage sees hidden states; for a repetition penalty it must be told the prompt's tokens.
+        penalised = is_last and generation.sampling.repetition_penalty != 1
+        job = StageJob(
+            chain_id=context.domain.chain_id,
+            ledger=context.domain.ledger,
+            request=admitted.message,
+            request_signature=admitted.signature,
+            assignment=assignment,
+            assignment_signature=sign(assignment, context.domain, context.account),
+            model_name=generation.model.name,
+            manifest_cid=generation.model.manifest_cid,
+            num_stages=num_stages,
+            attempt=attempt,
+            gateway=context.gateway,
+            upstream=peers[number - 1] if num_stages > 1 else None,
+            downstream=peers[(number + 1) % num_stages] if num_stages > 1 else None,
+            num_prompt_tokens=len(generation.prompt_token_ids),
+            max_tokens=generation.max_tokens,
+            prompt_format_in=formats[number],
+            prompt_format_out=formats[number + 1],
+            sampling=generation.sampling if is_last else None,
+            stop=generation.stop if is_last else (),
+            eos_token_ids=tuple(generation.model.manifest.eos_token_ids) if is_last else (),
+            ignore_eos=generation.ignore_eos and is_last,
+            logprobs=generation.logprobs and is_last,
+            top_logprobs=generation.top_logprobs if is_last else 0,
+            prompt_token_ids=tuple(generation.prompt_token_ids) if penalised else (),
+        )
+        jobs.append(job)
+    return jobs
+
+
+def prompt_formats(context: ServingContext, generation: Generation, plan: Plan) -> list[PromptFormat]:
+    """How the prompt comes to each stage and leaves the last: between two of them hidden states travel."""
+    coarsest = "profile" if generation.exact else context.coarsest_prompt_format
+    links, stages = context.directory.link_speeds(), plan.stages
+    num_tokens, hidden_size = len(generation.prompt_token_ids), generation.model.manifest.hidden_size
+    between = [
+        stage_format(here, links.get((here.offer.address, there.offer.address)), num_tokens, hidden_size, coarsest)
+        for here, there in itertools.pairwise(stages)
+    ]
+    return ["profile", *between, "profile"]

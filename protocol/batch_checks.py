@@ -1,0 +1,283 @@
+"""Checks a request's settlement from the chain and IPFS alone: nothing that a gateway says is believed.
+
+The batch that holds the request is found among those on chain; its file is read by CID; then every signature, count,
+price, commitment, sum tree, payout and debit is computed again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from declai.chain.client import Chain
+from declai.chain.errors import BadSignature
+from declai.chain.messages import digest, recover
+from declai.chain.pricing import BPS
+from declai.chain.state import ChainState, SettledBatch
+from declai.ipfs.errors import IpfsError
+from declai.ipfs.store import BlockStore
+from declai.protocol.batches import (
+    LINK_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_NODES,
+    SUBROOT_BYTES,
+    BatchFile,
+    Header,
+    ReceiptEntry,
+    header_cid,
+    root_of,
+    sum_tree,
+)
+from declai.protocol.errors import NotSettled
+from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
+from declai.protocol.receipts import SignedReceipt
+
+
+@dataclass
+class SettlementReport:
+    """What was checked (one line each) and what does not hold. Amounts in base units."""
+
+    request: str
+    root: str
+    block: int
+    cid: str
+    checks: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    cost: int = 0
+    fee: int = 0
+    earnings: dict[str, int] = field(default_factory=dict)
+    payer: str = ""
+    num_receipts_in_batch: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def require(self, holds: bool, text: str) -> None:
+        (self.checks if holds else self.problems).append(text)
+
+
+def verify_request(
+    request: str, state: ChainState, chain: Chain, store: BlockStore, fetch: Callable[[str], None] | None
+) -> SettlementReport:
+    """Verify one request (0x-hex digest).
+
+    Raises:
+        NotSettled: it is in no batch whose file can be read; the text tells of those that cannot.
+    """
+    unreadable = []
+    for batch in sorted(state.batches.values(), key=lambda found: -found.block):
+        try:
+            header, file = read_batch(batch, store, fetch)
+        except (IpfsError, ValueError) as error:
+            unreadable.append(f"{header_cid(batch.header)}: {error}")
+            continue
+        entries = [
+            entry
+            for payout in file.payouts
+            for entry in payout.receipts
+            if "0x" + digest(entry.request, chain.domain).hex() == request
+        ]
+        if entries and _may_settle(batch, entries[0], state):
+            return _verify(request, entries, batch, header, file, state, chain)
+    hint = f" Batches that could not be read: {'; '.join(unreadable)}" if unreadable else ""
+    raise NotSettled(f"request {request} is in none of {len(state.batches)} settled batches.{hint}")
+
+
+def _may_settle(batch: SettledBatch, entry: ReceiptEntry, state: ChainState) -> bool:
+    """Whether the batch is by the session's gateway: any other one may put a stranger's request into its file."""
+    session = state.sessions.get(entry.request.session)
+    return session is None or session.gateway == batch.gateway
+
+
+def read_batch(batch: SettledBatch, store: BlockStore, fetch: Callable[[str], None] | None) -> tuple[Header, BatchFile]:
+    """The header and the file of a batch. Raises IpfsError or ValueError."""
+
+    def read(cid: str, max_bytes: int) -> bytes:
+        if fetch is not None:
+            fetch(cid)
+        return store.read_bytes(cid, max_bytes)
+
+    header = Header.from_bytes(read(header_cid(batch.header), SUBROOT_BYTES * MAX_NODES + LINK_BYTES))
+    return header, BatchFile.from_bytes(read(str(header.link), MAX_BATCH_BYTES))
+
+
+def _verify(
+    request: str,
+    entries: list[ReceiptEntry],
+    batch: SettledBatch,
+    header: Header,
+    file: BatchFile,
+    state: ChainState,
+    chain: Chain,
+) -> SettlementReport:
+    verdict = SettlementReport(request, "0x" + batch.root.hex(), batch.block, header_cid(batch.header))
+    verdict.num_receipts_in_batch = sum(len(payout.receipts) for payout in file.payouts)
+    _check_file(verdict, batch, header, file, chain)
+    _check_request(verdict, entries, batch, state, chain)
+    _check_receipts(verdict, entries, state, chain)
+    _check_claims(verdict, entries[0], file, state, chain)
+    _check_debits(verdict, batch, file, state)
+    session = entries[0].request.session
+    listed = {digest(claim.request, chain.domain).hex(): claim.cost for claim in file.claims}
+    verdict.earnings = {entry.assignment.node: entry.receipt.cost for entry in entries}
+    earned = sum(verdict.earnings.values())
+    if request[2:] in listed:
+        verdict.cost = listed[request[2:]]
+        verdict.fee = verdict.cost - earned
+        verdict.require(
+            0 <= verdict.fee * BPS <= earned * chain.ledger.max_fee_bps(),
+            f"the request's cost {verdict.cost} = earnings {earned} + fee {verdict.fee}, within the ledger's maximum",
+        )
+    else:
+        verdict.cost = earned
+    verdict.require(
+        any(debit.session == session for debit in batch.debits), "the request's session was debited in this batch"
+    )
+    return verdict
+
+
+def _check_file(verdict: SettlementReport, batch: SettledBatch, header: Header, file: BatchFile, chain: Chain) -> None:
+    """The file is what the chain anchored: same header, same payouts, same sums."""
+    domain = chain.domain
+    verdict.require(
+        (file.chain_id, file.ledger, file.gateway) == (domain.chain_id, domain.ledger, batch.gateway),
+        "the batch file is for this chain, this ledger and this gateway",
+    )
+    verdict.require(
+        root_of(batch.payouts, batch.header) == batch.root,
+        f"the root on chain commits to {len(batch.payouts)} payouts and to the header",
+    )
+    trees = [sum_tree(payout.receipts, domain) for payout in file.payouts]
+    verdict.require(
+        tuple(tree.root for tree in trees) == header.subroots, "every node's receipts give the subroot in the header"
+    )
+    recomputed = [(payout.node, tree.total) for payout, tree in zip(file.payouts, trees, strict=True)]
+    verdict.require(
+        recomputed == [(payout.node, payout.amount) for payout in batch.payouts],
+        "every node's sum tree gives the payout it got on chain",
+    )
+    verdict.require(
+        all(entry.receipt.node == payout.node for payout in file.payouts for entry in payout.receipts),
+        "every receipt is paid to the node that made it",
+    )
+
+
+def _check_request(
+    verdict: SettlementReport, entries: list[ReceiptEntry], batch: SettledBatch, state: ChainState, chain: Chain
+) -> None:
+    """The payer's session key signed the request; the gateway's signer ordered every stage."""
+    first = entries[0]
+    session = state.sessions.get(first.request.session)
+    if session is None:
+        verdict.checks.append(
+            "not checked again: the session is closed since, and its key gone from the ledger, which checked the "
+            "claims' signatures when it settled"
+        )
+    else:
+        verdict.payer = session.payer
+        signer = _signer(lambda: recover(first.request, chain.domain, first.request_signature))
+        verdict.require(signer == session.key, "the request is signed by its session's key")
+    gateway = state.nodes.get(batch.gateway)
+    ordered = {
+        _signer(lambda entry=entry: recover(entry.assignment, chain.domain, entry.assignment_signature))  # type: ignore[misc]
+        for entry in entries
+    }
+    verdict.require(gateway is not None and ordered == {gateway.signer}, "the gateway's signer ordered every stage")
+
+
+def _check_receipts(verdict: SettlementReport, entries: list[ReceiptEntry], state: ChainState, chain: Chain) -> None:
+    """All stages are there, signed, priced, and what one sent is what the next received."""
+    stages = sorted(entries, key=lambda entry: entry.assignment.stage)
+    verdict.require(
+        [entry.assignment.stage for entry in stages] == list(range(stages[0].num_stages)),
+        f"the receipts of all {stages[0].num_stages} stages are in the batch, each once",
+    )
+    request_digest = digest(stages[0].request, chain.domain)
+    ends = [0, *(entry.assignment.end_layer for entry in stages)]
+    verdict.require(
+        all(
+            e.assignment.request == request_digest and e.assignment.first_layer == end
+            for e, end in zip(stages, ends, strict=False)
+        ),
+        "the stages' layers follow one another",
+    )
+    model = state.models.get(stages[0].request.model)
+    verdict.require(
+        model is not None and ends[-1] in {version.num_layers for version in model.versions},
+        f"the stages end at layer {ends[-1]}, as a published version of the model does",
+    )
+    plan = SignedPlan(
+        domain=chain.domain,
+        request=stages[0].request,
+        assignments=[entry.assignment for entry in stages],
+        signers={e.receipt.node: state.nodes[e.receipt.node].signer for e in stages if e.receipt.node in state.nodes},
+        num_prompt_tokens=stages[0].receipt.prompt_tokens,
+    )
+    receipts = [SignedReceipt(receipt=e.receipt, signature=e.signature, records=e.records) for e in stages]
+    problems = verify_job_receipts(receipts, plan, stages[0].receipt.output_tokens)
+    verdict.problems += [f"stage {problem.stage}: {problem.kind}: {problem.text}" for problem in problems]
+    if not problems:
+        verdict.checks.append(
+            f"{len(stages)} receipts: signatures, counts, prices, commitments, and neighbours agree byte for byte"
+        )
+
+
+def _check_claims(
+    verdict: SettlementReport, entry: ReceiptEntry, file: BatchFile, state: ChainState, chain: Chain
+) -> None:
+    """The claims on the request's session are what the ledger takes, and one of them covers the request."""
+    request, session = entry.request, state.sessions.get(entry.request.session)
+    claims = [claim for claim in file.claims if claim.request.session == request.session]
+    nonces = [claim.request.nonce for claim in claims]
+    acked_below = claims[-1].request.acked_below if claims else 0
+    verdict.require(
+        request in [claim.request for claim in claims] or request.nonce < acked_below,
+        "the request is claimed in this batch, or acknowledged by the newest one that is",
+    )
+    verdict.require(
+        all(acked_below <= nonce for nonce in nonces) and all(a < b for a, b in itertools.pairwise(nonces)),
+        f"the session's {len(claims)} claims are in order, each once, and none is acknowledged already",
+    )
+    verdict.require(
+        all(claim.cost <= claim.request.max_cost for claim in claims), "every claim is within the cap that was signed"
+    )
+    if session is not None:
+        signers = {
+            _signer(lambda claim=claim: recover(claim.request, chain.domain, claim.signature))  # type: ignore[misc]
+            for claim in claims
+        }
+        verdict.require(signers == {session.key}, "every claim is signed by the session's key")
+
+
+def _check_debits(verdict: SettlementReport, batch: SettledBatch, file: BatchFile, state: ChainState) -> None:
+    debits, payouts = sum(d.amount for d in batch.debits), sum(p.amount for p in batch.payouts)
+    verdict.require(batch.fee >= 0, f"on chain the debits {debits} = payouts {payouts} + fee {batch.fee}, to the unit")
+    verdict.require(
+        _debits_of(batch, file, state) == {debit.session: debit.amount for debit in batch.debits},
+        "every session's debit is what its signed claims add up to, less what was settled before",
+    )
+
+
+def _debits_of(batch: SettledBatch, file: BatchFile, state: ChainState) -> dict[bytes, int]:
+    """Each session's debit, computed again from the file's claims and the batches before."""
+    totals: dict[bytes, int] = {}
+    spent: dict[bytes, int] = {}
+    for claim in file.claims:
+        session = claim.request.session
+        spent[session] = claim.request.spent  # nonces rise: the newest one's stays
+        totals[session] = totals.get(session, 0) + claim.cost
+    settled = dict.fromkeys(totals, 0)
+    for earlier in itertools.takewhile(lambda other: other is not batch, state.batches.values()):
+        for debit in earlier.debits:
+            if debit.session in settled:
+                settled[debit.session] += debit.amount
+    return {session: spent[session] + total - settled[session] for session, total in totals.items()}
+
+
+def _signer(recovered: Callable[[], str]) -> str | None:
+    try:
+        return recovered()
+    except BadSignature:
+        return None

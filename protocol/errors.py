@@ -1,0 +1,113 @@
+"""The protocol room's errors: one base class, one class per thing a caller can act on."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of everything this room raises on purpose."""
+
+
+class MalformedFrame(ProtocolError):
+    """Bytes from a link are no frame of ours. The receiver drops and counts them."""
+
+
+class ForgedFrame(MalformedFrame):
+    """A relayed frame was not sealed by the link key that it names, or was changed on its way."""
+
+
+class RepeatedFrame(MalformedFrame):
+    """A relayed frame came before, or was overtaken by a later one."""
+
+
+class TaskRefused(ProtocolError):
+    """A node will not run a task. `code` is short and stable (it goes over the wire), the text is for people."""
+
+    code = "task_refused"
+
+
+class MalformedTask(TaskRefused):
+    """The envelope or the job in it does not fit its schema or its size limits."""
+
+    code = "malformed_task"
+
+
+class UnknownGateway(TaskRefused):
+    """The task is not signed by the signer of the active gateway that it names."""
+
+    code = "unknown_gateway"
+
+
+class WrongNetwork(TaskRefused):
+    """The task is for another chain or another ledger."""
+
+    code = "wrong_network"
+
+
+class Misaddressed(TaskRefused):
+    """The task is for another node."""
+
+    code = "misaddressed"
+
+
+class BadTaskSignature(TaskRefused):
+    """The request's or the assignment's signature is not by who must have signed it."""
+
+    code = "bad_signature"
+
+
+class InconsistentTask(TaskRefused):
+    """Two parts of the task that must say the same thing do not."""
+
+    code = "inconsistent_task"
+
+
+class TaskExpired(TaskRefused):
+    """The task's deadline has passed, or lies further ahead than this node keeps promises."""
+
+    code = "expired"
+
+
+class NotServed(TaskRefused):
+    """The task asks for a model, layers or a size of job that this node does not serve."""
+
+    code = "not_served"
+
+
+class PriceTooLow(TaskRefused):
+    """The assignment pays less than this node's offer asks."""
+
+    code = "price_too_low"
+
+
+class TaskReplayed(TaskRefused):
+    """This node has taken this job before."""
+
+    code = "replayed"
+
+
+class InvalidGrammar(ProtocolError):
+    """A grammar that no output can be held to here; the text says why."""
+
+
+class TemplateRefused(ProtocolError):
+    """A model's chat template refuses a conversation, fails, or does not come to an end."""
+
+
+class CommitmentError(ProtocolError):
+    """Rows given to a commitment do not continue it, or it cannot be sealed at that length."""
+
+
+class InvalidReceipt(ProtocolError):
+    """A receipt, its signature or its records do not hold."""
+
+
+class NonFiniteLogits(ProtocolError):
+    """The model produced NaN or infinity; no token can be drawn from that."""
+
+
+class BadRows(ProtocolError):
+    """Bytes that no honest sender of this format makes, or values that no format carries."""
+
+
+class NotSettled(ProtocolError):
+    """No batch on chain holds the request."""

@@ -1,0 +1,142 @@
+"""A job as one stage sees it, and the signed envelope in which a gateway hands it over. Torch-free.
+
+The stages of a job form a ring: the `upstream` of stage 0 is the last stage (whose tokens are fed back), the
+`downstream` of the last stage is stage 0. A job of one stage has neither. The gateway stands beside the ring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from eth_account.signers.local import LocalAccount
+from pydantic import Field, model_validator
+
+from declai.chain.fields import Address, Signature
+from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
+from declai.chain.pricing import Tier
+from declai.protocol.message import ProtocolMessage
+from declai.protocol.options import Sampling, TokenId
+from declai.protocol.peers import Peer
+from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
+
+MAX_ENVELOPE_BYTES = 2**20
+MAX_STAGES = 255
+
+
+class StageJob(ProtocolMessage):
+    """Everything one stage needs to know of a job. What follows `prompt_format_out` is for the last stage alone.
+
+    `prompt_format_in` and `_out`: how the prompt's hidden states come from `upstream` and go to `downstream`.
+    `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
+    """
+
+    version: Literal[1] = 1
+    chain_id: Annotated[int, Field(ge=1, lt=2**53)]
+    ledger: Address
+    request: InferenceRequest
+    request_signature: Signature
+    assignment: Assignment
+    assignment_signature: Signature
+    model_name: Annotated[str, Field(min_length=1, max_length=200)]
+    manifest_cid: Annotated[str, Field(min_length=1, max_length=128)]
+    num_stages: Annotated[int, Field(ge=1, le=MAX_STAGES)]
+    attempt: Annotated[int, Field(ge=0, lt=2**32)]
+    gateway: Peer
+    upstream: Peer | None = None
+    downstream: Peer | None = None
+    num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    prompt_format_in: PromptFormat = "profile"
+    prompt_format_out: PromptFormat = "profile"
+    sampling: Sampling | None = None
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
+    eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    prompt_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS)] = ()
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> StageJob:
+        if self.assignment.stage >= self.num_stages:
+            raise ValueError(f"stage {self.assignment.stage} of {self.num_stages}")
+        if (self.num_stages == 1) != (self.upstream is None) or (self.num_stages == 1) != (self.downstream is None):
+            raise ValueError("a stage has both neighbours in the ring, or is the only stage")
+        relayed = [peer for peer in (self.upstream, self.downstream) if peer is not None and peer.relay is not None]
+        if self.gateway.relay is not None or any(peer.hop != self.gateway.hop for peer in relayed):
+            raise ValueError("the job's gateway relays, and nobody else")
+        if self.is_last != (self.sampling is not None):
+            raise ValueError("the last stage, and no other, gets the sampling parameters")
+        if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
+            raise ValueError("only the last stage decides when to stop")
+        if (self.is_first and self.prompt_format_in != "profile") or (
+            self.is_last and self.prompt_format_out != "profile"
+        ):
+            raise ValueError("a format for hidden states where token ids travel")
+        if self.top_logprobs and not (self.is_last and self.logprobs):
+            raise ValueError("top_logprobs are the last stage's, beside logprobs")
+        if self.sampling is not None and self.sampling.grammar is not None and self.ignore_eos:
+            raise ValueError("an output by a grammar ends where the grammar may: ignore_eos does not go with it")
+        if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
+            raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
+        if self.request.tier not in list(Tier):
+            raise ValueError(f"tier {self.request.tier} is none of {[int(tier) for tier in Tier]}")
+        return self
+
+    @property
+    def stage(self) -> int:
+        return self.assignment.stage
+
+    @property
+    def is_first(self) -> bool:
+        return self.assignment.stage == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.assignment.stage == self.num_stages - 1
+
+    @property
+    def num_layers(self) -> int:
+        return self.assignment.end_layer - self.assignment.first_layer
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that are ever fed: the last output token is not."""
+        return self.num_prompt_tokens + self.max_tokens - 1
+
+    @cached_property
+    def domain(self) -> Domain:
+        return Domain(chain_id=self.chain_id, ledger=self.ledger)
+
+    @cached_property
+    def request_digest(self) -> bytes:
+        return digest(self.request, self.domain)
+
+    @cached_property
+    def assignment_digest(self) -> bytes:
+        return digest(self.assignment, self.domain)
+
+    @cached_property
+    def job_id(self) -> bytes:
+        return job_id(self.request_digest, self.attempt)
+
+
+class Envelope(ProtocolMessage):
+    """A job's JSON text and the EIP-191 signature of the gateway's signer over that text."""
+
+    job: Annotated[str, Field(max_length=MAX_ENVELOPE_BYTES)]
+    signature: Signature
+
+
+def job_id(request_digest: bytes, attempt: int) -> bytes:
+    """The 32 bytes that name one attempt at a request on links."""
+    return hashlib.sha256(request_digest + attempt.to_bytes(4, "big")).digest()
+
+
+def seal(job: StageJob, account: LocalAccount) -> Envelope:
+    """Sign a job with the gateway's signer key."""
+    text = json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return Envelope(job=text, signature=sign_text(text, account))

@@ -1,0 +1,1 @@
+"""Page ids of the cache: blocks, lanes, prefixes. Pure Python."""

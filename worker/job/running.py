@@ -1,0 +1,371 @@
+"""One job at one stage, from `ready` to its end: who may say what when, and what is committed to. No sockets, no clock.
+
+Input positions must continue without gap or repeat; whatever does not fit ends this job, with a code, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from declai.chain.pricing import BPS, Tier
+from declai.links.errors import LinkError
+from declai.protocol import wire
+from declai.protocol.commitments import Commitment, Later, StageCommitment, output_record
+from declai.protocol.errors import BadRows, CommitmentError
+from declai.protocol.grammar import Constraint
+from declai.protocol.jobs import StageJob
+from declai.protocol.peers import Peer
+from declai.protocol.rows import decode_rows, encode_rows, formats_of
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
+from declai.worker.engine.runner import Payload
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[Peer, wire.Frame], None]
+
+
+class StageEngine(Protocol):
+    """What a running job needs of `worker.engine.Engine`."""
+
+    @property
+    def step_in_s(self) -> float | None: ...
+    def add(self, sequence_id: bytes, spec: SequenceSpec) -> None: ...
+    def feed(self, sequence_id: bytes, first_position: int, payload: Payload) -> None: ...
+    def hold(self, sequence_id: bytes, held: bool) -> None: ...
+    def step(self) -> list[StageOutput]: ...
+    def remove(self, sequence_id: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class StageIdentity:
+    """What a stage computes with: numeric profile, the dtype on its links, and 32 bytes that name its weights."""
+
+    profile: str
+    dtype: wire.Dtype
+    shard_root: bytes
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed.
+
+    `RunningJob.end` never has the commitment: `RunningJob.conclude` adds it.
+    """
+
+    num_output_tokens: int = 0
+    finish_reason: wire.FinishReason | None = None
+    commitment: Commitment | None = None
+    code: str = ""
+    message: str = ""
+
+
+class ForeignFrame(Exception):
+    """A frame from someone who does not speak for that role in this job. It is dropped and counted."""
+
+
+class JobFailed(Exception):
+    """The job is over; `code` goes to the gateway and the neighbours."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RunningJob:
+    """State of one job. `end` is set once, by whatever ends it; after that nothing may be called."""
+
+    def __init__(
+        self,
+        job: StageJob,
+        engine: StageEngine,
+        identity: StageIdentity,
+        send: Send,
+        constraint: Constraint | None = None,
+        later: Later = lambda action, num_bytes: action(),
+    ) -> None:
+        """Open the engine's session. Raises EngineError when the engine will not have it.
+
+        `constraint`: the compiled grammar of the job's sampling, when it has one; `later` hashes for the commitment.
+        """
+        self.job = job
+        self.engine = engine
+        self.end: JobEnd | None = None
+        self.downstream_ready = job.is_last
+        self._identity = identity
+        self._send_frame = send
+        self._num_received = 0
+        self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
+        self._tokens: list[int] = []
+        self._num_tokens_back = 0
+        self._heard: set[bytes] = set()
+        self._seal: Callable[[], Commitment] | None = None
+        digest = job.assignment_digest
+        self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
+        engine.add(job.job_id, _session_spec(job, constraint))
+
+    @property
+    def peers(self) -> list[Peer]:
+        """Everyone this job speaks with."""
+        job = self.job
+        return [peer for peer in dict.fromkeys((job.gateway, job.upstream, job.downstream)) if peer is not None]
+
+    @property
+    def stages_beside(self) -> set[Peer]:
+        """The other stages that this one speaks with."""
+        return {peer for peer in (self.job.upstream, self.job.downstream) if peer is not None}
+
+    @property
+    def unheard(self) -> set[Peer]:
+        """Those of them that have said nothing yet: whether they have the job is only the gateway's word."""
+        ready = {self.job.downstream} if self.downstream_ready and not self.job.is_last else set()
+        return {peer for peer in self.stages_beside - ready if peer.link_key not in self._heard}
+
+    @property
+    def has_data(self) -> bool:
+        return self._num_received > 0
+
+    def announce(self) -> None:
+        """Say `ready` when this stage and all after it are; to be repeated until data comes."""
+        if self.downstream_ready and not self.has_data:
+            upstream = self.job.gateway if self.job.is_first else self.job.upstream
+            assert upstream is not None
+            self._send(upstream, wire.Ready(self.job.job_id))
+
+    def receive(self, sender: bytes, frame: wire.JobFrame) -> None:
+        """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
+        if not self._may_say(sender, frame):
+            raise ForeignFrame(f"{frame.kind} from {sender.hex()}")
+        self._heard.add(sender)
+        if self._is_repeated(frame):
+            return
+        if isinstance(frame, wire.Ready):
+            self.downstream_ready = True
+            self.announce()
+        elif isinstance(frame, wire.Prompt):
+            self._take_prompt(frame)
+        elif isinstance(frame, wire.Hidden):
+            self._take_hidden(frame)
+        elif isinstance(frame, wire.Token):
+            self._take_token(frame)
+        elif isinstance(frame, wire.Finish):
+            self._take_finish(frame)
+        elif isinstance(frame, wire.Cancel):
+            self._take_cancel()
+        elif isinstance(frame, wire.Failed):
+            self.fail(frame.code, frame.message, told_by=sender)
+
+    def put_out(self, output: StageOutput) -> None:
+        """Send on what the engine made. Raises JobFailed."""
+        if isinstance(output, SequenceFailed):
+            raise JobFailed(output.error.code, str(output.error))
+        if isinstance(output, HiddenRows):
+            self._put_hidden(output)
+        else:
+            self._put_token(output)
+
+    def fail(self, code: str, message: str, told_by: bytes = b"") -> None:
+        """End the job without a receipt; everyone but who told us is told."""
+        if self.end is not None:
+            return
+        self.engine.remove(self.job.job_id)
+        self.end = JobEnd(code=code, message=message)
+        for peer in self.peers:
+            if peer.link_key != told_by:
+                try:
+                    self._send_frame(peer, wire.Failed(self.job.job_id, code, message[:400]))
+                except LinkError:
+                    continue  # who cannot be told finds out by itself
+
+    def conclude(self) -> JobEnd:
+        """The end with its commitment; to be called once all that was hashed `later` is done."""
+        assert self.end is not None
+        if self._seal is None:
+            return self.end
+        try:
+            return replace(self.end, commitment=self._seal())
+        except Exception as error:  # whoever waits for the end must get one
+            log.exception("a commitment could not be sealed")
+            return JobEnd(code="node_error", message=type(error).__name__)
+
+    def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
+        job = self.job
+        gateway, upstream, downstream = (
+            peer.link_key if peer else None for peer in (job.gateway, job.upstream, job.downstream)
+        )
+        match frame:
+            case wire.Ready():
+                return sender == downstream and not job.is_last
+            case wire.Prompt():
+                return sender == gateway and job.is_first
+            case wire.Hidden():
+                return sender == upstream and not job.is_first
+            case wire.Token():
+                return sender == upstream and job.is_first
+            case wire.Finish():
+                return sender == upstream and not job.is_last
+            case wire.Cancel():
+                return sender == gateway
+            case wire.Failed():
+                return sender in (gateway, upstream, downstream)
+            case _:
+                return False
+
+    def _is_repeated(self, frame: wire.JobFrame) -> bool:
+        """Whether this input is the last or the one before it again: its sender cannot know what a cut link lost."""
+        match frame:
+            case wire.Prompt():
+                # There is but one. A `ready` that was long on its way makes the gateway say it again.
+                return self.has_data and frame.num_tokens == self.job.num_prompt_tokens
+            case wire.Hidden():
+                span = (frame.first_position, frame.num_tokens)
+            case wire.Token():
+                span = (frame.position, 1)
+            case _:
+                return False
+        if (frame.kind, *span) in self._recent_in:
+            return True
+        self._recent_in.append((frame.kind, *span))
+        return False
+
+    def _take_prompt(self, frame: wire.Prompt) -> None:
+        if frame.num_tokens != self.job.num_prompt_tokens:
+            raise JobFailed("wrong_prompt", f"{frame.num_tokens} tokens, the job has {self.job.num_prompt_tokens}")
+        self._feed(0, frame.payload, frame.num_tokens)
+
+    def _take_hidden(self, frame: wire.Hidden) -> None:
+        dtype = self._identity.dtype
+        in_prompt = self._is_prompt(frame.first_position, frame.num_tokens)
+        allowed = formats_of(self.job.prompt_format_in, dtype) if in_prompt else (dtype,)
+        if frame.dtype not in allowed:
+            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
+        try:
+            rows = decode_rows(frame.payload, frame.num_tokens, frame.dtype, dtype)
+        except BadRows as error:
+            raise JobFailed("invalid_input", str(error)) from error
+        self._feed(frame.first_position, frame.payload, frame.num_tokens, rows)
+
+    def _take_token(self, frame: wire.Token) -> None:
+        if frame.index != self._num_tokens_back or frame.position != self.job.num_prompt_tokens + frame.index:
+            raise JobFailed(
+                "position_mismatch", f"token {frame.index} at {frame.position} does not continue the output"
+            )
+        self._num_tokens_back += 1
+        if frame.finish_reason is None:
+            self._feed(frame.position, struct.pack("<I", frame.token_id), 1)
+
+    def _take_finish(self, frame: wire.Finish) -> None:
+        if frame.num_output_tokens > self.job.max_tokens:
+            raise JobFailed("finish_mismatch", f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}")
+        if self.job.downstream is not None and self.job.stage < self.job.num_stages - 2:
+            self._send(self.job.downstream, frame)
+        self._finish(frame.finish_reason, frame.num_output_tokens, None)
+
+    def _take_cancel(self) -> None:
+        if not self.job.is_last:
+            self.fail("cancelled", "the gateway gave the job up", told_by=self.job.gateway.link_key)
+        else:
+            self._decide("cancelled")
+
+    def _is_prompt(self, first_position: int, num_tokens: int) -> bool:
+        return first_position + num_tokens <= self.job.num_prompt_tokens
+
+    def _feed(
+        self, first_position: int, payload: wire.Buffer, num_tokens: int, rows: wire.Buffer | None = None
+    ) -> None:
+        """Commit to the payload as it came; compute with it, or with the `rows` that it decodes to."""
+        if first_position != self._num_received:
+            raise JobFailed("position_mismatch", f"position {first_position}, expected {self._num_received}")
+        try:
+            self.engine.feed(self.job.job_id, first_position, payload if rows is None else rows)
+            self._commitment.received(first_position, payload, num_tokens)
+        except EngineError as error:
+            raise JobFailed(error.code, str(error)) from error
+        except CommitmentError as error:
+            raise JobFailed("position_mismatch", str(error)) from error
+        self._num_received += num_tokens
+
+    def _put_hidden(self, output: HiddenRows) -> None:
+        assert self.job.downstream is not None
+        first, num_tokens = output.first_position, output.num_tokens
+        wanted = self.job.prompt_format_out if self._is_prompt(first, num_tokens) else "profile"
+        try:
+            row_format, rows = encode_rows(output.rows.data.cast("B"), num_tokens, self._identity.dtype, wanted)
+        except BadRows as error:
+            raise JobFailed("not_finite", str(error)) from error
+        self._send(self.job.downstream, wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
+        self._commitment.sent(first, rows, num_tokens)
+
+    def _put_token(self, output: SampledToken) -> None:
+        ids = (output.index, output.position, output.token_id)
+        frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason)
+        if self.job.downstream is not None:
+            self._send(self.job.downstream, frame)
+        self._send(self.job.gateway, replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
+        first = self.job.num_prompt_tokens - 1
+        if output.index == 0 and first:
+            self._commitment.sent(0, b"", first)
+        token = struct.pack("<I", output.token_id)
+        self._commitment.sent(first + output.index, token, 1)
+        self._tokens.append(output.token_id)
+        if output.finish_reason is not None:
+            self._decide(output.finish_reason)
+        elif self.job.downstream is None:
+            self._feed(output.position, token, 1)
+
+    def _decide(self, reason: wire.FinishReason) -> None:
+        """The last stage ends the job and tells all how many tokens there are."""
+        frame = wire.Finish(self.job.job_id, reason, len(self._tokens))
+        self._send(self.job.gateway, frame)
+        if self.job.downstream is not None:
+            self._send(self.job.downstream, frame)
+        sampling = self.job.sampling
+        assert sampling is not None
+        self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
+
+    def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
+        if num_output_tokens:
+            num_positions = self.job.num_prompt_tokens + num_output_tokens - 1
+            try:
+                self._commitment.check_seal(num_positions)
+            except CommitmentError as error:
+                raise JobFailed("finish_mismatch", str(error)) from error
+            self._seal = partial(self._commitment.seal, num_positions, output)
+        self.engine.remove(self.job.job_id)
+        self.end = JobEnd(num_output_tokens, reason)
+
+    def _send(self, peer: Peer, frame: wire.Frame) -> None:
+        try:
+            self._send_frame(peer, frame)
+        except LinkError as error:
+            raise JobFailed("link_full", str(error)) from error
+
+
+def _session_spec(job: StageJob, constraint: Constraint | None) -> SequenceSpec:
+    salt = job.request.session
+    weight = Tier(job.request.tier).factor_bps / BPS  # who pays twice as much per token gets twice as many
+    if job.sampling is None:
+        return SequenceSpec(
+            job.num_prompt_tokens, job.max_tokens, cache_salt=salt, weight=weight, num_stages=job.num_stages
+        )
+    return SequenceSpec(
+        num_prompt_tokens=job.num_prompt_tokens,
+        max_tokens=job.max_tokens,
+        sampling=SamplingParameters(**job.sampling.model_dump(exclude={"grammar"})),
+        stop=job.stop,
+        eos_token_ids=job.eos_token_ids,
+        ignore_eos=job.ignore_eos,
+        prompt_token_ids=job.prompt_token_ids,
+        logprobs=job.logprobs,
+        top_logprobs=job.top_logprobs,
+        constraint=constraint,
+        cache_salt=salt,
+        weight=weight,
+        num_stages=job.num_stages,
+    )

@@ -1,0 +1,1 @@
+"""What lives as long as the machine: program, supervisor, identity, membership, status, metrics."""

@@ -1,0 +1,1 @@
+"""What comes from the broker: Celery's app and transport, envelopes, and whom a node believes."""
