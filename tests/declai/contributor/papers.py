@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from eth_account.signers.local import LocalAccount
 
-from declai.chain.contracts.ledger import Payout, sequence_id
+from declai.chain.contracts.ledger import Payout, session_id
 from declai.chain.messages import Assignment, Domain, InferenceReceipt, InferenceRequest, digest, new_account, sign
 from declai.chain.state import ChainState, Debit, SettledBatch
 from declai.ipfs.cid import RAW, Cid
@@ -33,7 +33,7 @@ class Papers:
     node: str = field(default_factory=lambda: str(new_account().address))
     signer: LocalAccount = field(default_factory=new_account)
     key: LocalAccount = field(default_factory=new_account)
-    session: bytes = sequence_id("0x" + "22" * 20, 1)
+    session: bytes = session_id("0x" + "22" * 20, 1)
     deadline: int = DEADLINE
     finished_at: int = FINISHED_AT
 

@@ -17,7 +17,7 @@ from declai.chain.state import SettledBatch
 from declai.contributor.claims import Status as S
 from declai.contributor.claims import Step as T
 from declai.contributor.claims import Survey
-from declai.protocol.receipts import MAX_CLOCK_SKEW_S
+from declai.protocol.receipt_checks import MAX_CLOCK_SKEW_S
 from declai.worker.job.store import NodeStore, StoredReceipt
 from tests.declai.contributor.papers import DEADLINE, FINISHED_AT, Papers, settle
 

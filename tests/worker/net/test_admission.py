@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from declai.chain.messages import Assignment, new_account, sign
+from declai.protocol import errors
 from declai.protocol.jobs import Envelope, StageJob, seal
 from declai.protocol.options import Sampling
-from declai.worker import errors
 from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Refused, Terms, open_envelope
 
@@ -85,10 +85,10 @@ def test_tasks_of_strangers_are_dropped(job: StageJob, signer: object, error: ty
         (changed(JOB, max_tokens=9), errors.InconsistentTask),
         (make_jobs(GATEWAY, NODES, lifetime_s=-5)[1], errors.TaskExpired),
         (make_jobs(GATEWAY, NODES, lifetime_s=10**6)[1], errors.TaskExpired),
-        (changed(JOB, assignment_signature=JOB.request_signature), errors.BadSignature),
-        (changed(JOB, assignment_signature=bytes(65)), errors.BadSignature),
-        (changed(JOB, request_signature=JOB.assignment_signature), errors.BadSignature),
-        (make_jobs(OTHER_GATEWAY, NODES)[1].model_copy(update={"gateway": GATEWAY.peer}), errors.BadSignature),
+        (changed(JOB, assignment_signature=JOB.request_signature), errors.BadTaskSignature),
+        (changed(JOB, assignment_signature=bytes(65)), errors.BadTaskSignature),
+        (changed(JOB, request_signature=JOB.assignment_signature), errors.BadTaskSignature),
+        (make_jobs(OTHER_GATEWAY, NODES)[1].model_copy(update={"gateway": GATEWAY.peer}), errors.BadTaskSignature),
         (changed(JOB, upstream=Party().peer), errors.InconsistentTask),
         (changed(JOB, downstream=NODES[1].peer), errors.InconsistentTask),
         (changed(JOB, model_name="other"), errors.NotServed),
@@ -122,7 +122,7 @@ def test_a_request_of_a_closed_session_is_refused() -> None:
     registry.session = None
     with pytest.raises(Refused) as refusal:
         open_envelope(seal(JOB, GATEWAY.signer), TERMS, registry, lambda *_: True)
-    assert type(refusal.value.reason) is errors.BadSignature
+    assert type(refusal.value.reason) is errors.BadTaskSignature
 
 
 def test_a_task_replayed_is_refused_also_after_a_restart(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from declai.worker.job.served_layers import ServedLayers
 from declai.worker.node.metrics import NodeMetrics, serve_metrics
 from tests.devnet import ROOT
 from tests.worker.engine.pipeline import LIMITS, spec
-from tests.worker.engine.pipeline import EngineThread as Chain
+from tests.worker.engine.pipeline import Pipeline as Chain
 from tests.worker.model.zoo import NUM_LAYERS, Zoo
 from tests.worker.net.kit import Party, make_jobs
 
