@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+import declai
 from declai.api.gateway import open_gateway
 from declai.api.http import auth, blocks, chat, completions, errors, estimate, health, models, network, nodes, receipts
 from declai.api.http.body_limit import LimitBodies
@@ -36,7 +37,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     app = FastAPI(
         title="DeCLAI gateway",
-        version="0.1.0",
+        version=declai.__version__,
         description="OpenAI-compatible inference, paid in credits and receipted by the nodes that did the work",
         lifespan=lifespan,
         docs_url=None,

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
     from declai.client.aio import AsyncClient as AsyncClient
     from declai.client.sync import Client as Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "__version__"]
+
+# The one place that says it: the wheel, the gateway's OpenAPI page and `declai --version` read it here.
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import click
 
+from declai import __version__
 from declai.cli.output import report_failure
 
 GROUPS = {
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="declai")
+@click.version_option(__version__)
 def root() -> None:
     """Serve and use large language models from a community's GPUs.
 
