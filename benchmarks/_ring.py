@@ -29,7 +29,7 @@ from declai.protocol.jobs import StageJob, seal
 from declai.protocol.peers import Peer
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.worker.node.settings import NodeSettings
-from tests.worker.net.kit import DOMAIN, FakeRegistry, Party, make_jobs
+from tests.support.parties import DOMAIN, FakeRegistry, Party, make_jobs
 
 START_TIMEOUT_S = 120
 SILENCE_TIMEOUT_S = 60

@@ -16,7 +16,7 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from declai.protocol.jobs import Envelope
-from tests.worker.net.kit import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party
+from tests.support.parties import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from declai.worker.engine.runner import Runner
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
-from tests.worker.net.kit import Party, curve_pair, make_jobs
+from tests.support.parties import Party, curve_pair, make_jobs
 
 WARM_UP_TOKENS = 50
 Event = tuple[int, str]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import get_args
 
 import pytest
-from eth_account.signers.local import LocalAccount
 from hypothesis import settings
 
 from declai.chain.client import Chain, Rpc
-from declai.chain.contracts.binding import Call
-from declai.chain.contracts.nodes import Registration, Role
 from declai.chain.deploy import deploy
 from declai.chain.messages import new_account
 from declai.chain.parameters import Parameters
-from declai.chain.pricing import UNITS_PER_CREDIT
-from declai.chain.sender import TransactionSender
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import ChainKind, RedisAddress, start_chain, start_redis
-from tests.contracts.toolchain import FORGE, RunningTool, running
-from tests.devnet import cli, devnet
+from tests.support.devnet import cli, devnet
+from tests.support.toolchain import FORGE, RunningTool, running
+from tests.support.world import World
 
 __all__ = ["cli", "devnet"]  # fixtures for all tests
 
@@ -72,56 +67,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisAddr
     """One Redis for the whole run."""
     with start_redis(tmp_path_factory.mktemp("redis")) as address:
         yield address
-
-
-@dataclass
-class World:
-    """Fresh contracts, and ways to act on them."""
-
-    chain: Chain
-    treasury: LocalAccount
-
-    def rich(self, amount: int = 10_000 * UNITS_PER_CREDIT) -> LocalAccount:
-        """A new account with ETH and credits."""
-        account = new_account()
-        fund(self.chain, [account.address])
-        if amount:
-            self.send(self.treasury, self.chain.token.mint(account.address, amount))
-        return account
-
-    def send(self, account: LocalAccount, call: Call) -> None:
-        TransactionSender(self.chain, account).send(call)
-
-    def deposit(self, account: LocalAccount, amount: int) -> None:
-        self.send(account, self.chain.token.approve(self.chain.ledger.address, amount))
-        self.send(account, self.chain.ledger.deposit(amount))
-
-    def register(self, role: Role, signer: LocalAccount | None = None, link_key: bytes | None = None) -> LocalAccount:
-        """A new operator, registered with the role's minimum stake."""
-        operator, signer = self.rich(), signer or new_account()
-        stake = self.chain.nodes.minimum_stake(role)
-        self.send(operator, self.chain.token.approve(self.chain.nodes.address, stake))
-        registration = Registration(
-            signer=signer.address,
-            roles=int(role),
-            link_key=link_key or new_account().key[:32],
-            endpoint="tcp://127.0.0.1:9",
-            url="http://127.0.0.1:9",
-        )
-        self.send(operator, self.chain.nodes.register(registration, stake))
-        if role & Role.GATEWAY:
-            self.send(operator, self.chain.ledger.set_settler(signer.address))
-        return operator
-
-    def open_session(
-        self, payer: LocalAccount, gateway: LocalAccount, key: LocalAccount, budget: int, duration_s: int = 86_400
-    ) -> bytes:
-        """A session paid from the payer's ledger balance; returns its id."""
-        sender = TransactionSender(self.chain, payer)
-        receipt = sender.send(self.chain.ledger.open_session(gateway.address, key.address, budget, duration_s))
-        events = [self.chain.ledger.decode(log) for log in receipt["logs"]]
-        session: bytes = next(e.values["session"] for e in events if e is not None and e.name == "SessionOpened")
-        return session
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.devnet import ROOT
+from tests.support.devnet import ROOT
 
 # Sending, replacing, reorganisations, events; then contracts' code, impersonation and balances set from outside.
 ASKING_MOST = [
     "tests/chain/test_kinds.py",
     "tests/chain/test_sender.py",
     "tests/chain/test_index.py",
-    "tests/api/money/test_signin.py",
+    "tests/api/auth/test_signin.py",
 ]
 
 

@@ -16,7 +16,7 @@ from declai.chain.keystore import SCRYPT_LIGHT, save
 from declai.chain.messages import new_account
 from declai.chain.parameters import Parameters
 from declai.devnet.chain_setup import fund
-from tests.conftest import World
+from tests.support.world import World
 
 
 @pytest.fixture

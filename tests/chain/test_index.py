@@ -14,7 +14,7 @@ from declai.chain.index import EventIndex
 from declai.chain.messages import InferenceReceipt, new_account, sign
 from declai.chain.state import ChainState
 from tests.chain.test_sender import rpc
-from tests.conftest import World
+from tests.support.world import World
 
 CREDIT = 10**18
 MODEL = "tiny"

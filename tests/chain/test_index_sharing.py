@@ -8,7 +8,7 @@ from pathlib import Path
 from declai.chain.client import Chain
 from declai.chain.contracts.nodes import Role
 from declai.chain.index import EventIndex
-from tests.conftest import World
+from tests.support.world import World
 
 
 def test_what_another_process_read_is_not_missed(world: World, tmp_path: Path) -> None:

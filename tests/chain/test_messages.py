@@ -27,7 +27,7 @@ from declai.chain.messages import (
     sign,
     sign_text,
 )
-from tests.conftest import World
+from tests.support.world import World
 
 bytes32 = st.binary(min_size=32, max_size=32)
 addresses = st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())

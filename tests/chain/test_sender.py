@@ -11,7 +11,7 @@ import pytest
 
 from declai.chain.errors import ContractRevert, NonceTaken, TransactionUnconfirmed
 from declai.chain.sender import TransactionSender
-from tests.conftest import World
+from tests.support.world import World
 
 CREDIT = 10**18
 

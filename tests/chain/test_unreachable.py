@@ -11,7 +11,7 @@ import pytest
 from declai.chain.client import Chain
 from declai.chain.errors import ChainUnreachable
 from declai.devnet.processes import free_port
-from tests.conftest import World
+from tests.support.world import World
 
 KEY = "4fd0c0ffee"
 

@@ -10,7 +10,7 @@ import pytest
 
 from declai.chain.compile import ROOT, artifacts
 from declai.devnet.processes import spawn
-from tests.contracts.toolchain import environment, without_metadata
+from tests.support.toolchain import environment, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 BUILD = ROOT / "build" / "brownie" / "contracts"

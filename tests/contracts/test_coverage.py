@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.toolchain import FORGE, run_tool
+from tests.support.toolchain import FORGE, run_tool
 
 
 def uncovered(report: str) -> list[str]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.contracts.toolchain import FORGE, RunningTool, run_tool
+from tests.support.toolchain import FORGE, RunningTool, run_tool
 
 # What moves money or measures gas; these run against the code that is deployed, too.
 SHIPPED = "contracts/test/{ledger/{Gas,Settle,DirectClaim},court/Dispute}.t.sol"

@@ -10,7 +10,7 @@ import pytest
 import solcx
 
 from declai.chain.compile import ROOT
-from tests.contracts.toolchain import environment
+from tests.support.toolchain import environment
 
 SOURCE = """// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from declai.chain.compile import ROOT, artifacts
-from tests.contracts.toolchain import FORGE, HARDHAT, run_tool, without_metadata
+from tests.support.toolchain import FORGE, HARDHAT, run_tool, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt", "Jury"]
 

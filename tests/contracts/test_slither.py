@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from declai.chain.compile import ROOT
-from tests.contracts.toolchain import environment, run_tool
+from tests.support.toolchain import environment, run_tool
 
 REASON = '[[finding]]\ndetector = "arbitrary-send-eth"\nplaces = ["A.pay"]\nreason = "a test"\n'
 PAYS_ANYBODY = "function pay(address to) external { if (to != address(0)) payable(to).transfer(1); }"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declai.chain.compile import ROOT
-from tests.contracts.toolchain import environment
+from tests.support.toolchain import environment
 
 HEADER = "// SPDX-License-Identifier: Apache-2.0\npragma solidity 0.8.37;\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 import solcx
 
 from declai.chain import compile as compiler
-from tests.devnet import ROOT
+from tests.support.devnet import ROOT
 
 CONTRACTS = ("InferenceLedger", "NodeRegistry", "ModelRegistry", "DisputeCourt", "Jury")
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \| (.*) \|$", re.M)

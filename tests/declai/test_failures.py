@@ -15,7 +15,7 @@ import pytest
 
 from declai.client.aio import chain_of
 from declai.network import Network, load
-from tests.devnet import ROOT, UP_TIMEOUT_S, Cli
+from tests.support.devnet import ROOT, UP_TIMEOUT_S, Cli
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:

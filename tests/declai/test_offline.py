@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from declai.cli import GROUPS
-from tests.devnet import Cli
+from tests.support.devnet import Cli
 
 
 def test_help_lists_every_group_and_each_explains_itself(cli: Cli) -> None:

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.devnet import Running
+from tests.support.devnet import Running
 
 QUESTION = [{"role": "user", "content": "What is the for statement?"}]
 

@@ -18,7 +18,7 @@ from declai.chain.pricing import format_credits, parse_credits
 from declai.client.aio import chain_of
 from declai.devnet.processes import free_port
 from declai.errors import ApiError, SessionError
-from tests.devnet import ROOT, Running
+from tests.support.devnet import ROOT, Running
 
 
 @pytest.fixture(autouse=True)

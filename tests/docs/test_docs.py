@@ -17,7 +17,7 @@ import declai.api.http.errors  # noqa: F401 - defines errors of its own
 from declai import cli
 from declai.api.errors import GatewayError
 from declai.cli import GROUPS
-from tests.devnet import ROOT, Running
+from tests.support.devnet import ROOT, Running
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 

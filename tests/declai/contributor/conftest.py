@@ -13,8 +13,8 @@ from declai.chain.messages import new_account
 from declai.chain.parameters import Parameters
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import ChainKind, start_chain
-from tests.conftest import World
-from tests.declai.contributor.kit import Desk
+from tests.support.desks import Desk
+from tests.support.world import World
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import httpx
 
 from declai.devnet.programs import write_settings
 from declai.worker.job.store import StoredReceipt
-from tests.api.serve.kit import MODEL, EchoNode, Network, wait_until
-from tests.conftest import World
-from tests.declai.contributor.kit import Desk
-from tests.devnet import ROOT
+from tests.support.desks import Desk
+from tests.support.devnet import ROOT
+from tests.support.echo_network import MODEL, EchoNode, Network, wait_until
+from tests.support.world import World
 
 
 @dataclass

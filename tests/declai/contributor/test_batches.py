@@ -14,7 +14,7 @@ from declai.contributor.batches import included_receipts, may_pay, note_batches,
 from declai.ipfs.errors import FetchFailed
 from declai.protocol.batches import BatchFile, Header
 from declai.worker.job.store import NodeStore, StoredReceipt
-from tests.declai.contributor.papers import Papers, Settled, entry, settle, state_of
+from tests.support.papers import Papers, Settled, entry, settle, state_of
 
 
 @pytest.fixture

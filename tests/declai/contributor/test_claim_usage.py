@@ -11,9 +11,9 @@ from declai.chain.contracts.nodes import Role
 from declai.chain.messages import new_account
 from declai.devnet.programs import write_settings
 from declai.worker.job.store import NodeStore
-from tests.declai.contributor.kit import Desk
-from tests.declai.contributor.papers import Papers
-from tests.devnet import ROOT
+from tests.support.desks import Desk
+from tests.support.devnet import ROOT
+from tests.support.papers import Papers
 
 
 @pytest.fixture

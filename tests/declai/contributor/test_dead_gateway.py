@@ -9,8 +9,8 @@ import pytest
 
 from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from declai.devnet.processes import RedisAddress, start_chain
-from tests.api.serve.kit import running_network
 from tests.declai.contributor.serving import Serving
+from tests.support.echo_network import running_network
 
 BOND = UNITS_PER_CREDIT
 HOUR_S = 3600

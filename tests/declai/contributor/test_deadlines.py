@@ -20,8 +20,8 @@ from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.contributor.claims import Collector, Status, Step, Survey
 from declai.protocol.receipts import cost_of
 from declai.worker.job.store import NodeStore, StoredReceipt
-from tests.declai.contributor.kit import Desk
-from tests.declai.contributor.papers import Papers
+from tests.support.desks import Desk
+from tests.support.papers import Papers
 
 
 @dataclass

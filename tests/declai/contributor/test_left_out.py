@@ -15,9 +15,9 @@ from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
 from declai.devnet.chain_setup import fund
 from declai.devnet.processes import RedisAddress, start_chain
 from declai.ipfs.store import BlockStore
-from tests.api.serve.kit import Network, running_network
 from tests.declai.contributor.serving import Serving
 from tests.ipfs.test_exchange import Peer, serve
+from tests.support.echo_network import Network, running_network
 
 BOND = UNITS_PER_CREDIT
 HALF_DAY_S = 12 * 3600

@@ -10,8 +10,8 @@ from declai.chain.contracts.models import model_id
 from declai.chain.contracts.nodes import Role
 from declai.chain.fields import NUMERIC_PROFILES
 from declai.chain.pricing import UNITS_PER_CREDIT
-from tests.conftest import World
-from tests.declai.contributor.kit import Desk
+from tests.support.desks import Desk
+from tests.support.world import World
 
 MODEL = "test/offered"
 PRICES = ("--prompt-price", "1", "--output-price", "3")

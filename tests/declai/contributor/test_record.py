@@ -8,7 +8,7 @@ from eth_account.signers.local import LocalAccount
 from declai.chain.contracts.nodes import Role
 from declai.chain.messages import InferenceReceipt, new_account, sign
 from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
-from tests.declai.contributor.kit import Desk
+from tests.support.desks import Desk
 
 
 @pytest.fixture

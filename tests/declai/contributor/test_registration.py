@@ -9,7 +9,7 @@ import pytest
 from declai.chain.contracts.nodes import Role
 from declai.chain.messages import new_account
 from declai.chain.pricing import UNITS_PER_CREDIT
-from tests.declai.contributor.kit import Desk
+from tests.support.desks import Desk
 
 ENDPOINT = "tcp://node.example:8082"
 

@@ -8,7 +8,7 @@ import pytest
 
 from declai.chain.contracts.nodes import Role
 from declai.chain.pricing import UNITS_PER_CREDIT
-from tests.declai.contributor.kit import DAY_S, Desk
+from tests.support.desks import DAY_S, Desk
 
 THAW_S = 7 * DAY_S
 

@@ -19,7 +19,7 @@ from declai.contributor.claims import Step as T
 from declai.contributor.claims import Survey
 from declai.protocol.receipt_checks import MAX_CLOCK_SKEW_S
 from declai.worker.job.store import NodeStore, StoredReceipt
-from tests.declai.contributor.papers import DEADLINE, FINISHED_AT, Papers, settle
+from tests.support.papers import DEADLINE, FINISHED_AT, Papers, settle
 
 LEDGER = LedgerParameters(1000, 500, 500, 60, 300, 100, 7, 2000)
 COURT = CourtParameters(2000, 50, 5000, 5000, 9, 5000, 2000, 1000)

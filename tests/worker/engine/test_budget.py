@@ -18,8 +18,7 @@ from declai.worker.engine.turns.budget import (
 )
 from declai.worker.engine.turns.scheduler import Chunk, Scheduler
 from declai.worker.engine.turns.times import StepTimes
-
-from .test_groups import NAMES, NUM_STAGES
+from tests.worker.engine.test_groups import NAMES, NUM_STAGES
 
 
 def decoding_since_long(now: list[float], num_sequences: int, most: int = 256) -> Scheduler:

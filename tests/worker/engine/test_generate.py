@@ -11,9 +11,8 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineLimits
-from tests.worker.model.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
-
-from .pipeline import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.pipelines import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
 SAMPLED = SamplingParameters(temperature=0.8, top_k=40, top_p=0.95, seed=7)
 

@@ -24,9 +24,8 @@ from declai.worker.engine import (
 )
 from declai.worker.engine.turns.scheduler import Chunk
 from declai.worker.model.stage import Stage
-from tests.worker.model.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
-
-from .pipeline import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.pipelines import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
 ROW = 32 * 4
 

@@ -7,12 +7,11 @@ import pytest
 
 from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
 from declai.worker.engine.turns.scheduler import Chunk
-from tests.worker.model.zoo import NUM_LAYERS, Zoo
-
-from .pipeline import GREEDY, Pipeline, ids, spec
-from .test_batching import ONE_BY_ONE
-from .test_generate import generated, prompt_of
-from .test_limits import engine_of
+from tests.support.pipelines import GREEDY, Pipeline, ids, spec
+from tests.support.zoo import NUM_LAYERS, Zoo
+from tests.worker.engine.test_batching import ONE_BY_ONE
+from tests.worker.engine.test_generate import generated, prompt_of
+from tests.worker.engine.test_limits import engine_of
 
 LIMITS = EngineLimits(8, 640, 1 << 24, prefill_chunk_tokens=48, mixed_prefill_tokens=20)
 WIDE = replace(LIMITS, prefill_chunk_tokens=150)  # rings hold whole chats

@@ -8,12 +8,11 @@ import torch
 from declai.worker.engine import AtCapacity, EngineLimits, HiddenRows, SequenceSpec
 from declai.worker.model.layout import CacheLayout, Group, Lane
 from declai.worker.model.packed import PackedBatch, Pool, Segment
-from tests.worker.model.zoo import NUM_LAYERS, WINDOW, Zoo
-
-from .pipeline import Pipeline, ids, spec
-from .test_generate import generated, prompt_of
-from .test_limits import engine_of, hidden
-from .test_reuse import ask, reused
+from tests.support.pipelines import Pipeline, ids, spec
+from tests.support.zoo import NUM_LAYERS, WINDOW, Zoo
+from tests.worker.engine.test_generate import generated, prompt_of
+from tests.worker.engine.test_limits import engine_of, hidden
+from tests.worker.engine.test_reuse import ask, reused
 
 LIMITS = EngineLimits(8, 640, 1 << 22, prefill_chunk_tokens=20, mixed_prefill_tokens=7)
 RING = 48  # 15 positions before a step of 20, in blocks of 16

@@ -12,8 +12,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from declai.worker.model.architecture import inspect_architecture
 from declai.worker.model.config import UnsupportedArchitecture, parse_config, read_config
-
-from .zoo import ARCHITECTURES, NUM_LAYERS, UNSUPPORTED, VOCAB_SIZE, WINDOW, Zoo
+from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, UNSUPPORTED, VOCAB_SIZE, WINDOW, Zoo
 
 
 def as_json(config: PreTrainedConfig) -> dict[str, Any]:

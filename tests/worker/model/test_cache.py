@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from declai.worker.model.cache import BufferedLayer, StageCache, cache_bytes, capacity_tokens
-
-from .zoo import Zoo
+from tests.support.zoo import Zoo
 
 MAX_CHUNK = 9
 

@@ -9,8 +9,7 @@ from transformers import CONFIG_MAPPING
 
 from declai.worker.model.check import split_check
 from declai.worker.model.config import UnsupportedArchitecture
-
-from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
+from tests.support.zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "gemma3", "bloom", "deepseek-v3"])

@@ -13,8 +13,7 @@ from declai.worker.model.layout import Lane
 from declai.worker.model.packed import Pool, Segment
 from declai.worker.model.quantised import quantise_stack
 from declai.worker.model.stage import Stage
-
-from .zoo import Zoo
+from tests.support.zoo import Zoo
 
 GPU = torch.device("cuda:0")
 META = torch.device("meta")

@@ -12,9 +12,8 @@ from torch import nn
 
 from declai.worker.model import linears
 from declai.worker.model.stage import Stage, stage_shards
-
-from .zoo import NUM_LAYERS, Zoo, cut_into_shards, save_random_model
-from .zoo import _config as config_of
+from tests.support.zoo import NUM_LAYERS, Zoo, cut_into_shards, save_random_model
+from tests.support.zoo import _config as config_of
 
 MIB = 2**20
 

@@ -13,8 +13,7 @@ from declai.worker.model.linears import IntLinear, PackedLinear, PlainLinear, li
 from declai.worker.model.numeric import Numerics, numerics_of
 from declai.worker.model.quantised import Int4Weights, Int8Weights, quantise
 from declai.worker.model.stage import Stage
-
-from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
+from tests.support.zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, save_random_model
 
 CPU = torch.device("cpu")
 # Of the norm of a row of hidden states after four layers. The zoo's weights are random and large, and a rounding error

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from declai.worker.model.architecture import Architecture
 from declai.worker.model.slicing import StageLoadError
 from declai.worker.model.stage import Stage, stage_shards
-
-from .zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, cut_into_shards
+from tests.support.zoo import ARCHITECTURES, VOCAB_SIZE, Zoo, cut_into_shards
 
 
 def load_stages(zoo: Zoo, name: str, boundaries: tuple[int, ...]) -> list[Stage]:

@@ -8,8 +8,7 @@ from declai.worker.model.layout import BLOCK_TOKENS, Lane
 from declai.worker.model.packed import Pool, Segment
 from declai.worker.model.stage import Stage
 from declai.worker.model.static_decode import MAX_SEQUENCES, StaticDecode
-
-from .zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
+from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
 LENGTHS = (3, 40, 11, 1, 254)  # the last outgrows the keys that steps begin with
 NUM_TOKENS = 5

@@ -24,9 +24,9 @@ from declai.contributor.bench.subject import from_folder, made
 from declai.devnet.layout import DevnetLayout
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import AtCapacity, Engine, EngineLimits, SequenceSpec
-from tests.declai.contributor.kit import Done
-from tests.devnet import ROOT, Running
-from tests.worker.model.zoo import NUM_LAYERS, Zoo
+from tests.support.desks import Done
+from tests.support.devnet import ROOT, Running
+from tests.support.zoo import NUM_LAYERS, Zoo
 
 DEMO = ROOT / "models" / "declai-demo"
 QUICK = ("--quick", "--threads", "1")

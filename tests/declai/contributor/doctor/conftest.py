@@ -20,9 +20,9 @@ from declai.devnet.processes import ChainKind, RedisAddress, free_port, start_ch
 from declai.devnet.programs import write_settings
 from declai.links.keys import LinkKeyPair
 from declai.worker.node.settings import NodeSettings
-from tests.api.serve.kit import MODEL, PASSWORD, Network, running_network
-from tests.conftest import World
-from tests.declai.contributor.kit import Desk
+from tests.support.desks import Desk
+from tests.support.echo_network import MODEL, PASSWORD, Network, running_network
+from tests.support.world import World
 
 
 @dataclass

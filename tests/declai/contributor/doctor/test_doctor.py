@@ -15,7 +15,7 @@ from declai.contributor.doctor.finding import Finding, Level, ok
 from declai.devnet.layout import DevnetLayout
 from declai.worker.node.settings import NodeSettings
 from tests.declai.contributor.doctor.conftest import Patient
-from tests.devnet import Cli, Running
+from tests.support.devnet import Cli, Running
 
 NAMES = {
     "machine": ["settings", "python", "torch", "processor", "instructions", "accelerators", "threads"],

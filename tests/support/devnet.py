@@ -1,0 +1,87 @@
+"""One real devnet for all tests of what people type and import, started by the command that people type."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from declai.devnet.processes import ChainKind
+from declai.network import Network, load
+
+ROOT = Path(__file__).resolve().parents[2]
+UP_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs `declai` as a user does, with a home of its own."""
+
+    home: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "DECLAI_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "declai", *arguments]
+        return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=180, input=stdin)
+
+    def ok(self, *arguments: str) -> str:
+        """Standard output of a command that must succeed."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"declai {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def fails(self, *arguments: str, code: int = 1) -> str:
+        """Standard error of a command that must fail with this exit code."""
+        done = self.run(*arguments)
+        assert done.returncode == code, f"declai {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stderr
+
+
+@dataclass(frozen=True)
+class Running:
+    """The devnet, and the command line that talks to it."""
+
+    cli: Cli
+    network: Network
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="session")
+def devnet(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("home")
+    cli = Cli(home)
+    log = (home / "up.log").open("wb")
+    command = [sys.executable, "-m", "declai", "devnet", "up", "--chain", chain_kind, "--settle-every", "3600"]
+    process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
+    file = home / "devnet" / "devnet.json"
+    deadline = time.monotonic() + UP_TIMEOUT_S
+    while not file.exists():
+        assert process.poll() is None, (home / "up.log").read_text()
+        assert time.monotonic() < deadline, (home / "up.log").read_text()
+        time.sleep(0.1)
+    yield Running(cli, load(file), process)
+    cli.ok("devnet", "down")
+    assert process.wait(30) == 0
+    log.close()
+    assert not file.exists()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line without any network."""
+    return Cli(tmp_path / "home")

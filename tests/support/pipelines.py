@@ -1,0 +1,92 @@
+"""Engines of one model's stages, chained by hand in one process."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from tokenizers import Tokenizer
+
+from declai.protocol.sampling import SamplingParameters
+from declai.worker.engine import (
+    Engine,
+    EngineError,
+    EngineLimits,
+    HiddenRows,
+    SampledToken,
+    SequenceFailed,
+    SequenceSpec,
+)
+from declai.worker.model.stage import Stage
+from tests.support.zoo import NUM_LAYERS, Zoo
+
+GREEDY = SamplingParameters(temperature=0)
+LIMITS = EngineLimits(max_sequences=4, max_context_tokens=640, max_cache_bytes=1 << 24)
+
+
+class Pipeline:
+    def __init__(
+        self,
+        zoo: Zoo,
+        name: str,
+        boundaries: Sequence[int] = (0, 1, 3, NUM_LAYERS),
+        limits: EngineLimits = LIMITS,
+        tokenizer: Tokenizer | None = None,
+        profile: str = "fp32",
+    ) -> None:
+        files = [zoo.folder(name) / "model.safetensors"]
+        stages = [Stage.load(zoo.architecture(name), first, end, files, profile) for first, end in pairwise(boundaries)]
+        self.engines = [Engine(stage, limits, tokenizer if stage.is_last else None) for stage in stages]
+        self.tokens: dict[bytes, list[SampledToken]] = {}
+
+    def start(self, sequence_id: bytes, prompt: Sequence[int], spec: SequenceSpec) -> None:
+        for engine in self.engines[:-1]:
+            engine.add(sequence_id, replace(spec, sampling=None))
+        self.engines[-1].add(sequence_id, spec)
+        self.tokens[sequence_id] = []
+        self.engines[0].feed(sequence_id, 0, prompt)
+
+    def step(self) -> bool:
+        """One step of every engine; whether any did something."""
+        worked = False
+        failure: EngineError | None = None
+        for index, engine in enumerate(self.engines):
+            for output in engine.step():
+                worked = True
+                match output:
+                    case HiddenRows():
+                        rows = memoryview(output.rows).cast("B")
+                        self.engines[index + 1].feed(output.sequence_id, output.first_position, rows)
+                        worked = True
+                    case SampledToken():
+                        self._take(output)
+                    case SequenceFailed():
+                        failure = output.error
+            worked = worked or engine.has_work
+        if failure is not None:
+            raise failure
+        return worked
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+    def generate(self, prompt: Sequence[int], spec: SequenceSpec) -> list[SampledToken]:
+        self.start(b"only", prompt, spec)
+        self.run()
+        return self.tokens.pop(b"only")
+
+    def _take(self, token: SampledToken) -> None:
+        self.tokens[token.sequence_id].append(token)
+        if token.finish_reason is None:
+            self.engines[0].feed(token.sequence_id, token.position, [token.token_id])
+        else:
+            for engine in self.engines:
+                engine.remove(token.sequence_id)
+
+
+def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = GREEDY, **more: object) -> SequenceSpec:
+    return SequenceSpec(len(prompt), max_tokens, sampling=sampling, **more)  # type: ignore[arg-type]
+
+
+def ids(tokens: Sequence[SampledToken]) -> list[int]:
+    return [token.token_id for token in tokens]

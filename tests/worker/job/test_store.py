@@ -1,0 +1,120 @@
+"""The node's store as `declai node claim` uses it: notes that may come twice, and files of older programs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from declai.worker.errors import StoreError
+from declai.worker.job.store import NodeStore
+from tests.support.papers import Papers
+
+# As the first nodes wrote it, before gateways accepted receipts and outcomes of batches were noted.
+FIRST_SCHEMA = """
+CREATE TABLE taken (job BLOB PRIMARY KEY, deadline INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipts (
+    job BLOB PRIMARY KEY,
+    task TEXT NOT NULL,
+    receipt TEXT NOT NULL,
+    cost TEXT NOT NULL,
+    stored_at INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX unacknowledged ON receipts (stored_at) WHERE NOT acknowledged;
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "node.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[NodeStore]:
+    opened = NodeStore(path)
+    yield opened
+    opened.close()
+
+
+def test_a_store_of_the_first_schema_opens_and_learns(path: Path) -> None:
+    papers, request = Papers(), Papers().request()
+    aside = NodeStore(path.with_name("aside.db"))
+    kept = papers.keep(aside, request)
+    aside.close()
+    with sqlite3.connect(path) as db:
+        db.executescript(FIRST_SCHEMA)
+        row = (kept.job.job_id, kept.job.model_dump_json(), kept.receipt.model_dump_json(), "7", kept.stored_at, 1)
+        db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", row)
+    db.close()
+    for _ in range(2):  # what the first opening adds, the second finds
+        store = NodeStore(path)
+        assert store.unpaid() == [kept]
+        assert store.unacknowledged() == []
+        store.close()
+    store = NodeStore(path)
+    store.note_batch(b"r" * 32, [kept.job.job_id], [])
+    assert store.unpaid() == []
+    store.close()
+
+
+def test_notes_of_a_batch_may_come_twice(store: NodeStore) -> None:
+    papers = Papers()
+    paid, left_out = papers.keep(store, papers.request(1)), papers.keep(store, papers.request(2))
+    for _ in range(3):
+        store.note_batch(b"r" * 32, [paid.job.job_id], [left_out.job.job_id])
+        assert store.batches() == {b"r" * 32}
+        assert [(kept.job, kept.left_out) for kept in store.unpaid()] == [(left_out.job, True)]
+    for _ in range(2):
+        store.forget_batch(b"r" * 32)
+        assert store.batches() == set()
+        assert not any(kept.left_out for kept in store.unpaid())
+        assert len(store.unpaid()) == 2
+
+
+def test_one_batch_pays_what_another_left_out(store: NodeStore) -> None:
+    papers = Papers()
+    kept = papers.keep(store, papers.request())
+    store.note_batch(b"a" * 32, [], [kept.job.job_id])
+    store.note_batch(b"b" * 32, [kept.job.job_id], [])
+    assert store.unpaid() == []
+    store.forget_batch(b"b" * 32)
+    assert [one.left_out for one in store.unpaid()] == [True]
+
+
+def test_a_closed_receipt_stays_closed_and_kept(store: NodeStore) -> None:
+    papers = Papers()
+    kept = papers.keep(store, papers.request(), accepted=True)
+    for _ in range(2):
+        store.close_receipt(kept.job.job_id)
+        assert store.unpaid() == []
+    assert store.get(kept.job.job_id) == kept
+    assert store.earnings().num_receipts == 1
+
+
+def test_the_first_acceptance_stays(store: NodeStore) -> None:
+    papers = Papers()
+    kept = papers.keep(store, papers.request(), accepted=True)
+    store.accept(kept.job.job_id, b"x" * 65)
+    found = store.get(kept.job.job_id)
+    assert found is not None
+    assert found.acceptance == kept.acceptance
+
+
+def test_a_node_writes_while_a_claim_reads(path: Path, store: NodeStore) -> None:
+    papers, beside = Papers(), NodeStore(path)
+    kept = papers.keep(store, papers.request())
+    assert beside.unpaid() == [kept]
+    beside.note_batch(b"r" * 32, [kept.job.job_id], [])
+    papers.keep(store, papers.request(2))
+    assert [one.job.request.nonce for one in store.unpaid()] == [2]
+    beside.close()
+
+
+def test_what_is_no_store_is_named(path: Path) -> None:
+    path.write_bytes(b"receipts, but not in SQLite's words" * 100)
+    with pytest.raises(StoreError, match=f"cannot open {path}: file is not a database"):
+        NodeStore(path)
+    assert path.read_bytes().startswith(b"receipts")

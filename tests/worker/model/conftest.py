@@ -1,8 +1,0 @@
-import pytest
-
-from .zoo import Zoo
-
-
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    return Zoo(tmp_path_factory.mktemp("zoo"))
