@@ -1,4 +1,33 @@
-"""The gateway's errors: each knows its HTTP status and OpenAI's words for it, and tells the caller what to do next."""
+"""The gateway's errors: each knows its HTTP status and OpenAI's words for it, and tells the caller what to do next.
+
+* GatewayError
+  * AcknowledgementMismatch
+  * AuthenticationFailed
+    * DeadlineExpired
+    * InvalidSignature
+    * NodeNotRegistered
+    * SessionUnusable
+  * BookkeepingUnavailable
+  * BrokerUnavailable
+  * BudgetExhausted
+  * CapTooLow
+  * ChainTrouble
+  * ClientGone
+  * InvalidRequest
+    * BodyTooLarge
+    * ContextLengthExceeded
+    * MethodNotAllowed
+    * ModelNotFound
+    * NotFound
+    * UnknownParameter
+    * UnsupportedParameter
+  * NoCapacity
+  * NonceReplayed
+  * Overloaded
+  * StageFailed
+    * AttemptFailed
+  * StoreUnusable
+"""
 
 from __future__ import annotations
 

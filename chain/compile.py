@@ -24,6 +24,8 @@ from typing import Any
 import solcx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from declai.chain.errors import ChainError
+
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT = re.compile(r"""^\s*import\s[^;]*?["']([^"']+)["']\s*;""", re.MULTILINE)
 STAMP_NAME = "stamp"
@@ -31,7 +33,7 @@ CODE = "evm.deployedBytecode"
 OUTPUTS = ["abi", "evm.bytecode.object", f"{CODE}.object", f"{CODE}.immutableReferences"]
 
 
-class CompileError(Exception):
+class CompileError(ChainError):
     """The contracts could not be compiled; the text names the file or quotes the compiler."""
 
 

@@ -1,4 +1,17 @@
-"""The chain room's errors: one base class; each text says what was wrong, with which value, and what to do next."""
+"""The chain room's errors: one base class; each text says what was wrong, with which value, and what to do next.
+
+* ChainError
+  * BadSignature
+  * ChainUnreachable
+  * CompileError
+  * ContractRevert
+  * DeploymentError
+  * InvalidAmount
+  * KeystoreError
+  * NonceTaken
+  * TransactionFailed
+  * TransactionUnconfirmed
+"""
 
 from __future__ import annotations
 

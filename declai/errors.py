@@ -1,4 +1,14 @@
-"""The client's error family. Each text says what was wrong, with which value, and what to do next."""
+"""The client's error family. Each text says what was wrong, with which value, and what to do next.
+
+* DeclaiError
+  * ApiError
+  * NetworkNotFound
+  * ProcessError
+  * ReceiptError
+  * SessionError
+  * Unknown
+  * WalletError
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""The room's errors: one base class; each text names the CID or file and what to do next."""
+"""The room's errors: one base class; each text names the CID or file and what to do next.
+
+* IpfsError
+  * CorruptBlock
+  * FetchFailed
+  * InvalidBlock
+  * InvalidCid
+  * InvalidManifest
+  * MissingBlock
+  * PublishError
+"""
 
 from __future__ import annotations
 

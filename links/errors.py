@@ -1,4 +1,10 @@
-"""The links room's errors: one base class, one class per thing a sender can act on."""
+"""The links room's errors: one base class, one class per thing a sender can act on.
+
+* LinkError
+  * LinkFull
+  * LinkGone
+  * LinkKeyError
+"""
 
 from __future__ import annotations
 

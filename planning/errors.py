@@ -1,4 +1,9 @@
-"""The planning room's errors: one base class; each holds the values that its handler needs."""
+"""The planning room's errors: one base class; each holds the values that its handler needs.
+
+* PlanningError
+  * NoPlan
+  * TooManyStages
+"""
 
 from __future__ import annotations
 

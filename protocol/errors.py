@@ -1,4 +1,28 @@
-"""The protocol room's errors: one base class, one class per thing a caller can act on."""
+"""The protocol room's errors: one base class, one class per thing a caller can act on.
+
+* ProtocolError
+  * BadRows
+  * CommitmentError
+  * InvalidGrammar
+  * InvalidReceipt
+  * MalformedFrame
+    * ForgedFrame
+    * RepeatedFrame
+  * NonFiniteLogits
+  * NotSettled
+  * TaskRefused
+    * BadTaskSignature
+    * InconsistentTask
+    * MalformedTask
+    * Misaddressed
+    * NotServed
+    * PriceTooLow
+    * TaskExpired
+    * TaskReplayed
+    * UnknownGateway
+    * WrongNetwork
+  * TemplateRefused
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,23 @@
-"""The worker room's errors: one base class, one class per thing a caller can act on."""
+"""The worker room's errors: one base class, one class per thing a caller can act on.
+
+* WorkerError
+  * BrokerError
+  * EngineError
+    * AtCapacity
+    * ForwardFailed
+    * InvalidInput
+    * InvalidSequence
+    * PositionMismatch
+    * UnknownSequence
+  * ForeignFrame
+  * JobFailed
+  * NodeStartError
+  * NotLoaded
+  * Refused
+  * StageLoadError
+  * StoreError
+  * UnsupportedArchitecture
+"""
 
 from __future__ import annotations
 

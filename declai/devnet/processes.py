@@ -24,6 +24,8 @@ from typing import Literal
 
 import httpx
 
+from declai.errors import DeclaiError
+
 ROOT = Path(__file__).resolve().parents[2]
 NODE_MODULES = ROOT / "node_modules"
 PR_SET_PDEATHSIG = 1
@@ -31,7 +33,7 @@ PR_SET_PDEATHSIG = 1
 ChainKind = Literal["anvil", "hardhat"]
 
 
-class ProcessError(RuntimeError):
+class ProcessError(DeclaiError):
     """A child process is missing, ended early or did not become ready; the text holds the end of its log."""
 
 

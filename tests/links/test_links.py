@@ -151,10 +151,10 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
 
 CHOSEN_NAMES = """
 import asyncio, sys, time, zmq
-from worker.links import wire
-from worker.jobs import Peer
-from worker.links.keys import LinkKeyPair
-from worker.links.faces import AsyncLinks, Links
+from declai.links.gateway_links import GatewayLinks
+from declai.links.keys import LinkKeyPair
+from declai.links.node_links import NodeLinks
+from declai.protocol import wire
 
 pair = LinkKeyPair(*map(zmq.utils.z85.decode, zmq.curve_keypair()))
 def raw(endpoint, name=None):
@@ -169,7 +169,7 @@ def raw(endpoint, name=None):
     return sock
 
 def node():
-    links = Links(pair, "tcp://127.0.0.1:0", lambda key: True)
+    links = NodeLinks(pair, "tcp://127.0.0.1:0", lambda key: True)
     name = bytes.fromhex("006b8b4567")
     def arrived():
         while not (got := links.poll(1)):
@@ -184,7 +184,7 @@ def node():
     print("alive", flush=True)
 
 async def gateway():
-    links = AsyncLinks(pair, "tcp://127.0.0.1:0", lambda key: True)
+    links = GatewayLinks(pair, "tcp://127.0.0.1:0", lambda key: True)
     kept = raw(links.endpoint)
     [inbound] = await links.receive()
     print(inbound.connection.hex(), flush=True)

@@ -110,7 +110,7 @@ def test_the_noise_of_version_one_is_fixed() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "import json, numpy as np; from worker.sampling import *;"
+        "import json, numpy as np; from declai.protocol.sampling import *;"
         "logits = (np.random.default_rng(5).standard_normal(300) * 2).astype(np.float32);"
         "print(json.dumps([sample(logits, SamplingParameters(seed=9, top_p=0.9), i) for i in range(50)]))"
     )

@@ -25,6 +25,7 @@ from declai.protocol.rows import decode_rows, encode_rows, formats_of
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
 from declai.worker.engine.runner import Payload
+from declai.worker.errors import WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +67,11 @@ class JobEnd:
     message: str = ""
 
 
-class ForeignFrame(Exception):
+class ForeignFrame(WorkerError):
     """A frame from someone who does not speak for that role in this job. It is dropped and counted."""
 
 
-class JobFailed(Exception):
+class JobFailed(WorkerError):
     """The job is over; `code` goes to the gateway and the neighbours."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -12,6 +12,8 @@ import sys
 
 from pydantic import ValidationError
 
+from declai.chain.errors import ChainError
+from declai.links.errors import LinkError
 from declai.worker.errors import NodeStartError, WorkerError
 from declai.worker.model.threads import use_passive_waiting
 from declai.worker.node.logs import set_up_logging
@@ -52,7 +54,7 @@ def _serve(settings: NodeSettings) -> int:
     except NodeStartError as error:
         log.error("%s", error)
         return EXIT_USAGE
-    except WorkerError as error:
+    except (ChainError, LinkError, WorkerError) as error:
         log.error("%s", error)
         return EXIT_FAILED
     return 0

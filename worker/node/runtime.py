@@ -48,7 +48,7 @@ def run_node(settings: NodeSettings) -> None:
 
     Raises:
         NodeStartError: the node cannot start with these settings; the text says what to do.
-        WorkerError: something that another start may mend.
+        ChainError, LinkError, WorkerError: something that another start may mend, as an address that is taken.
     """
     torch.set_num_threads(settings.model_threads())
     device = open_device(settings.device)

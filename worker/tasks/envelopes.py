@@ -26,6 +26,7 @@ from declai.protocol.errors import (
 )
 from declai.protocol.jobs import Envelope, StageJob
 from declai.protocol.peers import Peer
+from declai.worker.errors import WorkerError
 from declai.worker.tasks.registry import PeerRegistry
 
 
@@ -48,7 +49,7 @@ class Terms:
     max_deadline_s: int = 6 * 3600
 
 
-class Refused(Exception):
+class Refused(WorkerError):
     """A task by an active gateway that this node will not run: the gateway should be told."""
 
     def __init__(self, job: StageJob, reason: TaskRefused) -> None:

@@ -11,6 +11,7 @@ from eth_account.signers.local import LocalAccount
 from declai.chain.errors import BadSignature
 from declai.chain.fields import NUMERIC_PROFILES
 from declai.chain.messages import recover
+from declai.ipfs.errors import IpfsError
 from declai.protocol.errors import InvalidGrammar, NotServed, TaskRefused, TaskReplayed
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import Envelope, StageJob
@@ -33,7 +34,7 @@ class Engines(Protocol):
     """Where the engine for a job's layers comes from."""
 
     def get(self, first_layer: int, end_layer: int) -> tuple[StageEngine, StageIdentity]:
-        """Raises WorkerError when these layers cannot be served."""
+        """Raises WorkerError or IpfsError when these layers cannot be served."""
 
     def constraint(self, grammar: Grammar) -> Constraint:
         """A grammar compiled for the model's tokens. Raises InvalidGrammar."""
@@ -103,7 +104,7 @@ class StageService:
         except InvalidGrammar as error:
             self._pipeline.refuse(job, InvalidSequence.code, str(error))
             return
-        except WorkerError as error:
+        except (IpfsError, NotServed, WorkerError) as error:
             log.error("no stage for job %s: %s", job.job_id.hex(), error)
             self._pipeline.refuse(job, "not_served", str(error))
             return

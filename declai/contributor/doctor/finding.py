@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from declai.errors import DeclaiError
+
 
 class Level(StrEnum):
     """`problem`: the node cannot serve, or not for long. `warning`: it could do better, or nobody can tell."""
@@ -35,5 +37,5 @@ def problem(value: str, advice: str) -> Finding:
     return Finding(Level.PROBLEM, value, advice)
 
 
-class Unknown(Exception):
+class Unknown(DeclaiError):
     """Something that a check needs cannot be known; the text says why. Another check says what to do about it."""

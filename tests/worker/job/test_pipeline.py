@@ -233,6 +233,19 @@ def test_a_task_refused_is_told_to_its_gateway(net: Network) -> None:
     assert net.of(wire.Failed, jobs[0])[0][1].code == "price_too_low"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("change", [{"shard": b"\1" * 32}, {"numeric_profile": 1}])
+def test_a_task_for_other_weights_than_the_nodes_is_told_to_its_gateway(
+    net: Network, change: dict[str, object]
+) -> None:
+    jobs = net.jobs()
+    other = jobs[1].assignment.model_copy(update=change)
+    signature = sign(other, DOMAIN, net.gateway.signer)
+    changed = jobs[1].model_copy(update={"assignment": other, "assignment_signature": signature})
+    net.dispatch([jobs[0], StageJob.model_validate(changed.model_dump()), jobs[2]])
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    assert net.of(wire.Failed, jobs[0])[0][1].code == "not_served"  # type: ignore[union-attr]
+
+
 def test_a_grammar_that_does_not_compile_is_told_to_the_gateway(net: Network) -> None:
     jobs = net.jobs(sampling=Sampling(grammar=Grammar(kind="regex", text="a")))
     net.dispatch(jobs)

@@ -99,8 +99,8 @@ def test_stages_that_overlap_share_their_layers(zoo: Zoo, profile: str) -> None:
 LOADER = """
 import sys, threading
 from pathlib import Path
-from worker.model.architecture import inspect_architecture
-from worker.model.stage import Stage
+from declai.worker.model.architecture import inspect_architecture
+from declai.worker.model.stage import Stage
 
 def taken():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -144,8 +144,8 @@ STEPPER = """
 import resource, sys, threading
 from pathlib import Path
 import torch
-from worker.model.architecture import inspect_architecture
-from worker.model.stage import Stage
+from declai.worker.model.architecture import inspect_architecture
+from declai.worker.model.stage import Stage
 
 folder = Path(sys.argv[1])
 stage = Stage.load(inspect_architecture(folder), 0, 2, [folder / "model.safetensors"])

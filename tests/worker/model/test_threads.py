@@ -27,7 +27,8 @@ def test_the_operators_own_policy_stays(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_policy_can_be_set_before_torch_is_loaded() -> None:
-    code = "import sys; from worker.model import threads; threads.use_passive_waiting(); print('torch' in sys.modules)"
+    use = "from declai.worker.model import threads; threads.use_passive_waiting()"
+    code = f"import sys; {use}; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from declai.devnet.processes import ROOT
 
-SUPERVISOR = "import sys; from worker.supervisor import supervise; sys.exit(supervise(sys.argv[1:]))"
+SUPERVISOR = "import sys; from declai.worker.node.supervisor import supervise; sys.exit(supervise(sys.argv[1:]))"
 
 
 def start(folder: Path, script: str) -> subprocess.Popen[bytes]:
