@@ -1,11 +1,12 @@
-"""Whether the code on a chain is the code of this checkout, and the contracts know one another."""
+"""Whether the code on a chain is the code of this package, and the contracts know one another."""
 
 from __future__ import annotations
 
 from hexbytes import HexBytes
 
+from declai.chain.artifacts import artifact
 from declai.chain.client import Chain, Rpc
-from declai.chain.contracts.binding import artifact, typed_errors
+from declai.chain.contracts.binding import typed_errors
 from declai.chain.errors import DeploymentError
 
 
@@ -20,7 +21,7 @@ def check_code(rpc: Rpc, name: str, address: str) -> None:
     for start, length in compiled.immutables:
         found[start : start + length] = expected[start : start + length]
     if found != expected:
-        raise DeploymentError(f"the code at {address} is not that of {name} in this checkout")
+        raise DeploymentError(f"the code at {address} is not that of {name} in this version")
 
 
 def verify(chain: Chain) -> dict[str, str]:

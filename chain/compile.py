@@ -1,7 +1,8 @@
-"""Compiles the contracts with py-solc-x into `build/contracts/`: one JSON with ABI and bytecode per contract.
+"""Compiles the contracts of a checkout with py-solc-x; as a program, it writes those that `chain/artifacts.py` reads.
 
-Settings come from `foundry.toml`, the compiler is the one Forge uses (`contracts/bin/solc`). A stamp with the hash of
-sources, settings and compiler decides whether anything has to be done, so that a second call costs milliseconds.
+Settings come from `foundry.toml`, the compiler is the one Forge uses (`contracts/bin/solc`). All contracts are kept in
+`build/contracts/`. A stamp with the hash of sources, settings and compiler decides whether anything has to be done, so
+that a second call costs milliseconds.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import solcx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from declai.chain.artifacts import CONTRACTS, FOLDER, Artifact
 from declai.chain.errors import ChainError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,23 +39,7 @@ class CompileError(ChainError):
     """The contracts could not be compiled; the text names the file or quotes the compiler."""
 
 
-class Artifact(BaseModel):
-    """One compiled contract. Bytecodes are 0x-hex; `source` is the path from the repository's root.
-
-    `immutables` are the places (start, length), in bytes, of the deployed code that the constructor fills in.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    source: str
-    abi: list[dict[str, Any]]
-    bytecode: str
-    deployed_bytecode: str
-    immutables: list[tuple[int, int]]
-
-
-def artifacts(root: Path = ROOT, output: Path | None = None) -> dict[str, Artifact]:
+def compile_contracts(root: Path = ROOT, output: Path | None = None) -> dict[str, Artifact]:
     """All contracts and interfaces under the source folder by name, compiled first where anything changed.
 
     `output` is `root/build/contracts` unless given. Raises CompileError.
@@ -68,6 +54,18 @@ def artifacts(root: Path = ROOT, output: Path | None = None) -> dict[str, Artifa
     compiled = _compile(root, profile, sources)
     _store(output, stamp, compiled)
     return compiled
+
+
+def write_package_data(compiled: Mapping[str, Artifact], folder: Path = FOLDER) -> None:
+    """Write what `chain/artifacts.py` reads; a file that is right already is not touched."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.json"):
+        if path.stem not in CONTRACTS:
+            path.unlink()
+    for name in CONTRACTS:
+        path, text = folder / f"{name}.json", compiled[name].as_json()
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
 
 
 def _profile(root: Path) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def _store(output: Path, stamp: str, compiled: dict[str, Artifact]) -> None:
         if path.stem not in compiled:
             path.unlink(missing_ok=True)
     for name, artifact in compiled.items():
-        _write_atomically(output / f"{name}.json", artifact.model_dump_json(indent=1))
+        _write_atomically(output / f"{name}.json", artifact.as_json())
     _write_atomically(output / STAMP_NAME, stamp)
 
 
@@ -204,12 +202,13 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Compiles and prints what there is, with the size of each contract's deployed code."""
+    """Compiles, writes the package's data, and prints what there is, with the size of each contract's deployed code."""
     started_at = time.monotonic()
     try:
-        compiled = artifacts()
+        compiled = compile_contracts()
     except CompileError as error:
         sys.exit(str(error))
+    write_package_data(compiled)
     for artifact in compiled.values():
         num_bytes = len(artifact.deployed_bytecode) // 2 - 1
         if num_bytes:

@@ -19,9 +19,10 @@ from web3 import Web3
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
+from declai.chain.artifacts import artifact
 from declai.chain.bytecode import check_code, verify
 from declai.chain.client import Chain, ContractName, Deployment, Rpc
-from declai.chain.contracts.binding import Call, artifact, decode_revert, typed_errors
+from declai.chain.contracts.binding import Call, decode_revert, typed_errors
 from declai.chain.errors import ChainError, DeploymentError, host_of
 from declai.chain.keystore import address_of, open_keystore, read_password
 from declai.chain.parameters import Parameters
@@ -151,7 +152,7 @@ def _verify(options: argparse.Namespace) -> None:
         print(json.dumps(found, indent=2))
         return
     for name, address in found.items():
-        print(f"{name:16} {address}  the code of this checkout")
+        print(f"{name:16} {address}  the code of this version")
 
 
 def _dry_run(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from web3.contract import Contract
 from web3.exceptions import ContractLogicError
 from web3.types import LogReceipt
 
-from declai.chain.compile import Artifact, artifacts
+from declai.chain.artifacts import CONTRACTS, artifact
 from declai.chain.errors import ChainUnreachable, ContractRevert, host_of
 
 Row = TypeVar("Row")
@@ -46,17 +46,11 @@ class Event:
 
 
 @functools.cache
-def artifact(name: str) -> Artifact:
-    """A compiled contract; compiled once a process."""
-    return artifacts()[name]
-
-
-@functools.cache
 def custom_errors() -> dict[bytes, tuple[str, list[tuple[str, str]]]]:
     """Selector -> (error name, [(argument, type)]) of every custom error of the compiled contracts."""
     found = {}
-    for artifact in artifacts().values():
-        for entry in artifact.abi:
+    for contract in CONTRACTS:
+        for entry in artifact(contract).abi:
             if entry["type"] == "error":
                 arguments = [(item["name"], item["type"]) for item in entry["inputs"]]
                 found[function_abi_to_4byte_selector(entry)] = (entry["name"], arguments)  # type: ignore[arg-type]

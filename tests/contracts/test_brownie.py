@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from declai.chain.compile import ROOT, artifacts
+from declai.chain.compile import ROOT, compile_contracts
 from declai.devnet.processes import spawn
 from tests.support.toolchain import environment, without_metadata
 
@@ -53,7 +53,7 @@ def test_a_second_run_compiles_nothing_and_leaves_the_home_alone(output: str, tm
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_brownie_deploys_the_same_code(name: str, output: str) -> None:
     built = json.loads((BUILD / f"{name}.json").read_text())
-    assert without_metadata(built["deployedBytecode"]) == without_metadata(artifacts()[name].deployed_bytecode)
+    assert without_metadata(built["deployedBytecode"]) == without_metadata(compile_contracts()[name].deployed_bytecode)
 
 
 def test_brownie_compiles_with_the_settings_of_foundry(output: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from declai.chain.compile import ROOT, artifacts
+from declai.chain.compile import ROOT, compile_contracts
 from tests.support.toolchain import FORGE, HARDHAT, run_tool, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt", "Jury"]
@@ -36,7 +36,7 @@ def hardhat_folder() -> Path:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_forge_agrees(name: str, forge_folder: Path) -> None:
-    own = artifacts()[name]
+    own = compile_contracts()[name]
     theirs = read(forge_folder / f"{name}.sol" / f"{name}.json")
     assert without_metadata(theirs["deployedBytecode"]["object"]) == without_metadata(own.deployed_bytecode)
     assert without_metadata(theirs["bytecode"]["object"]) == without_metadata(own.bytecode)
@@ -44,7 +44,7 @@ def test_forge_agrees(name: str, forge_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_hardhat_agrees(name: str, hardhat_folder: Path) -> None:
-    own = artifacts()[name]
+    own = compile_contracts()[name]
     theirs = read(hardhat_folder / f"{name}.sol" / f"{name}.json")
     assert without_metadata(theirs["deployedBytecode"]) == without_metadata(own.deployed_bytecode)
     assert without_metadata(theirs["bytecode"]) == without_metadata(own.bytecode)

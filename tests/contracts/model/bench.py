@@ -18,8 +18,9 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
+from declai.chain.artifacts import artifact
 from declai.chain.client import Chain, ContractName, Rpc
-from declai.chain.contracts.binding import Call, artifact, decode_revert
+from declai.chain.contracts.binding import Call, decode_revert
 from declai.chain.deploy import deploy
 from declai.chain.index import EventIndex
 from declai.chain.parameters import Parameters
