@@ -145,7 +145,7 @@ def test_an_address_that_is_none_counts_as_a_silent_peer(tmp_path: Path, url: st
 
 
 def test_a_peer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipfs.exchange.BLOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("declai.ipfs.exchange.BLOCK_TIMEOUT_S", 0.0)
     there = BlockStore(tmp_path / "there")
     cid = there.add(CONTENT)
     with serve(Peer(there)) as slow, pytest.raises(FetchFailed, match="the block was not here after 0 s"):

@@ -267,7 +267,7 @@ def test_a_process_that_may_open_no_more_sockets_raises_and_the_open_links_live_
         for _ in range(16):
             node.connect(Peer(address=ADDRESS, link_key=curve_pair()[0], endpoint="tcp://127.0.0.1:9"))
 
-    monkeypatch.setattr("worker.links.sockets.MAX_SOCKETS", 16)
+    monkeypatch.setattr("declai.links.sockets.MAX_SOCKETS", 16)
     node, friend = net.links(), net.links()
     node.send(peer_of(friend), wire.Ready(bytes(32)))
     with pytest.raises(LinkError):

@@ -369,7 +369,7 @@ def test_a_cut_before_the_clock_has_seen_a_link_ends_the_job_clearly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of a prompt is lost on a link that came up and was cut within one tick: nothing follows to show it."""
-    monkeypatch.setattr("worker.pipeline.TICK_S", 2.0)
+    monkeypatch.setattr("declai.worker.job.engine_thread.TICK_S", 2.0)
     net = Network(tmp_path, 2, delay_s=0.01)
     net.prompt_ids = [number % 11 for number in range(120)]
     try:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from declai.api.errors import InvalidRequest
 from declai.ipfs.errors import InvalidManifest
+from declai.protocol.errors import TemplateRefused
 from declai.protocol.tokenizer import ModelTokenizer
 
 CORPUS = [
@@ -115,7 +115,7 @@ def test_conversations_as_transformers(tmp_path: Path, make: Any, template: str,
 
 def test_a_template_may_refuse(tmp_path: Path) -> None:
     tokenizer = ModelTokenizer(save(tmp_path, byte_level(), LLAMA))
-    with pytest.raises(InvalidRequest, match="roles must alternate"):
+    with pytest.raises(TemplateRefused, match="roles must alternate"):
         tokenizer.encode_chat([CONVERSATIONS[0][0], CONVERSATIONS[0][0]])
 
 
@@ -155,7 +155,7 @@ def test_the_default_of_several_templates(tmp_path: Path) -> None:
 )
 def test_a_hostile_template_is_refused_and_bounded(tmp_path: Path, template: str) -> None:
     tokenizer = ModelTokenizer(save(tmp_path, byte_level(), template))
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(TemplateRefused):
         tokenizer.encode_chat(CONVERSATIONS[0])
 
 

@@ -132,7 +132,7 @@ def test_a_model_is_opened_with_its_tokens_ready_for_grammars(
 ) -> None:
     """Sorting them stops the event loop: not while requests run that have to do with this model."""
     model = ModelCatalog(idle.gateway.index, idle.gateway.blocks, tmp_path).get(MODEL)
-    monkeypatch.delattr("worker.grammar.LLTokenizer")
+    monkeypatch.delattr("declai.protocol.grammar.LLTokenizer")
     assert model.grammars.constraint(Grammar(kind="regex", text="a")).allowed.any()
 
 

@@ -117,7 +117,7 @@ def test_decode_steps_of_one_shape_change_no_token(zoo: Zoo, monkeypatch: pytest
             assert self._static is not None
             shapes.update(self._static._steps)
 
-    monkeypatch.setattr("worker.engine.engine.Runner", OnCpu)
+    monkeypatch.setattr("declai.worker.engine.engine.Runner", OnCpu)
     static = run(Pipeline(zoo, "gemma2", limits=LIMITS), crowd())
     assert {sequence: ids(tokens) for sequence, tokens in static.items()} == {
         sequence: ids(tokens) for sequence, tokens in ordinary.items()

@@ -17,6 +17,7 @@ from declai.chain.messages import Assignment, new_account, sign
 from declai.protocol import errors
 from declai.protocol.jobs import Envelope, StageJob, seal
 from declai.protocol.options import Sampling
+from declai.worker.errors import StoreError
 from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Refused, Terms, open_envelope
 from tests.support.parties import (
@@ -164,10 +165,10 @@ def test_the_store_forgets_jobs_long_past_and_keeps_one_receipt_a_job(tmp_path: 
     assert not store.take(b"new", now + 60)
     assert (tmp_path / "node.db").stat().st_mode & 0o077 == 0
     store.close()
-    with pytest.raises(errors.StoreError):
+    with pytest.raises(StoreError):
         store.take(b"x", 1)
     (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(errors.StoreError):
+    with pytest.raises(StoreError):
         NodeStore(tmp_path / "broken.db")
 
 

@@ -23,12 +23,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry as SyncRetry
 
+from declai.api.errors import BrokerUnavailable, NoCapacity
+from declai.api.nodes import accounts
+from declai.api.nodes.dispatch import dispatch
 from declai.chain.messages import new_account
 from declai.devnet.processes import ROOT, Child, spawn
 from declai.protocol import tasks
 from declai.protocol.errors import MalformedTask
 from declai.protocol.jobs import Envelope
-from declai.worker.errors import BrokerError
 from tests.worker.conftest import RedisServer
 
 OPERATOR = new_account().address
@@ -58,7 +60,7 @@ async def admin(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def node_client(server: RedisServer, credentials: tasks.Credentials) -> sync_redis.Redis:
+def node_client(server: RedisServer, credentials: accounts.Credentials) -> sync_redis.Redis:
     return sync_redis.Redis(
         port=server.address.port,
         username=credentials.username,
@@ -72,8 +74,8 @@ def envelope(text: str = "{}") -> Envelope:
 
 
 async def test_a_node_can_pop_its_own_queue_and_nothing_else(redis_server: RedisServer, admin: Redis) -> None:
-    await tasks.dispatch(admin, OTHER, envelope())
-    with node_client(redis_server, await tasks.grant(admin, OPERATOR)) as node:
+    await dispatch(admin, [(OTHER, envelope())])
+    with node_client(redis_server, await accounts.grant(admin, OPERATOR)) as node:
         assert node.ping()
         assert node.brpop([tasks.queue_key(OPERATOR)], timeout=0.01) is None
         names = {"mine": tasks.queue_key(OPERATOR), "theirs": tasks.queue_key(OTHER)}
@@ -81,15 +83,15 @@ async def test_a_node_can_pop_its_own_queue_and_nothing_else(redis_server: Redis
             with pytest.raises(ResponseError) as refusal:
                 node.execute_command(*[names.get(word, word) for word in command])
             assert any(word in str(refusal.value).lower() for word in ("permission", "noperm", "noauth")), command
-        await tasks.dispatch(admin, OPERATOR, envelope("mine"))
+        await dispatch(admin, [(OPERATOR, envelope("mine"))])
         popped = node.brpop([tasks.queue_key(OPERATOR)], timeout=1)
         assert tasks.parse_task_message(popped[1])[1].job == "mine"
     assert await admin.llen(tasks.queue_key(OTHER)) == 1
-    await tasks.revoke(admin, OTHER)
+    await accounts.revoke(admin, OTHER)
 
 
 async def test_reset_leaves_a_node_without_any_power(redis_server: RedisServer, admin: Redis) -> None:
-    with node_client(redis_server, await tasks.grant(admin, OPERATOR)) as node:
+    with node_client(redis_server, await accounts.grant(admin, OPERATOR)) as node:
         connection = node.connection_pool.get_connection()
         with contextlib.suppress(ResponseError):  # Redis 6 refuses it, later ones reset to the default user, who is off
             connection.send_command("RESET")
@@ -100,42 +102,46 @@ async def test_reset_leaves_a_node_without_any_power(redis_server: RedisServer, 
 
 
 async def test_a_new_grant_and_a_revocation_end_what_was_open(redis_server: RedisServer, admin: Redis) -> None:
-    first = node_client(redis_server, await tasks.grant(admin, OPERATOR))
+    first = node_client(redis_server, await accounts.grant(admin, OPERATOR))
     first.ping()
-    second = node_client(redis_server, await tasks.grant(admin, OPERATOR))
+    second = node_client(redis_server, await accounts.grant(admin, OPERATOR))
     with pytest.raises(sync_redis.ConnectionError):
         first.ping()
     second.ping()
-    await tasks.dispatch(admin, OPERATOR, envelope())
-    await tasks.revoke(admin, OPERATOR)
+    await dispatch(admin, [(OPERATOR, envelope())])
+    await accounts.revoke(admin, OPERATOR)
     with pytest.raises(sync_redis.ConnectionError):
         second.ping()
     assert await admin.exists(tasks.queue_key(OPERATOR)) == 0
-    await tasks.revoke(admin, OPERATOR)
+    await accounts.revoke(admin, OPERATOR)
 
 
 async def test_a_node_with_too_many_connections_loses_them(redis_server: RedisServer, admin: Redis) -> None:
-    credentials = await tasks.grant(admin, OPERATOR)
+    credentials = await accounts.grant(admin, OPERATOR)
     clients = [node_client(redis_server, credentials) for _ in range(6)]
     for client in clients:
         client.ping()
-    assert await tasks.limit_connections(admin, limit=6) == {}
-    assert await tasks.limit_connections(admin, limit=5) == {credentials.username: 6}
+    assert await accounts.limit_connections(admin, limit=6) == {}
+    assert await accounts.limit_connections(admin, limit=5) == {credentials.username: 6}
     held = [c for c in await admin.client_list() if c["user"] == credentials.username]
     assert held == []
 
 
 async def test_an_unreachable_redis_is_a_typed_error() -> None:
     client = Redis(port=1, retry=Retry(NoBackoff(), 0))
-    for call in (tasks.grant(client, OPERATOR), tasks.revoke(client, OPERATOR), tasks.limit_connections(client)):
-        with pytest.raises(BrokerError):
+    for call in (
+        accounts.grant(client, OPERATOR),
+        accounts.revoke(client, OPERATOR),
+        accounts.limit_connections(client),
+    ):
+        with pytest.raises(BrokerUnavailable):
             await call
-    with pytest.raises(BrokerError):
-        await tasks.dispatch(client, OPERATOR, envelope())
+    with pytest.raises(NoCapacity):
+        await dispatch(client, [(OPERATOR, envelope())])
 
 
 async def test_secrets_stay_out_of_texts(admin: Redis) -> None:
-    credentials = await tasks.grant(admin, OPERATOR)
+    credentials = await accounts.grant(admin, OPERATOR)
     secret = credentials.password.get_secret_value()
     assert secret not in repr(credentials)
     assert secret not in str(await admin.acl_list())
@@ -175,7 +181,7 @@ class Node:
     def output(self) -> str:
         return self.child.log_path.read_text() if self.child.log_path.exists() else ""
 
-    def tell_password(self, credentials: tasks.Credentials) -> None:
+    def tell_password(self, credentials: accounts.Credentials) -> None:
         fresh = self.password_file.with_suffix(".new")
         fresh.write_text(json.dumps(credentials.password.get_secret_value()))
         fresh.rename(self.password_file)
@@ -191,7 +197,7 @@ class Node:
 @pytest.fixture
 async def node(redis_server: RedisServer, admin: Redis, tmp_path: Path) -> AsyncIterator[Node]:
     password_file = tmp_path / "password.json"
-    credentials = await tasks.grant(admin, OPERATOR)
+    credentials = await accounts.grant(admin, OPERATOR)
     password_file.write_text(json.dumps(credentials.password.get_secret_value()))
     script = [
         sys.executable,
@@ -206,7 +212,7 @@ async def node(redis_server: RedisServer, admin: Redis, tmp_path: Path) -> Async
     made = Node(child, password_file)
     yield made
     child.stop()
-    await tasks.revoke(admin, OPERATOR)
+    await accounts.revoke(admin, OPERATOR)
 
 
 async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
@@ -223,7 +229,7 @@ async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
     ]  # fmt: skip
     for index, item in enumerate(garbage):
         await admin.lpush(key, item)
-        await tasks.dispatch(admin, OPERATOR, envelope(f"after-{index}"))
+        await dispatch(admin, [(OPERATOR, envelope(f"after-{index}"))])
     await node.until(lambda: all(f"ran after-{i}\n" in node.output() for i in range(len(garbage))))
     assert "ran x" not in node.output()
     assert await admin.llen(key) == 0
@@ -232,19 +238,19 @@ async def test_a_worker_with_a_pop_only_account_runs_tasks_and_survives_garbage(
 async def test_a_worker_consumes_again_after_redis_restarts_and_forgets_its_account(
     admin: Redis, node: Node, redis_server: RedisServer
 ) -> None:
-    await tasks.dispatch(admin, OPERATOR, envelope("before"))
+    await dispatch(admin, [(OPERATOR, envelope("before"))])
     await node.until(lambda: "ran before\n" in node.output())
     redis_server.restart()
     await admin.connection_pool.disconnect()
-    await tasks.dispatch(admin, OPERATOR, envelope("meanwhile"))
-    node.tell_password(await tasks.grant(admin, OPERATOR))
+    await dispatch(admin, [(OPERATOR, envelope("meanwhile"))])
+    node.tell_password(await accounts.grant(admin, OPERATOR))
     await node.until(lambda: "ran meanwhile\n" in node.output())
-    await tasks.dispatch(admin, OPERATOR, envelope("after"))
+    await dispatch(admin, [(OPERATOR, envelope("after"))])
     await node.until(lambda: "ran after\n" in node.output())
 
 
 async def test_a_worker_drains_on_sigterm(admin: Redis, node: Node) -> None:
-    await tasks.dispatch(admin, OPERATOR, envelope("one"))
+    await dispatch(admin, [(OPERATOR, envelope("one"))])
     await node.until(lambda: "ran one\n" in node.output())
     node.child.popen.send_signal(signal.SIGTERM)
     await asyncio.to_thread(node.child.popen.wait, 30)
