@@ -1,9 +1,9 @@
-"""Text out of token ids as they come, and the stop strings in it. Torch-free; workers and gateways share it.
+"""Text out of token ids as they come, and where it ends. Torch-free; node, gateway and client hold to this one rule.
 
-Both are functions of the whole sequence: however a stream is cut into pieces, the same text and cut come out.
+All of it is a function of the whole sequence: however a stream is cut into pieces, the same text and end come out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -107,3 +107,42 @@ class StopMatcher:
                     longest = length
                     break
         return longest
+
+
+class OutputText:
+    """The text of one output: whole characters, up to the first stop string or end-of-sequence token.
+
+    `ended` once one of them came; tokens after it give no text. Without a tokenizer no text is made, and only
+    end-of-sequence tokens are seen: all that a node needs where there are no stop strings.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer | None, stop_strings: Sequence[str] = (), eos_token_ids: Collection[int] = ()
+    ) -> None:
+        """`eos_token_ids`: empty where the output goes on after them. Raises ValueError for an empty stop string."""
+        self._detokenizer = IncrementalDetokenizer(tokenizer) if tokenizer is not None else None
+        self._matcher = StopMatcher(stop_strings)
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self.ended = False
+
+    def push(self, token_id: int) -> str:
+        """Add a token; returns the text that is now certain, often ''."""
+        if self.ended:
+            return ""
+        if token_id in self._eos_token_ids:
+            text = self.flush()  # what was held back before the end of the sequence is certain now
+            self.ended = True
+            return text
+        return self._match(self._detokenizer.push(token_id)) if self._detokenizer is not None else ""
+
+    def flush(self) -> str:
+        """The text still held back; to be called once, after the last token."""
+        if self.ended or self._detokenizer is None:
+            return ""
+        text = self._match(self._detokenizer.flush())
+        return text if self.ended else text + self._matcher.flush()
+
+    def _match(self, piece: str) -> str:
+        matched = self._matcher.push(piece)
+        self.ended = matched.stop is not None
+        return matched.text

@@ -1,4 +1,4 @@
-"""Text into token ids as the model's own tokenizer and chat template do it, without torch or transformers.
+"""Text into token ids as the model's own tokenizer and chat template do it, and back, without torch or transformers.
 
 Importing transformers' AutoTokenizer loads torch and costs seconds; `tokenizers` and the template do the same work.
 """
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from declai.ipfs.errors import InvalidManifest
 from declai.protocol.chat_template import ChatTemplate
-from declai.protocol.text import IncrementalDetokenizer
+from declai.protocol.text import OutputText
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -27,9 +27,13 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 class ModelTokenizer:
     """The tokenizer and chat template in a folder of a model's tokenizer files."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises InvalidManifest when the files are no fast tokenizer or the template does not compile."""
+    def __init__(self, folder: Path, *, eos_token_ids: Sequence[int] = ()) -> None:
+        """`eos_token_ids`: those that end an output, by the model's manifest.
+
+        Raises InvalidManifest when the files are no fast tokenizer or the template does not compile.
+        """
         self.tokens = _load_tokenizer(folder / "tokenizer.json")
+        self._eos_token_ids = tuple(eos_token_ids)
         config = _load_config(folder / "tokenizer_config.json")
         special_tokens = {name: text for name in SPECIAL_TOKENS if (text := _token_text(config.get(name))) is not None}
         source = _template_source(folder / "chat_template.jinja", config)
@@ -67,9 +71,9 @@ class ModelTokenizer:
         text: str = self.tokens.decode([token_id], skip_special_tokens=False)
         return text
 
-    def detokenizer(self) -> IncrementalDetokenizer:
-        """A fresh one for one stream of output tokens."""
-        return IncrementalDetokenizer(self.tokens)
+    def output_text(self, stop_strings: Sequence[str], *, ignore_eos: bool) -> OutputText:
+        """The text of one stream of output tokens, from its begin."""
+        return OutputText(self.tokens, stop_strings, () if ignore_eos else self._eos_token_ids)
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

@@ -97,7 +97,7 @@ class ModelCatalog:
                 self._fetch(cid)
             manifest = Manifest.load(cid, self._blocks)
             folder = pull_tokenizer(manifest, self._blocks, self._fetch, self._cache_dir / cid)
-            tokenizer = ModelTokenizer(folder)
+            tokenizer = ModelTokenizer(folder, eos_token_ids=manifest.eos_token_ids)
         except IpfsError as error:
             logger.warning("model %s (%s) cannot be opened: %s", name, cid, error)
             raise NoCapacity(f"the files of {name} cannot be opened here now: {error}", param="model") from None

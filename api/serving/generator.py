@@ -19,8 +19,6 @@ from declai.api.serving.running import End, Piece, Running
 from declai.api.serving.stage_jobs import Generation
 from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
 from declai.planning.placement import Plan
-from declai.protocol.text import StopMatcher
-from declai.protocol.wire import Token
 
 logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
@@ -131,7 +129,7 @@ class Generator:
 
     async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Attempt, running: Running) -> End:
         running.on_cancel(pipeline.cancel)
-        text = _OutputText(generation)
+        text = generation.model.tokenizer.output_text(generation.stop, ignore_eos=generation.ignore_eos)
         last_at = time.monotonic()
         async for token in pipeline.run():
             now = time.monotonic()
@@ -142,7 +140,7 @@ class Generator:
                 self._metrics.ready_seconds.observe(pipeline.ready_at - running.started_at)
                 self._metrics.first_token_seconds.observe(now - running.started_at)
             last_at = now
-            running.put(text.push(token))
+            running.put(Piece(text.push(token.token_id), (token,)))
             if text.ended and token.finish_reason is None:
                 pipeline.cancel()  # the last stage should have ended here: nobody pays for what comes after
         if rest := text.flush():
@@ -164,31 +162,3 @@ class Generator:
         )
         pipeline.acknowledge()
         return End(reason, num_prompt_tokens, num_output_tokens, cost)
-
-
-class _OutputText:
-    """Text of output tokens: whole characters, up to the first stop string or end-of-sequence token."""
-
-    def __init__(self, generation: Generation) -> None:
-        self._detokenizer = generation.model.tokenizer.detokenizer()
-        self._matcher = StopMatcher(generation.stop)
-        self._eos = frozenset() if generation.ignore_eos else frozenset(generation.model.manifest.eos_token_ids)
-        self.ended = False
-
-    def push(self, token: Token) -> Piece:
-        if self.ended or token.token_id in self._eos:
-            # Held-back text before the end of the sequence is certain now.
-            text = "" if self.ended else self.flush()
-            self.ended = True
-            return Piece(text, (token,))
-        matched = self._matcher.push(self._detokenizer.push(token.token_id))
-        self.ended = matched.stop is not None
-        return Piece(matched.text, (token,))
-
-    def flush(self) -> str:
-        """What is still held back, once no more comes."""
-        if self.ended:
-            return ""
-        tail = self._matcher.push(self._detokenizer.flush())
-        self.ended = tail.stop is not None
-        return tail.text + ("" if self.ended else self._matcher.flush())

@@ -16,7 +16,6 @@ from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
 from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
 from declai.protocol.receipts import Records, SignedReceipt
-from declai.protocol.text import StopMatcher
 from declai.protocol.tokenizer import ModelTokenizer
 
 
@@ -144,16 +143,12 @@ def check_tokens(evidence: Evidence, body: dict[str, Any], tokenizer: ModelToken
         expected = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if expected != evidence.prompt_token_ids:
         raise ReceiptError(f"{len(evidence.prompt_token_ids)} prompt tokens are charged, the prompt is {len(expected)}")
-    detokenizer = tokenizer.detokenizer()
-    stop = body.get("stop") or ()
-    matcher = StopMatcher((stop,) if isinstance(stop, str) else tuple(stop))
-    text, ended = "", False
-    for token_id in evidence.token_ids:
-        matched = matcher.push(detokenizer.push(token_id))
-        text += matched.text
-        ended = ended or matched.stop is not None
-    if not ended:
-        matched = matcher.push(detokenizer.flush())
-        text += matched.text + ("" if matched.stop else matcher.flush())
+    output = tokenizer.output_text(_stop_strings(body), ignore_eos=bool(body.get("ignore_eos")))
+    text = "".join(output.push(token_id) for token_id in evidence.token_ids) + output.flush()
     if text != evidence.text:
         raise ReceiptError("the tokens that are charged are not the text that came")
+
+
+def _stop_strings(body: dict[str, Any]) -> tuple[str, ...]:
+    stop = body.get("stop") or ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -38,6 +38,7 @@ class TokenizerCache:
             exchange.fetch(version.manifest_cid)
             manifest = Manifest.load(version.manifest_cid, store)
             folder = home() / "tokenizers" / version.manifest_cid
-            return ModelTokenizer(pull_tokenizer(manifest, store, exchange.fetch, folder))
+            pull_tokenizer(manifest, store, exchange.fetch, folder)
+            return ModelTokenizer(folder, eos_token_ids=manifest.eos_token_ids)
         finally:
             exchange.close()

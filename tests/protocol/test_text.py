@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from declai.protocol.text import IncrementalDetokenizer, StopMatcher
+from declai.protocol.text import IncrementalDetokenizer, OutputText, StopMatcher
 
 CORPUS = ["the quick brown fox jumps over the lazy dog, and then héllo wörld 你好 🎉 once more"] * 3
 
@@ -127,3 +127,34 @@ def test_only_what_may_be_a_stop_string_is_held_back(text: str, stops: list[str]
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         StopMatcher(["a", ""])
+
+
+def text_of(output: OutputText, token_ids: list[int]) -> str:
+    return "".join(output.push(token_id) for token_id in token_ids) + output.flush()
+
+
+def test_an_output_ends_at_its_end_of_sequence_token_special_or_not() -> None:
+    tokenizer = TOKENIZERS["byte-level"]
+    token_ids = tokenizer.encode("the dog the fox").ids
+    end = tokenizer.encode(" the").ids[0]
+    output = OutputText(tokenizer, (), {end})
+    assert text_of(output, token_ids) == "the dog"
+    assert output.ended
+    assert text_of(OutputText(tokenizer), token_ids) == "the dog the fox"
+
+
+def test_what_was_held_back_comes_with_the_end_of_the_sequence() -> None:
+    tokenizer = TOKENIZERS["byte-level"]
+    *token_ids, end = tokenizer.encode("over the").ids
+    output = OutputText(tokenizer, ("r of", "never"), {end})
+    assert "".join(output.push(token_id) for token_id in token_ids) == "ove"
+    assert output.push(end) == "r"
+    assert output.push(end) == output.flush() == ""
+
+
+def test_without_a_tokenizer_only_the_end_of_the_sequence_is_seen() -> None:
+    output = OutputText(None, (), {7})
+    assert text_of(output, [1, 2, 3]) == ""
+    assert not output.ended
+    assert output.push(7) == ""
+    assert output.ended

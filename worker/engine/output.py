@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer
 
 from declai.protocol.sampling import Logits, SamplingParameters, log_probabilities, most_likely, sample
-from declai.protocol.text import IncrementalDetokenizer, StopMatcher
+from declai.protocol.text import OutputText
 from declai.worker.engine.sequence import FinishReason, SampledToken, SequenceSpec
 
 
@@ -17,9 +17,10 @@ class SequenceOutput:
         self._spec = spec
         self._sampling = sampling
         self._output_token_ids: list[int] = []
-        self._eos_token_ids = frozenset() if spec.ignore_eos else frozenset(spec.eos_token_ids)
-        self._detokenizer = IncrementalDetokenizer(tokenizer) if spec.stop and tokenizer is not None else None
-        self._matcher = StopMatcher(spec.stop)
+        # Text costs time: it is made where stop strings must be looked for, and nowhere else.
+        self._text = OutputText(
+            tokenizer if spec.stop else None, spec.stop, () if spec.ignore_eos else spec.eos_token_ids
+        )
 
     def draw(self, logits: Logits) -> SampledToken:
         """The next output token from the logits, float32 [vocab_size], after the last one. Raises NonFiniteLogits."""
@@ -51,9 +52,8 @@ class SequenceOutput:
         return own, tuple(zip(likely, values, strict=True))
 
     def _finish_reason(self, token_id: int) -> FinishReason | None:
-        if token_id in self._eos_token_ids:
-            return "stop"
-        if self._detokenizer is not None and self._matcher.push(self._detokenizer.push(token_id)).stop is not None:
+        self._text.push(token_id)
+        if self._text.ended:
             return "stop"
         if self._spec.constraint is not None and self._spec.constraint.ended is not None:
             return self._spec.constraint.ended

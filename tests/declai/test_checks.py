@@ -1,0 +1,68 @@
+"""What a payer holds an answer to before acknowledging it: an honest one passes, whatever model and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from declai.client.checks import check_tokens
+from declai.client.evidence import Evidence
+from declai.errors import ReceiptError
+from declai.protocol.tokenizer import ModelTokenizer
+
+END = "<turn_end>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    """Of a model whose end-of-sequence token is an added one that is not flagged special, as some models have it."""
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokens.train_from_iterator(["the fox jumps over"] * 4, trainers.BpeTrainer(initial_alphabet=alphabet))
+    tokens.add_tokens([AddedToken(END, special=False)])
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokens.save(str(folder / "tokenizer.json"))
+    return ModelTokenizer(folder, eos_token_ids=[tokens.token_to_id(END)])
+
+
+def evidence(tokenizer: ModelTokenizer, output: str, shown: str, prompt: str = "say it") -> Evidence:
+    """A whole answer: the text that the tokens spell, and the text that came."""
+    return Evidence(
+        prompt_token_ids=tokenizer.encode(prompt),
+        token_ids=tokenizer.tokens.encode(output, add_special_tokens=False).ids,
+        text=shown,
+        finish_reason="stop",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "output", "shown"),
+    [
+        ({}, f"the fox{END}", "the fox"),
+        ({}, "the fox 世", "the fox 世"),
+        ({"ignore_eos": True}, f"the fox{END} jumps", f"the fox{END} jumps"),
+        ({"stop": "ju"}, "the fox jumps", "the fox "),
+        ({"stop": ["jumpy", "nowhere"]}, f"the fox jump{END}", "the fox jump"),
+        ({"stop": None}, "the fox", "the fox"),
+        # A gateway may hear of an end too late to keep the stages from going on: what they made is paid, not shown.
+        ({"stop": ["fox"]}, "the fox jumps over", "the "),
+    ],
+)
+def test_an_honest_answer_is_not_disputed(
+    tokenizer: ModelTokenizer, options: dict[str, Any], output: str, shown: str
+) -> None:
+    check_tokens(evidence(tokenizer, output, shown), {"prompt": "say it"} | options, tokenizer)
+
+
+def test_other_tokens_than_the_text_are_disputed(tokenizer: ModelTokenizer) -> None:
+    with pytest.raises(ReceiptError, match="not the text"):
+        check_tokens(evidence(tokenizer, "the fox jumps", "the fox"), {"prompt": "say it"}, tokenizer)
+
+
+def test_more_prompt_tokens_than_the_prompt_has_are_disputed(tokenizer: ModelTokenizer) -> None:
+    with pytest.raises(ReceiptError, match="prompt tokens"):
+        check_tokens(evidence(tokenizer, "fox", "fox", "say it twice"), {"prompt": "say it"}, tokenizer)
