@@ -15,6 +15,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from declai.chain.fields import NUMERIC_PROFILES
 from declai.protocol.errors import CommitmentError
@@ -24,6 +25,8 @@ from declai.protocol.wire import RECORD_BYTES, Buffer
 Later = Callable[[Callable[[], None], int], None]
 
 CHUNK_TOKENS = 32
+# Of how many chunks a side keeps the leaves. With two, it can always be cut by a chunk's length.
+KEPT_CHUNKS = 2
 RECORD_VERSION = 1
 RECORD = struct.Struct(">BBBBIIH16s32s32s32s128s")
 assert RECORD.size == RECORD_BYTES
@@ -142,36 +145,44 @@ class Commitment:
 class _Side:
     """The chunk roots of one side of a stage, built as rows come in any number at a time.
 
-    A full chunk is hashed into its root only when a row after it arrives, so that `roots` can still leave out the
-    newest row: a stage may have seen one token more than the last stage counts when a job is cancelled.
+    The leaves of the two newest chunks are kept, and the older ones folded into a root only when a third begins. So a
+    side can be cut at any position from `floor`, the begin of what was never folded, on: rows may turn out to be no
+    part of the job.
     """
 
     def __init__(self) -> None:
         self._roots: list[bytes] = []
-        self._open: list[bytes] = []
-        # Counts what was taken, hashed already or not.
+        self._leaves: list[bytes] = []
+        # These count what was taken, hashed already or not.
         self.num_tokens = 0
+        self.floor = 0
+
+    def count(self, num_tokens: int) -> None:
+        self.num_tokens += num_tokens
+        self.floor = max(self.floor, (-(-self.num_tokens // CHUNK_TOKENS) - KEPT_CHUNKS) * CHUNK_TOKENS)
 
     def hash(self, first_position: int, rows: memoryview, num_tokens: int) -> None:
         width = rows.nbytes // num_tokens
         for row in range(num_tokens):
-            if len(self._open) == CHUNK_TOKENS:
-                self._roots.append(tree_root(self._open))
-                self._open = []
-            self._open.append(leaf(first_position + row, rows[row * width : (row + 1) * width]))
+            if len(self._leaves) == KEPT_CHUNKS * CHUNK_TOKENS:
+                self._roots.append(tree_root(self._leaves[:CHUNK_TOKENS]))
+                del self._leaves[:CHUNK_TOKENS]
+            self._leaves.append(leaf(first_position + row, rows[row * width : (row + 1) * width]))
 
-    def check_roots(self, num_tokens: int) -> None:
-        newest_chunk = max(0, self.num_tokens - 1) // CHUNK_TOKENS
-        if num_tokens < 1 or not newest_chunk * CHUNK_TOKENS <= num_tokens <= self.num_tokens:
-            raise CommitmentError(f"{self.num_tokens} tokens cannot be sealed as {num_tokens}")
+    def check_cut(self, num_tokens: int) -> None:
+        if not self.floor <= num_tokens <= self.num_tokens:
+            raise CommitmentError(f"{self.num_tokens} tokens cannot be cut to {num_tokens}")
+
+    def cut(self, num_tokens: int) -> None:
+        del self._leaves[num_tokens - len(self._roots) * CHUNK_TOKENS :]
 
     def roots(self, num_tokens: int) -> list[bytes]:
-        self.check_roots(num_tokens)
-        num_hashed = len(self._roots) * CHUNK_TOKENS + len(self._open)
-        if num_hashed != self.num_tokens:
-            raise CommitmentError(f"{num_hashed} of {self.num_tokens} tokens were hashed")
-        kept = num_tokens - len(self._roots) * CHUNK_TOKENS
-        return self._roots + ([tree_root(self._open[:kept])] if kept else [])
+        self.check_cut(num_tokens)
+        first_leaf = len(self._roots) * CHUNK_TOKENS
+        if first_leaf + len(self._leaves) != self.num_tokens:
+            raise CommitmentError(f"{first_leaf + len(self._leaves)} of {self.num_tokens} tokens were hashed")
+        leaves = self._leaves[: num_tokens - first_leaf]
+        return self._roots + [tree_root(leaves[i : i + CHUNK_TOKENS]) for i in range(0, len(leaves), CHUNK_TOKENS)]
 
 
 class StageCommitment:
@@ -206,14 +217,30 @@ class StageCommitment:
 
     def check_seal(self, num_positions: int) -> None:
         """Raises CommitmentError where `seal` would, before the hashing is done."""
-        self._in.check_roots(num_positions)
-        self._out.check_roots(num_positions)
+        if num_positions < 1:
+            raise CommitmentError("no positions cannot be sealed")
+        for side in (self._in, self._out):
+            side.check_cut(num_positions)
+
+    def truncate(self, position: int) -> None:
+        """Forget all rows from `position` on, on both sides; the next ones continue there.
+
+        Raises CommitmentError, and leaves both as they were, when that is before the begin of a side's last chunk but
+        one: older rows are in roots that cannot be opened again.
+        """
+        longer = [side for side in (self._in, self._out) if side.num_tokens > position]
+        for side in longer:
+            side.check_cut(position)
+        for side in longer:
+            side.num_tokens = position
+            self._later(partial(side.cut, position), 0)
 
     def seal(self, num_positions: int, output: bytes | None = None) -> Commitment:
         """Commit to the first `num_positions` positions; `output`: the last stage's `output_record`.
 
-        Raises CommitmentError when a side has fewer rows, or more than a cancelled job can leave over (one).
+        Raises CommitmentError when a side has fewer rows, or so many more that it cannot be cut.
         """
+        self.check_seal(num_positions)
         in_roots, out_roots = self._in.roots(num_positions), self._out.roots(num_positions)
         records = [
             self._record(chunk, num_positions, in_root, out_root).pack()
@@ -227,7 +254,7 @@ class StageCommitment:
         if first_position != side.num_tokens or num_tokens < 1 or view.nbytes % num_tokens:
             given = f"{view.nbytes} bytes for {num_tokens} tokens at {first_position}"
             raise CommitmentError(f"{given} do not follow {side.num_tokens} tokens")
-        side.num_tokens += num_tokens
+        side.count(num_tokens)
         self._later(lambda: side.hash(first_position, view, num_tokens), view.nbytes)
 
     def _record(self, chunk: int, num_positions: int, in_root: bytes, out_root: bytes) -> ChunkRecord:

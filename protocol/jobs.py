@@ -1,8 +1,4 @@
-"""A job as one stage sees it, and the signed envelope in which a gateway hands it over. Torch-free.
-
-The stages of a job form a ring: the `upstream` of stage 0 is the last stage (whose tokens are fed back), the
-`downstream` of the last stage is stage 0. A job of one stage has neither. The gateway stands beside the ring.
-"""
+"""A job as one stage sees it, and the signed envelope in which a gateway hands it over. Torch-free."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ from declai.chain.pricing import Tier
 from declai.protocol.message import ProtocolMessage
 from declai.protocol.options import Sampling, TokenId
 from declai.protocol.peers import Peer
+from declai.protocol.ring import RingView
 from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
@@ -29,11 +26,12 @@ MAX_STAGES = 255
 class StageJob(ProtocolMessage):
     """Everything one stage needs to know of a job. What follows `prompt_format_out` is for the last stage alone.
 
-    `prompt_format_in` and `_out`: how the prompt's hidden states come from `upstream` and go to `downstream`.
+    `attempt` names the job, for all its stages alike; the assignment's is later where this node took another's place.
+    `prompt_format_in` and `_out`: how the prompt's hidden states come from upstream and go downstream.
     `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     chain_id: Annotated[int, Field(ge=1, lt=2**53)]
     ledger: Address
     request: InferenceRequest
@@ -45,8 +43,7 @@ class StageJob(ProtocolMessage):
     num_stages: Annotated[int, Field(ge=1, le=MAX_STAGES)]
     attempt: Annotated[int, Field(ge=0, lt=2**32)]
     gateway: Peer
-    upstream: Peer | None = None
-    downstream: Peer | None = None
+    ring: RingView = RingView()
     num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     prompt_format_in: PromptFormat = "profile"
@@ -63,11 +60,12 @@ class StageJob(ProtocolMessage):
     def _check_shape(self) -> StageJob:
         if self.assignment.stage >= self.num_stages:
             raise ValueError(f"stage {self.assignment.stage} of {self.num_stages}")
-        if (self.num_stages == 1) != (self.upstream is None) or (self.num_stages == 1) != (self.downstream is None):
+        if any((self.num_stages == 1) != (side == ()) for side in (self.ring.upstream, self.ring.downstream)):
             raise ValueError("a stage has both neighbours in the ring, or is the only stage")
-        relayed = [peer for peer in (self.upstream, self.downstream) if peer is not None and peer.relay is not None]
-        if self.gateway.relay is not None or any(peer.hop != self.gateway.hop for peer in relayed):
+        if self.gateway.relay is not None or not all(map(self.may_be_reached, self.ring.neighbours)):
             raise ValueError("the job's gateway relays, and nobody else")
+        if self.ring.from_position and self.assignment.attempt == self.attempt:
+            raise ValueError("who is in a job from the beginning sends all from the beginning")
         if self.is_last != (self.sampling is not None):
             raise ValueError("the last stage, and no other, gets the sampling parameters")
         if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
@@ -97,6 +95,15 @@ class StageJob(ProtocolMessage):
     @property
     def is_last(self) -> bool:
         return self.assignment.stage == self.num_stages - 1
+
+    @property
+    def is_replacement(self) -> bool:
+        """Whether this node took another's place in a job under way."""
+        return self.assignment.attempt > self.attempt
+
+    def may_be_reached(self, peer: Peer) -> bool:
+        """Whether a neighbour is spoken with directly, or by way of this job's gateway."""
+        return peer.relay is None or peer.hop == self.gateway.hop
 
     @property
     def num_layers(self) -> int:

@@ -13,6 +13,7 @@
   * JobFailed
   * NodeStartError
   * NotLoaded
+  * PositionGap
   * Refused
   * StageLoadError
   * StoreError

@@ -24,6 +24,7 @@ from declai.protocol.jobs import seal
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.ring import new_ring
 from declai.protocol.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
@@ -58,8 +59,8 @@ class Attempt:
         self._stall_s = context.timeouts.stall_s
         self._expected_s = plan.seconds
         addresses = [stage.offer.address for stage in plan.stages]
-        self._peers = [context.directory.peer(address) for address in addresses]
-        self._jobs = stage_jobs(context, admitted, generation, plan, self._peers, attempt)
+        self._ring = new_ring(context.gateway, [context.directory.peer(address) for address in addresses], attempt)
+        self._jobs = stage_jobs(context, admitted, generation, plan, self._ring)
         self._job = self._jobs[0].job_id
         self._plan = SignedPlan(
             domain=context.domain,
@@ -76,8 +77,13 @@ class Attempt:
         self.ready_at = self._prompt_sent_at = 0.0
 
     @property
+    def _peers(self) -> list[Peer]:
+        """Who speaks for each stage."""
+        return [replicas[0].peer for replicas in self._ring.stages]
+
+    @property
     def _last(self) -> Peer:
-        return self._peers[-1]
+        return self._ring.stages[-1][0].peer
 
     def cancel(self) -> None:
         """Make no more tokens; what was made is charged. At any time, any number of times."""

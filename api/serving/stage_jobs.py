@@ -15,7 +15,7 @@ from declai.planning.formats import stage_format
 from declai.planning.placement import Plan
 from declai.protocol.jobs import StageJob
 from declai.protocol.options import Sampling
-from declai.protocol.peers import Peer
+from declai.protocol.ring import Ring
 from declai.protocol.wire import PromptFormat
 
 # A promise to run, and the longest that a job may take.
@@ -40,14 +40,15 @@ class Generation:
 
 
 def stage_jobs(
-    context: ServingContext, admitted: Admitted, generation: Generation, plan: Plan, peers: Sequence[Peer], attempt: int
+    context: ServingContext, admitted: Admitted, generation: Generation, plan: Plan, ring: Ring
 ) -> list[StageJob]:
-    """One job per stage, the assignments signed; `peers` in the order of the stages."""
+    """One job per stage, the assignments signed; `ring` has one replica a stage, in the plan's order."""
     deadline = int(time.time()) + ASSIGNMENT_TTL_S
     num_stages = len(plan.stages)
     formats = prompt_formats(context, generation, plan)
     jobs = []
     for number, stage in enumerate(plan.stages):
+        (replica,) = ring.stages[number]
         assignment = Assignment(
             request=bytes.fromhex(admitted.request[2:]),
             stage=number,
@@ -58,7 +59,7 @@ def stage_jobs(
             node=stage.offer.address,
             prompt_price=stage.offer.prompt_price,
             output_price=stage.offer.output_price,
-            attempt=attempt,
+            attempt=replica.attempt,
             deadline=deadline,
         )
         is_last = number == num_stages - 1
@@ -74,10 +75,9 @@ def stage_jobs(
             model_name=generation.model.name,
             manifest_cid=generation.model.manifest_cid,
             num_stages=num_stages,
-            attempt=attempt,
-            gateway=context.gateway,
-            upstream=peers[number - 1] if num_stages > 1 else None,
-            downstream=peers[(number + 1) % num_stages] if num_stages > 1 else None,
+            attempt=ring.attempt,
+            gateway=ring.gateway,
+            ring=ring.view(number),
             num_prompt_tokens=len(generation.prompt_token_ids),
             max_tokens=generation.max_tokens,
             prompt_format_in=formats[number],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,60 @@ def test_a_stage_one_token_ahead_seals_what_the_last_stage_counted(num_tokens: i
     short = rows[: (num_tokens - 1) * WIDTH]
     feed(exact, short, short, [])
     assert exact.seal(num_tokens - 1) == ahead.seal(num_tokens - 1)
+
+
+@given(st.integers(1, 200), st.data())
+def test_a_truncated_commitment_is_that_of_a_job_that_never_went_so_far(num_tokens: int, data: st.DataObject) -> None:
+    """Again and again, each time as far back as may be, and with the hashing done at once or late."""
+    waiting: list[Callable[[], None]] = []
+    late = StageCommitment(JOB, ASSIGNMENT, 1, "fp32", SHARDS, lambda action, _: waiting.append(action))
+    now, wanted = stage(), stage()
+    inputs, outputs, length, begin, salt = b"", b"", 0, 0, 0
+    for _ in range(data.draw(st.integers(1, 4))):
+        more, salt = data.draw(st.integers(1, num_tokens)), salt + 1
+        rows = rows_of(more, salt), rows_of(more, -salt)
+        for target in (now, late):
+            target.received(length, rows[0], more)
+            target.sent(length, rows[1], more)
+        inputs, outputs, length = inputs + rows[0], outputs + rows[1], length + more
+        begin = max(begin, (-(-length // CHUNK_TOKENS) - 2) * CHUNK_TOKENS)
+        position = data.draw(st.integers(begin, length))
+        for target in (now, late):
+            target.truncate(position)
+        inputs, outputs, length = inputs[: position * WIDTH], outputs[: position * WIDTH], position
+    for action in waiting:
+        action()
+    if length:
+        feed(wanted, inputs, outputs, [])
+        assert now.seal(length) == late.seal(length) == wanted.seal(length)
+
+
+def test_a_commitment_cannot_be_truncated_into_a_sealed_chunk() -> None:
+    one = stage()
+    rows = rows_of(3 * CHUNK_TOKENS)
+    feed(one, rows, rows, [])
+    with pytest.raises(CommitmentError):
+        one.truncate(CHUNK_TOKENS - 1)
+    one.truncate(CHUNK_TOKENS)
+    one.truncate(CHUNK_TOKENS + 5)
+    assert one.seal(CHUNK_TOKENS).records == stage_of(rows, CHUNK_TOKENS).seal(CHUNK_TOKENS).records
+    with pytest.raises(CommitmentError):
+        one.truncate(CHUNK_TOKENS - 1)
+
+
+def test_one_side_may_be_longer_than_the_other_when_both_are_truncated() -> None:
+    one, rows = stage(), rows_of(9)
+    one.received(0, rows, 9)
+    one.sent(0, rows[: 4 * WIDTH], 4)
+    one.truncate(6)
+    one.sent(4, rows[4 * WIDTH : 6 * WIDTH], 2)
+    assert one.seal(6) == stage_of(rows, 6).seal(6)
+
+
+def stage_of(rows: bytes, num_tokens: int) -> StageCommitment:
+    one = stage()
+    feed(one, rows[: num_tokens * WIDTH], rows[: num_tokens * WIDTH], [])
+    return one
 
 
 def test_the_format_is_the_documented_one() -> None:

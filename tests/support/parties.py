@@ -16,6 +16,7 @@ from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, 
 from declai.protocol.jobs import StageJob
 from declai.protocol.options import Sampling
 from declai.protocol.peers import Peer
+from declai.protocol.ring import new_ring
 
 DOMAIN = Domain(chain_id=31337, ledger="0x" + "11" * 20)
 MODEL_NAME, MANIFEST = "test/model", "bafytest"
@@ -82,6 +83,7 @@ def make_jobs(
     )
     jobs = []
     cuts = layers or layer_cuts(len(nodes))
+    ring = new_ring(gateway.peer, [node.peer for node in nodes], attempt)
     for stage, node in enumerate(nodes):
         last = stage == len(nodes) - 1
         assignment = Assignment(
@@ -97,7 +99,6 @@ def make_jobs(
             attempt=attempt,
             deadline=deadline,
         )
-        ring = len(nodes) > 1
         jobs.append(
             StageJob(
                 chain_id=DOMAIN.chain_id,
@@ -111,8 +112,7 @@ def make_jobs(
                 num_stages=len(nodes),
                 attempt=attempt,
                 gateway=gateway.peer,
-                upstream=nodes[stage - 1].peer if ring else None,
-                downstream=nodes[(stage + 1) % len(nodes)].peer if ring else None,
+                ring=ring.view(stage),
                 num_prompt_tokens=num_prompt_tokens,
                 max_tokens=max_tokens,
                 sampling=(sampling or Sampling()) if last else None,

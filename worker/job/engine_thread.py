@@ -235,8 +235,9 @@ class EngineThread(threading.Thread):
         now = time.monotonic()
         entry = _Entry(running, future, now, now)
         self._jobs[job.job_id] = entry
-        if job.downstream is not None and self._parked.take(job.downstream.link_key, job.job_id):
-            running.downstream_ready = True
+        for replica in job.ring.downstream:
+            if not job.is_last and self._parked.take(replica.peer.link_key, job.job_id):
+                running.hear_ready(replica.peer.link_key)
         with self._guard(entry):
             for peer in running.peers:
                 self._links.connect(peer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -21,11 +21,13 @@ from declai.protocol.errors import BadRows, CommitmentError
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
+from declai.protocol.ring import Replica
 from declai.protocol.rows import decode_rows, encode_rows, formats_of
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
 from declai.worker.engine.runner import Payload
 from declai.worker.errors import WorkerError
+from declai.worker.job.positions import Mark, PositionGap, Positions
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +100,14 @@ class RunningJob:
         self.job = job
         self.engine = engine
         self.end: JobEnd | None = None
-        self.downstream_ready = job.is_last
+        self._ring = job.ring
         self._identity = identity
         self._send_frame = send
-        self._num_received = 0
+        self._positions = Positions()
         self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
         self._tokens: list[int] = []
-        self._num_tokens_back = 0
         self._heard: set[bytes] = set()
+        self._ready: set[bytes] = set()
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
@@ -114,30 +116,37 @@ class RunningJob:
     @property
     def peers(self) -> list[Peer]:
         """Everyone this job speaks with."""
-        job = self.job
-        return [peer for peer in dict.fromkeys((job.gateway, job.upstream, job.downstream)) if peer is not None]
+        return list(dict.fromkeys((self.job.gateway, *self._ring.neighbours)))
 
     @property
     def stages_beside(self) -> set[Peer]:
         """The other stages that this one speaks with."""
-        return {peer for peer in (self.job.upstream, self.job.downstream) if peer is not None}
+        return set(self._ring.neighbours)
 
     @property
     def unheard(self) -> set[Peer]:
         """Those of them that have said nothing yet: whether they have the job is only the gateway's word."""
-        ready = {self.job.downstream} if self.downstream_ready and not self.job.is_last else set()
-        return {peer for peer in self.stages_beside - ready if peer.link_key not in self._heard}
+        return {peer for peer in self.stages_beside if peer.link_key not in self._heard}
 
     @property
     def has_data(self) -> bool:
-        return self._num_received > 0
+        return self._positions.received > 0
+
+    @property
+    def downstream_is_ready(self) -> bool:
+        return self.job.is_last or all(replica.peer.link_key in self._ready for replica in self._ring.downstream)
+
+    def hear_ready(self, sender: bytes) -> None:
+        """A stage that comes after this one can take data, and so can all after it."""
+        self._heard.add(sender)
+        self._ready.add(sender)
 
     def announce(self) -> None:
         """Say `ready` when this stage and all after it are; to be repeated until data comes."""
-        if self.downstream_ready and not self.has_data:
-            upstream = self.job.gateway if self.job.is_first else self.job.upstream
-            assert upstream is not None
-            self._send(upstream, wire.Ready(self.job.job_id))
+        if self.downstream_is_ready and not self.has_data:
+            before = [self.job.gateway] if self.job.is_first else [replica.peer for replica in self._ring.upstream]
+            for peer in before:
+                self._send(peer, wire.Ready(self.job.job_id))
 
     def receive(self, sender: bytes, frame: wire.JobFrame) -> None:
         """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
@@ -147,7 +156,7 @@ class RunningJob:
         if self._is_repeated(frame):
             return
         if isinstance(frame, wire.Ready):
-            self.downstream_ready = True
+            self.hear_ready(sender)
             self.announce()
         elif isinstance(frame, wire.Prompt):
             self._take_prompt(frame)
@@ -196,25 +205,22 @@ class RunningJob:
             return JobEnd(code="node_error", message=type(error).__name__)
 
     def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
-        job = self.job
-        gateway, upstream, downstream = (
-            peer.link_key if peer else None for peer in (job.gateway, job.upstream, job.downstream)
-        )
+        job, ring = self.job, self._ring
         match frame:
             case wire.Ready():
-                return sender == downstream and not job.is_last
+                return not job.is_last and _is_of(sender, ring.downstream)
             case wire.Prompt():
-                return sender == gateway and job.is_first
+                return sender == job.gateway.link_key and job.is_first
             case wire.Hidden():
-                return sender == upstream and not job.is_first
+                return not job.is_first and _is_of(sender, ring.upstream[:1])
             case wire.Token():
-                return sender == upstream and job.is_first
+                return job.is_first and _is_of(sender, ring.upstream[:1])
             case wire.Finish():
-                return sender == upstream and not job.is_last
+                return not job.is_last and _is_of(sender, ring.upstream[:1])
             case wire.Cancel():
-                return sender == gateway
+                return sender == job.gateway.link_key
             case wire.Failed():
-                return sender in (gateway, upstream, downstream)
+                return sender in {peer.link_key for peer in self.peers}
             case _:
                 return False
 
@@ -253,19 +259,19 @@ class RunningJob:
         self._feed(frame.first_position, frame.payload, frame.num_tokens, rows)
 
     def _take_token(self, frame: wire.Token) -> None:
-        if frame.index != self._num_tokens_back or frame.position != self.job.num_prompt_tokens + frame.index:
+        # The last one is fed to nobody: it has a place, but no input comes of it.
+        if frame.position != self.job.num_prompt_tokens + frame.index or frame.position != self._positions.received:
             raise JobFailed(
                 "position_mismatch", f"token {frame.index} at {frame.position} does not continue the output"
             )
-        self._num_tokens_back += 1
         if frame.finish_reason is None:
             self._feed(frame.position, struct.pack("<I", frame.token_id), 1)
 
     def _take_finish(self, frame: wire.Finish) -> None:
         if frame.num_output_tokens > self.job.max_tokens:
             raise JobFailed("finish_mismatch", f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}")
-        if self.job.downstream is not None and self.job.stage < self.job.num_stages - 2:
-            self._send(self.job.downstream, frame)
+        if self.job.stage < self.job.num_stages - 2:
+            self._send_on(frame)
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
 
     def _take_cancel(self) -> None:
@@ -281,51 +287,55 @@ class RunningJob:
         self, first_position: int, payload: wire.Buffer, num_tokens: int, rows: wire.Buffer | None = None
     ) -> None:
         """Commit to the payload as it came; compute with it, or with the `rows` that it decodes to."""
-        if first_position != self._num_received:
-            raise JobFailed("position_mismatch", f"position {first_position}, expected {self._num_received}")
         try:
+            self._positions.advance(Mark.RECEIVED, first_position, num_tokens)
             self.engine.feed(self.job.job_id, first_position, payload if rows is None else rows)
             self._commitment.received(first_position, payload, num_tokens)
         except EngineError as error:
             raise JobFailed(error.code, str(error)) from error
-        except CommitmentError as error:
+        except (PositionGap, CommitmentError) as error:
             raise JobFailed("position_mismatch", str(error)) from error
-        self._num_received += num_tokens
 
     def _put_hidden(self, output: HiddenRows) -> None:
-        assert self.job.downstream is not None
         first, num_tokens = output.first_position, output.num_tokens
         wanted = self.job.prompt_format_out if self._is_prompt(first, num_tokens) else "profile"
         try:
             row_format, rows = encode_rows(output.rows.data.cast("B"), num_tokens, self._identity.dtype, wanted)
         except BadRows as error:
             raise JobFailed("not_finite", str(error)) from error
-        self._send(self.job.downstream, wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
-        self._commitment.sent(first, rows, num_tokens)
+        self._positions.advance(Mark.COMPUTED, first, num_tokens)
+        self._commit(first, rows, num_tokens)
+        self._send_on(wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
+        self._positions.advance(Mark.SENT, first, num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
         ids = (output.index, output.position, output.token_id)
         frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason)
-        if self.job.downstream is not None:
-            self._send(self.job.downstream, frame)
-        self._send(self.job.gateway, replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
-        first = self.job.num_prompt_tokens - 1
-        if output.index == 0 and first:
-            self._commitment.sent(0, b"", first)
+        self._send_on(frame)
+        self._tell_gateway(replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
+        # All of the prompt but its last position is computed with nothing to show for it.
+        first, num_silent = self._positions.computed, output.position - 1 - self._positions.computed
+        self._positions.advance(Mark.COMPUTED, first, num_silent + 1)
+        if num_silent:
+            self._commit(first, b"", num_silent)
         token = struct.pack("<I", output.token_id)
-        self._commitment.sent(first + output.index, token, 1)
+        self._commit(output.position - 1, token, 1)
+        self._positions.advance(Mark.SENT, first, num_silent + 1)
         self._tokens.append(output.token_id)
         if output.finish_reason is not None:
             self._decide(output.finish_reason)
-        elif self.job.downstream is None:
+        elif self.job.num_stages == 1:
             self._feed(output.position, token, 1)
+
+    def _commit(self, first_position: int, rows: wire.Buffer, num_tokens: int) -> None:
+        self._commitment.sent(first_position, rows, num_tokens)
+        self._positions.advance(Mark.COMMITTED, first_position, num_tokens)
 
     def _decide(self, reason: wire.FinishReason) -> None:
         """The last stage ends the job and tells all how many tokens there are."""
         frame = wire.Finish(self.job.job_id, reason, len(self._tokens))
-        self._send(self.job.gateway, frame)
-        if self.job.downstream is not None:
-            self._send(self.job.downstream, frame)
+        self._tell_gateway(frame)
+        self._send_on(frame)
         sampling = self.job.sampling
         assert sampling is not None
         self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
@@ -334,6 +344,7 @@ class RunningJob:
         if num_output_tokens:
             num_positions = self.job.num_prompt_tokens + num_output_tokens - 1
             try:
+                self._check_end(num_positions)
                 self._commitment.check_seal(num_positions)
             except CommitmentError as error:
                 raise JobFailed("finish_mismatch", str(error)) from error
@@ -341,11 +352,30 @@ class RunningJob:
         self.engine.remove(self.job.job_id)
         self.end = JobEnd(num_output_tokens, reason)
 
+    def _check_end(self, num_positions: int) -> None:
+        """A stage may have one position more than the last one counts when a job is cancelled."""
+        if not self._positions.received - 1 <= num_positions <= self._positions.committed:
+            raise CommitmentError(f"the job cannot end at {num_positions} of {self._positions.received} positions")
+
+    def _send_on(self, frame: wire.Frame) -> None:
+        """To the next stage, if this replica is the one that is heard."""
+        if self._ring.speaks:
+            for replica in self._ring.downstream:
+                self._send(replica.peer, frame)
+
+    def _tell_gateway(self, frame: wire.Frame) -> None:
+        if self._ring.speaks:
+            self._send(self.job.gateway, frame)
+
     def _send(self, peer: Peer, frame: wire.Frame) -> None:
         try:
             self._send_frame(peer, frame)
         except LinkError as error:
             raise JobFailed("link_full", str(error)) from error
+
+
+def _is_of(sender: bytes, replicas: Sequence[Replica]) -> bool:
+    return any(replica.peer.link_key == sender for replica in replicas)
 
 
 def _session_spec(job: StageJob, constraint: Constraint | None) -> SequenceSpec:

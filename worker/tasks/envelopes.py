@@ -113,7 +113,7 @@ def _check_address(job: StageJob, terms: Terms) -> None:
 def _check_consistency(job: StageJob) -> None:
     if job.assignment.request != job.request_digest:
         raise InconsistentTask("the assignment is for another request")
-    if job.assignment.attempt != job.attempt:
+    if job.assignment.attempt < job.attempt:
         raise InconsistentTask(f"attempt {job.attempt} with an assignment for attempt {job.assignment.attempt}")
     if job.max_tokens > job.request.max_tokens:
         raise InconsistentTask(f"{job.max_tokens} tokens, {job.request.max_tokens} were asked for")
@@ -140,16 +140,15 @@ def _check_signatures(job: StageJob, registry: PeerRegistry) -> None:
 
 
 def _check_peers(job: StageJob, terms: Terms, registry: PeerRegistry) -> None:
-    peers = {role: peer for role, peer in _peers(job) if peer is not None}
-    for role, peer in peers.items():
-        if registry.holder_of(peer.link_key) != peer.address:
-            raise InconsistentTask(f"the {role}'s link key does not belong to {peer.address}")
-        if hmac.compare_digest(peer.link_key, terms.link_key):
-            raise InconsistentTask(f"the {role} of this node is this node")
+    for peer in (job.gateway, *job.ring.neighbours):
+        _check_peer(peer, terms, registry)
 
 
-def _peers(job: StageJob) -> list[tuple[str, Peer | None]]:
-    return [("gateway", job.gateway), ("upstream", job.upstream), ("downstream", job.downstream)]
+def _check_peer(peer: Peer, terms: Terms, registry: PeerRegistry) -> None:
+    if registry.holder_of(peer.link_key) != peer.address:
+        raise InconsistentTask(f"link key {peer.link_key.hex()} does not belong to {peer.address}")
+    if hmac.compare_digest(peer.link_key, terms.link_key):
+        raise InconsistentTask("a peer of this node is this node")
 
 
 def _check_offer(job: StageJob, terms: Terms) -> None:

@@ -44,6 +44,7 @@ from declai.protocol.options import Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.ring import new_ring
 from declai.protocol.sampling import SamplingParameters
 from declai.publish import Publication, add_model
 from declai.worker.engine import EngineLimits, SequenceSpec
@@ -253,6 +254,7 @@ class World:
             deadline=deadline,
         )
         signature = sign(request, self.domain, self.session_key)
+        ring = new_ring(self.peer(self.gateway), [self.peer(member) for member in self.members], 0)
         jobs = []
         for stage, (member, (first, end)) in enumerate(zip(self.members, CUTS, strict=True)):
             terms = self.chain.nodes.offer(member.operator.address, model_id(MODEL), 0)
@@ -283,8 +285,7 @@ class World:
                     num_stages=len(CUTS),
                     attempt=0,
                     gateway=self.peer(self.gateway),
-                    upstream=self.peer(self.members[stage - 1]),
-                    downstream=self.peer(self.members[(stage + 1) % len(CUTS)]),
+                    ring=ring.view(stage),
                     num_prompt_tokens=len(PROMPT),
                     max_tokens=max_tokens,
                     sampling=(sampling or Sampling()) if last else None,

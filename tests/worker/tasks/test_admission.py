@@ -17,6 +17,8 @@ from declai.chain.messages import Assignment, new_account, sign
 from declai.protocol import errors
 from declai.protocol.jobs import Envelope, StageJob, seal
 from declai.protocol.options import Sampling
+from declai.protocol.peers import Peer
+from declai.protocol.ring import Replica, RingView
 from declai.worker.errors import StoreError
 from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Refused, Terms, open_envelope
@@ -59,6 +61,12 @@ def changed(job: StageJob, **fields: object) -> StageJob:
     return StageJob.model_validate(job.model_dump() | fields)
 
 
+def beside(**peers: Peer) -> StageJob:
+    """The job with other neighbours."""
+    sides = {side: (Replica(peer=peer),) for side, peer in peers.items()}
+    return changed(JOB, ring=RingView.model_validate(JOB.ring.model_dump() | sides))
+
+
 def reassigned(**fields: object) -> StageJob:
     assignment = Assignment.model_validate(JOB.assignment.model_dump() | fields)
     return changed(JOB, assignment=assignment, assignment_signature=sign(assignment, DOMAIN, GATEWAY.signer))
@@ -98,8 +106,8 @@ def test_tasks_of_strangers_are_dropped(job: StageJob, signer: object, error: ty
         (changed(JOB, assignment_signature=bytes(65)), errors.BadTaskSignature),
         (changed(JOB, request_signature=JOB.assignment_signature), errors.BadTaskSignature),
         (make_jobs(OTHER_GATEWAY, NODES)[1].model_copy(update={"gateway": GATEWAY.peer}), errors.BadTaskSignature),
-        (changed(JOB, upstream=Party().peer), errors.InconsistentTask),
-        (changed(JOB, downstream=NODES[1].peer), errors.InconsistentTask),
+        (beside(upstream=Party().peer), errors.InconsistentTask),
+        (beside(downstream=NODES[1].peer), errors.InconsistentTask),
         (changed(JOB, model_name="other"), errors.NotServed),
         (changed(JOB, manifest_cid="bafyother"), errors.NotServed),
         (reassigned(first_layer=1), errors.NotServed),
@@ -193,11 +201,13 @@ def test_a_flipped_character_is_never_taken(data: st.DataObject) -> None:
     [
         {"num_stages": 1},
         {"num_stages": 2},
-        {"upstream": None},
+        {"ring": JOB.ring.model_copy(update={"upstream": ()})},
+        {"ring": JOB.ring.model_copy(update={"downstream": (Replica(peer=NODES[2].peer, number=1),)})},
+        {"ring": JOB.ring.model_copy(update={"from_position": 3})},
         {"sampling": Sampling()},
         {"stop": ("a",)},
         {"prompt_token_ids": (1, 2, 3)},
-        {"version": 2},
+        {"version": 1},
         {"surprise": 1},
     ],
 )
@@ -209,21 +219,20 @@ def test_jobs_of_impossible_shape_do_not_parse(fields: dict[str, object]) -> Non
 ENVELOPE = seal(JOB, GATEWAY.signer)
 
 
-def relayed(party: Party, by: Party) -> dict[str, object]:
-    return party.peer.model_dump() | {"endpoint": by.endpoint, "relay": by.link[0]}
+def relayed(party: Party, by: Party) -> Peer:
+    return Peer.model_validate(party.peer.model_dump() | {"endpoint": by.endpoint, "relay": by.link[0]})
 
 
 def test_a_neighbour_is_relayed_by_the_jobs_gateway_and_by_nobody_else() -> None:
-    job = changed(JOB, upstream=relayed(NODES[0], GATEWAY), downstream=relayed(NODES[2], GATEWAY))
+    job = beside(upstream=relayed(NODES[0], GATEWAY), downstream=relayed(NODES[2], GATEWAY))
     assert opened(seal(job, GATEWAY.signer)) == job
-    assert job.upstream is not None
-    assert job.upstream.hop == job.gateway.hop
-    elsewhere = relayed(NODES[0], GATEWAY) | {"endpoint": "tcp://127.0.0.1:2"}
-    for fields in (
-        {"upstream": relayed(NODES[0], OTHER_GATEWAY)},
-        {"downstream": relayed(NODES[2], NODES[0])},
-        {"upstream": elsewhere},
-        {"gateway": relayed(GATEWAY, GATEWAY)},
+    assert job.ring.upstream[0].peer.hop == job.gateway.hop
+    elsewhere = relayed(NODES[0], GATEWAY).model_copy(update={"endpoint": "tcp://127.0.0.1:2"})
+    for wrong in (
+        lambda: beside(upstream=relayed(NODES[0], OTHER_GATEWAY)),
+        lambda: beside(downstream=relayed(NODES[2], NODES[0])),
+        lambda: beside(upstream=elsewhere),
+        lambda: changed(JOB, gateway=relayed(GATEWAY, GATEWAY)),
     ):
         with pytest.raises(ValidationError):
-            changed(JOB, **fields)
+            wrong()
