@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
 from functools import partial
 
 import redis
@@ -36,22 +35,23 @@ from declai.ipfs.store import BlockStore
 from declai.links.keys import LinkKeyPair
 from declai.links.relay import RelayLimits
 from declai.protocol.peers import Peer
+from declai.protocol.startup import started_async
 
 logger = logging.getLogger(__name__)
 FOLLOW_CHAIN_EVERY_S = 1.0
 CHECK_BROKER_EVERY_S = 10.0
 
 
-@dataclass(frozen=True)
 class Gateway:
-    """The parts; routes reach it as `request.app.state.gateway`."""
+    """The parts; each step of the start adds its own. Routes reach it as `request.app.state.gateway`."""
 
-    settings: GatewaySettings
     operator: str
     keys: Keys
+    link_keys: LinkKeyPair
     chain: Chain
     index: EventIndex
     store: Store
+    reservations: Reservations
     blocks: BlockStore
     redis: redis_asyncio.Redis
     directory: NodeDirectory
@@ -61,22 +61,10 @@ class Gateway:
     signin: SignInService
     joining: Joining
     intake: Intake
-    metrics: Metrics
 
-
-@dataclass(frozen=True)
-class _Base:
-    """What blocks while it is opened."""
-
-    chain: Chain
-    keys: Keys
-    operator: str
-    index: EventIndex
-    store: Store
-    blocks: BlockStore
-    directory: NodeDirectory
-    link_keys: LinkKeyPair
-    reservations: Reservations
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
 
 
 @asynccontextmanager
@@ -88,112 +76,150 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         KeystoreError, LinkKeyError: a key cannot be opened.
         LinkError: the link's address is taken.
     """
-    async with AsyncExitStack() as stack:
-        base = await asyncio.to_thread(_open_base, settings)
-        stack.callback(base.store.close)
-        stack.callback(base.index.close)
-        gateway, generator = await _assemble(settings, base, stack)
-        chores = asyncio.gather(_follow_chain(base.directory, gateway.hub), _guard_broker(gateway.redis))
-        stack.push_async_callback(_cancel, chores)
-        # Last in, first out: requests end while everything that they need is still open.
-        stack.push_async_callback(generator.close)
+    async with started_async(Gateway(settings), STEPS) as gateway:
         yield gateway
 
 
-def _open_base(settings: GatewaySettings) -> _Base:
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    chain, keys = open_chain(settings), open_keys(settings)
-    operator = operator_of(settings, chain, keys.signer.address)
-    max_fee_bps = chain.ledger.max_fee_bps()
-    if settings.fee_bps > max_fee_bps:
-        raise DeploymentError(f"a fee of {settings.fee_bps} bps is over the ledger's maximum of {max_fee_bps}")
-    link_keys = LinkKeyPair.load(settings.link_key)
-    index = EventIndex(settings.data_dir / "index.db", chain)
-    directory = NodeDirectory(index, chain, relay_through=operator if settings.relay else None)
-    directory.refresh()
-    if index.state.nodes[operator].link_key != link_keys.public:
-        raise DeploymentError(f"{settings.link_key} is not the link key that the registry has for {operator}")
-    store = Store(settings.store_url)
-    num_lost = store.fail_all_running("the gateway was restarted while this request ran")
-    if num_lost:
-        logger.warning("%d requests ran when the gateway ended last: they cost nothing", num_lost)
-    reservations = Reservations(redis.Redis.from_url(settings.redis_url.get_secret_value()), store, operator)
-    reservations.forget_all()
-    blocks = BlockStore(settings.blocks_dir)
-    return _Base(chain, keys, operator, index, store, blocks, directory, link_keys, reservations)
+@asynccontextmanager
+async def _identity(gateway: Gateway) -> AsyncIterator[None]:
+    """The keys, and who they are on chain."""
+
+    def open_and_check() -> None:
+        settings = gateway.settings
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        gateway.chain, gateway.keys = open_chain(settings), open_keys(settings)
+        gateway.operator = operator_of(settings, gateway.chain, gateway.keys.signer.address)
+        max_fee_bps = gateway.chain.ledger.max_fee_bps()
+        if settings.fee_bps > max_fee_bps:
+            raise DeploymentError(f"a fee of {settings.fee_bps} bps is over the ledger's maximum of {max_fee_bps}")
+        gateway.link_keys = LinkKeyPair.load(settings.link_key)
+
+    await asyncio.to_thread(open_and_check)
+    yield
 
 
-async def _assemble(settings: GatewaySettings, base: _Base, stack: AsyncExitStack) -> tuple[Gateway, Generator]:
-    url = settings.redis_url.get_secret_value()
-    client = redis_asyncio.Redis.from_url(url)
-    stack.push_async_callback(client.aclose)
+@asynccontextmanager
+async def _registry(gateway: Gateway) -> AsyncIterator[None]:
+    """What the chain says of nodes and models, followed up to now."""
+    settings, operator = gateway.settings, gateway.operator
+    gateway.index = await asyncio.to_thread(EventIndex, settings.data_dir / "index.db", gateway.chain)
+    with closing(gateway.index):
+        relay_through = operator if settings.relay else None
+        gateway.directory = NodeDirectory(gateway.index, gateway.chain, relay_through)
+        await asyncio.to_thread(gateway.directory.refresh)
+        registered = gateway.index.state.nodes[operator]
+        if registered.link_key != gateway.link_keys.public:
+            raise DeploymentError(f"{settings.link_key} is not the link key that the registry has for {operator}")
+        gateway.peer = Peer(address=operator, link_key=registered.link_key, endpoint=registered.endpoint)
+        yield
+
+
+@asynccontextmanager
+async def _store(gateway: Gateway) -> AsyncIterator[None]:
+    """What must last: requests and receipts, and the blocks that nodes fetch."""
+    gateway.store = await asyncio.to_thread(Store, gateway.settings.store_url)
+    with closing(gateway.store):
+        reason = "the gateway was restarted while this request ran"
+        if num_lost := await asyncio.to_thread(gateway.store.fail_all_running, reason):
+            logger.warning("%d requests ran when the gateway ended last: they cost nothing", num_lost)
+        gateway.blocks = BlockStore(gateway.settings.blocks_dir)
+        gateway.catalog = ModelCatalog(gateway.index, gateway.blocks, gateway.settings.data_dir / "tokenizers")
+        yield
+
+
+@asynccontextmanager
+async def _broker(gateway: Gateway) -> AsyncIterator[None]:
+    """Redis, for what may be lost: queues, accounts of nodes, and what running requests have reserved."""
+    url = gateway.settings.redis_url.get_secret_value()
+    gateway.redis = redis_asyncio.Redis.from_url(url)
+    async with aclosing(gateway.redis):
+        with redis.Redis.from_url(url) as client:
+            gateway.reservations = Reservations(client, gateway.store, gateway.operator)
+            await asyncio.to_thread(gateway.reservations.forget_all)
+            yield
+
+
+@asynccontextmanager
+async def _link_hub(gateway: Gateway) -> AsyncIterator[None]:
+    settings = gateway.settings
     limits = RelayLimits(settings.relay_node_bytes, settings.relay_all_bytes)
-    hub = LinkHub(base.link_keys, settings.link_bind, base.directory, limits)
-    stack.push_async_callback(hub.close)
-    registered = base.index.state.nodes[base.operator]
-    peer = Peer(address=base.operator, link_key=base.link_keys.public, endpoint=registered.endpoint)
-    metrics = Metrics()
+    gateway.hub = LinkHub(gateway.link_keys, settings.link_bind, gateway.directory, limits)
+    try:
+        yield
+    finally:
+        await gateway.hub.close()
+
+
+@asynccontextmanager
+async def _chores(gateway: Gateway) -> AsyncIterator[None]:
+    """What a gateway does beside its requests."""
+    chores = [_follow_chain(gateway.directory, gateway.hub), _guard_broker(gateway.redis)]
+    tasks = [asyncio.create_task(chore) for chore in chores]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _services(gateway: Gateway) -> AsyncIterator[None]:
+    """What routes call."""
+    settings = gateway.settings
     admission = Admission(
-        base.store,
-        base.reservations,
-        base.chain,
-        base.index,
-        gateway=base.operator,
-        session_account=base.keys.session,
+        gateway.store,
+        gateway.reservations,
+        gateway.chain,
+        gateway.index,
+        gateway=gateway.operator,
+        session_account=gateway.keys.session,
         max_unacknowledged=settings.max_unacknowledged,
     )
     context = ServingContext(
-        hub=hub,
-        directory=base.directory,
-        dispatch=partial(dispatch, client),
-        gateway=peer,
-        account=base.keys.signer,
-        domain=base.chain.domain,
+        hub=gateway.hub,
+        directory=gateway.directory,
+        dispatch=partial(dispatch, gateway.redis),
+        gateway=gateway.peer,
+        account=gateway.keys.signer,
+        domain=gateway.chain.domain,
         fee_bps=settings.fee_bps,
         timeouts=Timeouts(settings.ready_timeout_s, settings.stall_timeout_s, settings.receipt_timeout_s),
         coarsest_prompt_format=settings.coarsest_prompt_format,
     )
-    generator = Generator(context, admission, metrics, settings.max_requests_running)
-    catalog = ModelCatalog(base.index, base.blocks, settings.data_dir / "tokenizers")
-    signin = SignInService(
-        base.store,
-        base.chain,
-        gateway=base.operator,
-        session_key=base.keys.session.address,
+    gateway.signin = SignInService(
+        gateway.store,
+        gateway.chain,
+        gateway=gateway.operator,
+        session_key=gateway.keys.session.address,
         domain=settings.domain,
         key_days=settings.api_key_days,
     )
-    joining = Joining(
-        client,
-        base.directory,
-        gateway=peer,
-        chain_id=base.chain.deployment.chain_id,
-        node_redis_url=settings.node_redis_url or without_credentials(url),
+    gateway.joining = Joining(
+        gateway.redis,
+        gateway.directory,
+        gateway=gateway.peer,
+        chain_id=gateway.chain.deployment.chain_id,
+        node_redis_url=settings.node_redis_url or without_credentials(settings.redis_url.get_secret_value()),
     )
-    gateway = Gateway(
-        settings=settings,
-        operator=base.operator,
-        keys=base.keys,
-        chain=base.chain,
-        index=base.index,
-        store=base.store,
-        blocks=base.blocks,
-        redis=client,
-        directory=base.directory,
-        hub=hub,
-        peer=peer,
-        catalog=catalog,
-        signin=signin,
-        joining=joining,
-        intake=Intake(catalog, base.directory, admission, generator, settings.fee_bps),
-        metrics=metrics,
-    )
-    return gateway, generator
+    generator = Generator(context, admission, gateway.metrics, settings.max_requests_running)
+    gateway.intake = Intake(gateway.catalog, gateway.directory, admission, generator, settings.fee_bps)
+    try:
+        yield
+    finally:
+        await generator.close()
 
 
-async def _cancel(task: asyncio.Future[tuple[None, None]]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+# Undone in reverse: requests end while everything that they need is still open.
+STEPS: tuple[Callable[[Gateway], AbstractAsyncContextManager[None]], ...] = (
+    _identity,
+    _registry,
+    _store,
+    _broker,
+    _link_hub,
+    _chores,
+    _services,
+)
 
 
 async def _follow_chain(directory: NodeDirectory, hub: LinkHub) -> None:

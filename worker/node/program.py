@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from declai.chain.errors import ChainError
 from declai.links.errors import LinkError
+from declai.protocol.startup import explained
 from declai.worker.errors import NodeStartError, WorkerError
 from declai.worker.model.threads import use_passive_waiting
 from declai.worker.node.logs import set_up_logging
@@ -52,9 +53,9 @@ def _serve(settings: NodeSettings) -> int:
     try:
         run_node(settings)
     except NodeStartError as error:
-        log.error("%s", error)
+        log.error("%s", explained(error))
         return EXIT_USAGE
     except (ChainError, LinkError, WorkerError) as error:
-        log.error("%s", error)
+        log.error("%s", explained(error))
         return EXIT_FAILED
     return 0

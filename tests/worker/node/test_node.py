@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from declai.api.nodes.accounts import Credentials, grant
 from declai.chain.client import Chain, Rpc
 from declai.chain.contracts.models import model_id
 from declai.chain.contracts.nodes import Role
@@ -40,20 +42,25 @@ from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.protocol import tasks, wire
 from declai.protocol.jobs import StageJob, seal
+from declai.protocol.joining import JoinAnswer, JoinRequest, join_text
 from declai.protocol.options import Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.protocol.ring import new_ring
 from declai.protocol.sampling import SamplingParameters
+from declai.protocol.startup import explained
 from declai.publish import Publication, add_model
 from declai.worker.engine import EngineLimits, SequenceSpec
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
+from declai.worker.node import runtime
 from declai.worker.node.identity import open_identity
 from declai.worker.node.membership import Membership
 from declai.worker.node.settings import NodeSettings
 from declai.worker.node.stages import ModelStages, NotLoaded
+from declai.worker.node.startup import STEPS, NodeParts
 from declai.worker.tasks.registry import ChainPeerRegistry
+from tests.support.leftovers import leaving_nothing_open
 from tests.worker.conftest import RedisServer
 
 MODEL = "tests/tiny"
@@ -151,7 +158,7 @@ class World:
 
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
-                request = tasks.JoinRequest.model_validate_json(self.rfile.read(length))
+                request = JoinRequest.model_validate_json(self.rfile.read(length))
                 self._answer(200, world.join(request))
 
             def _answer(self, status: int, body: bytes) -> None:
@@ -165,22 +172,22 @@ class World:
 
         return Handler
 
-    def join(self, request: tasks.JoinRequest) -> bytes:
+    def join(self, request: JoinRequest) -> bytes:
         gateway = self.gateway.operator.address
-        text = tasks.join_text(gateway, self.domain.chain_id, request.address, request.timestamp, request.nonce)
+        text = join_text(gateway, self.domain.chain_id, request.address, request.timestamp, request.nonce)
         signer = recover_text(text, request.signature)
         member = next(m for m in self.members if m.operator.address == request.address)
         assert signer == member.signer.address
 
-        async def account() -> tasks.Credentials:
+        async def account() -> Credentials:
             client = Redis.from_url(self.redis_server.url)
             try:
-                return await tasks.grant(client, request.address)
+                return await grant(client, request.address)
             finally:
                 await client.aclose()
 
         credentials = asyncio.run(account())
-        answer = tasks.JoinAnswer(
+        answer = JoinAnswer(
             redis_url=self.redis_server.bare_url,
             username=credentials.username,
             password=credentials.password,
@@ -515,6 +522,29 @@ def test_settings_that_do_not_fit_the_chain_are_told_apart_from_a_chain_out_of_r
     assert not isinstance(unreachable.value, NodeStartError)
     with pytest.raises(ValidationError):
         settings_of(world, 1, gateway=None)
+
+
+def test_whichever_step_of_the_start_fails_nothing_stays_open(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def broken(node: NodeParts) -> Iterator[None]:
+        raise WorkerError("broken")
+        yield
+
+    def fail_at(number: int) -> str:
+        monkeypatch.setattr(runtime, "STEPS", (*STEPS[:number], broken))
+        with pytest.raises(WorkerError, match="broken") as caught:
+            runtime.run_node(settings)
+        return explained(caught.value)
+
+    settings = settings_of(world, 0, data_dir=tmp_path, link_bind="tcp://127.0.0.1:0", metrics_port=free_port())
+    last = len(STEPS) - 1  # joining would end the account of the node that runs
+    fail_at(last)  # what the process keeps is there from now on
+    for number in range(last + 1):
+        with leaving_nothing_open(world.rpc_url):
+            assert fail_at(number) == "broken; the start failed at the step broken"
+    assert json.loads(settings.status_file.read_text())["state"] == "stopped"
 
 
 def test_the_registry_knows_who_is_who(world: World) -> None:
