@@ -21,6 +21,7 @@
     * NotFound
     * UnknownParameter
     * UnsupportedParameter
+    * WrongWireVersion
   * NoCapacity
   * NonceReplayed
   * Overloaded
@@ -70,6 +71,12 @@ class ContextLengthExceeded(InvalidRequest):
 
 class UnsupportedParameter(InvalidRequest):
     code = "unsupported_parameter"
+
+
+class WrongWireVersion(InvalidRequest):
+    """A node speaks another version of the wire format on its links than this gateway."""
+
+    code = "wrong_wire_version"
 
 
 class BodyTooLarge(InvalidRequest):

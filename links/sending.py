@@ -89,9 +89,10 @@ class Sender:
             for peer, frames in gathered.items():
                 self._lines.setdefault(peer, deque()).extend(frames)
 
-    def flush(self) -> dict[bytes, Exception]:
-        """Send what waits, as far as links take it now; returns the jobs whose frames can never be sent, and why."""
-        failed: dict[bytes, Exception] = {}
+    def flush(self) -> dict[bytes, tuple[Peer, Exception]]:
+        """Send what waits, as far as links take it now; returns the jobs whose frames can never be sent: to whom, and
+        why."""
+        failed: dict[bytes, tuple[Peer, Exception]] = {}
         for peer, line in list(self._lines.items()):
             while line:
                 message = self._message(peer, line)
@@ -101,7 +102,7 @@ class Sender:
                     self.num_full += 1
                     break
                 except Exception as error:  # left in the line, it would be in everybody's way for good
-                    failed |= dict.fromkeys((frame.job for frame in message), error)
+                    failed |= dict.fromkeys((frame.job for frame in message), (peer, error))
                 for _ in message:
                     line.popleft()
             if not line:

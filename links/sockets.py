@@ -6,6 +6,7 @@ Everyone binds one socket, which only receives, and connects one DEALER per peer
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from declai.links.keys import LinkKeyPair
 from declai.links.seals import Seals
 from declai.links.traffic import Traffic
 from declai.links.zap import Admit, ZapAnswers
-from declai.protocol.errors import MalformedFrame
+from declai.protocol.errors import MalformedFrame, OtherWireVersion
 from declai.protocol.peers import RELAY, Peer
 from declai.protocol.wire import MAX_MESSAGE_FRAMES, MAX_PAYLOAD_BYTES, Buffer, Frame, decode, encode
+
+log = logging.getLogger(__name__)
 
 MAX_SOCKETS = 8192
 
@@ -108,6 +111,7 @@ class LinkSockets:
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._outgoing: dict[tuple[bytes, str], _Outgoing] = {}
         self.num_malformed = 0
+        self._of_other_versions: set[bytes] = set()
         self.traffic = Traffic()
         self._admission = ZapAnswers(self._context, admit)
         self._admission.start()
@@ -238,8 +242,11 @@ class LinkSockets:
         for begin in range(0, len(buffers), 2):
             try:
                 yield Inbound(sender, decode(buffers[begin : begin + 2]), connection)
-            except MalformedFrame:
+            except MalformedFrame as error:
                 self.num_malformed += 1
+                if isinstance(error, OtherWireVersion) and sender not in self._of_other_versions:
+                    self._of_other_versions.add(sender)  # it goes on sending: once is enough
+                    log.warning("frames of %s are dropped: %s", sender.hex(), error)
 
 
 def _size(parts: Sequence[Buffer]) -> int:

@@ -7,6 +7,7 @@
   * InvalidReceipt
   * MalformedFrame
     * ForgedFrame
+    * OtherWireVersion
     * RepeatedFrame
   * NonFiniteLogits
   * NotSettled
@@ -41,6 +42,16 @@ class ForgedFrame(MalformedFrame):
 
 class RepeatedFrame(MalformedFrame):
     """A relayed frame came before, or was overtaken by a later one."""
+
+
+class OtherWireVersion(MalformedFrame):
+    """A frame is of another version of the wire format than this program's."""
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(
+            f"the other side speaks version {theirs} of the wire format, this program {ours}: "
+            "install the same release of declai on both"
+        )
 
 
 class TaskRefused(ProtocolError):

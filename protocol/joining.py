@@ -10,18 +10,25 @@ from declai.chain.fields import Address, Signature, Uint64
 from declai.protocol.message import ProtocolMessage
 from declai.protocol.peers import Peer
 
+# How often a gateway wants to hear from its nodes, unless it tells them otherwise.
+HEARTBEAT_S = 2.0
+
 
 class JoinRequest(ProtocolMessage):
-    """Body of `POST /v1/nodes/join`; `join_text` signed (EIP-191) by the node's signer. `timestamp`: Unix seconds."""
+    """Body of `POST /v1/nodes/join`; `join_text` signed (EIP-191) by the node's signer. `timestamp`: Unix seconds.
+
+    `wire_version` is what the node speaks on links; programs of version 1 do not say it.
+    """
 
     address: Address
     timestamp: Uint64
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     signature: Signature
+    wire_version: Annotated[int, Field(ge=1, lt=2**16)] = 1
 
 
 class JoinAnswer(ProtocolMessage):
-    """A node's broker account, and the gateway's own link."""
+    """A node's broker account, the gateway's own link, and how often the gateway wants to hear from the node."""
 
     redis_url: Annotated[str, Field(max_length=300, pattern=r"^rediss?://[^@\s]+$")]
     username: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,80}$")]

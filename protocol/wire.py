@@ -18,9 +18,11 @@ from eth_utils.address import to_checksum_address
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from declai.protocol.errors import MalformedFrame
+from declai.chain.fields import Address
+from declai.protocol.errors import MalformedFrame, OtherWireVersion
 
-VERSION = 1
+# Rises with every change of a frame. Nodes tell theirs when they join; a frame of another version is never guessed at.
+VERSION = 2
 MAX_HEADER_BYTES = 4096
 MAX_PAYLOAD_BYTES = 64 * 2**20
 MAX_MESSAGE_FRAMES = 64
@@ -134,12 +136,17 @@ class Cancel:
 
 @dataclass(frozen=True, config=_STRICT)
 class Failed:
-    """Any stage to the gateway and its neighbours: the job is over, nothing is charged. `code` is for programs."""
+    """Any stage to the gateway and its neighbours: the job is over, nothing is charged. `code` is for programs.
+
+    `blamed`: who spoiled the job, where the sender knows that it was another: the neighbour that it lost, that takes
+    nothing more, or that said so itself.
+    """
 
     kind: ClassVar[str] = "failed"
     job: JobId
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     message: Annotated[str, Field(max_length=400)] = ""
+    blamed: Address | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -287,7 +294,7 @@ def decode(parts: Sequence[Buffer]) -> Frame:
     """The frame that two message parts hold; its payload is a view of the second part.
 
     Raises:
-        MalformedFrame: whatever is wrong with the bytes, and nothing else.
+        MalformedFrame: whatever is wrong with the bytes, and nothing else. OtherWireVersion is one.
     """
     if len(parts) != 2:
         raise MalformedFrame(f"a message has a header and a payload, not {len(parts)} parts")
@@ -295,9 +302,12 @@ def decode(parts: Sequence[Buffer]) -> Frame:
     if header.nbytes > MAX_HEADER_BYTES or payload.nbytes > MAX_PAYLOAD_BYTES:
         raise MalformedFrame(f"header of {header.nbytes} or payload of {payload.nbytes} bytes is over the limit")
     fields = _unpack(header)
+    version = fields.pop("v", None)
+    if type(version) is int and version != VERSION:
+        raise OtherWireVersion(version, VERSION)
     cls = _FRAMES.get(kind) if isinstance(kind := fields.pop("kind", None), str) else None
-    if fields.pop("v", None) != VERSION or cls is None:
-        raise MalformedFrame("unknown version or kind")
+    if type(version) is not int or cls is None:
+        raise MalformedFrame("no version, or an unknown kind")
     if cls in _WITH_PAYLOAD:
         fields["payload"] = payload
     elif payload.nbytes:

@@ -16,15 +16,16 @@ from declai.api.errors import (
     InvalidSignature,
     NoCapacity,
     NonceReplayed,
+    WrongWireVersion,
 )
 from declai.api.nodes.accounts import grant
 from declai.api.nodes.directory import NodeDirectory
 from declai.chain.errors import BadSignature
 from declai.chain.messages import recover_text
-from declai.protocol.joining import JoinAnswer, JoinRequest, join_text
+from declai.protocol.joining import HEARTBEAT_S, JoinAnswer, JoinRequest, join_text
 from declai.protocol.peers import Peer
+from declai.protocol.wire import VERSION
 
-HEARTBEAT_S = 2.0
 MAX_AGE_S = 120
 NONCE_KEY = "gateway:{gateway}:join:{nonce}"
 
@@ -52,10 +53,17 @@ class Joining:
         """Check who asks and open its account; an older account of the node ends.
 
         Raises:
+            WrongWireVersion: no frame of the node's would be understood.
             InvalidSignature, DeadlineExpired, NonceReplayed: the word is forged, old, or was used.
             NodeNotRegistered: no active worker of the registry has this signer.
             NoCapacity: the broker cannot be reached.
         """
+        if asked.wire_version != VERSION:
+            raise WrongWireVersion(
+                f"this gateway speaks version {VERSION} of the wire format, the node {asked.wire_version}: "
+                "install the same release of declai on both",
+                param="wire_version",
+            )
         age_s = time.time() - asked.timestamp
         if abs(age_s) > MAX_AGE_S:
             raise DeadlineExpired(f"the join was signed {age_s:.0f} s ago, at most {MAX_AGE_S} are allowed: sign again")

@@ -204,10 +204,9 @@ class Attempt:
             return address, frame
 
     def _blamed(self, sender: str, frame: Failed) -> str:
-        """Who spoiled the job: the sender, unless it names a neighbour that it lost."""
-        if frame.code == "peer_lost":
-            return next((peer.address for peer in self._peers if peer.address in frame.message), sender)
-        return sender
+        """Who spoiled the job: the sender, unless it blames another member of the job."""
+        members = {peer.address for peer in self._peers}
+        return frame.blamed if frame.blamed in members else sender
 
     def _check_alive(self) -> None:
         for peer in self._peers:

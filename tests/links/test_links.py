@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 import zmq
 from pydantic import ValidationError
@@ -147,6 +148,26 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
         assert len(receive(node)) == 1
     finally:
         node.close()
+
+
+def test_a_peer_of_another_version_is_named_once_in_the_log(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    node, peer = net.links(), net.links()
+    header, payload = wire.encode(wire.Ready(bytes(32)))
+    newer = msgpack.packb(msgpack.unpackb(header) | {"v": wire.VERSION + 1, "more": 1})
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    keys = peer.keys  # type: ignore[attr-defined]
+    sock.curve_serverkey, sock.curve_publickey, sock.curve_secretkey = node.keys.public, keys.public, keys.secret  # type: ignore[attr-defined]
+    sock.connect(node.endpoint)
+    for _ in range(3):
+        sock.send_multipart([newer, payload])
+    sock.send_multipart([header, payload])
+    assert [inbound.frame for inbound in receive(node)] == [wire.Ready(bytes(32))]
+    assert node.num_malformed == 3
+    (record,) = caplog.records
+    assert f"frames of {keys.public.hex()} are dropped" in record.getMessage()
+    assert f"version {wire.VERSION + 1} of the wire format, this program {wire.VERSION}" in record.getMessage()
+    context.destroy(linger=0)
 
 
 CHOSEN_NAMES = """

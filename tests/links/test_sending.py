@@ -118,9 +118,9 @@ def test_jobs_whose_frames_can_never_be_sent_are_named() -> None:
 
     sender = Sender(broken)
     with sender.together():
-        sender.send(Party().peer, hidden(A, 0))
-    (job,) = sender.flush()
-    assert job == A
+        sender.send(FAR, hidden(A, 0))
+    ((job, (peer, error)),) = sender.flush().items()
+    assert (job, peer, str(error)) == (A, FAR, "no socket")
     assert not sender.waiting_jobs
 
 

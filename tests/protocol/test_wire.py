@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from declai.protocol import wire
-from declai.protocol.errors import MalformedFrame
+from declai.protocol.errors import MalformedFrame, OtherWireVersion
 
 job_ids = st.binary(min_size=32, max_size=32)
 u32 = st.integers(0, 2**32 - 1)
@@ -58,7 +58,8 @@ likeliest = st.lists(st.tuples(u32, logprobs), max_size=wire.MAX_TOP_LOGPROBS).m
 tokens = st.builds(wire.Token, job_ids, u32, u32, u32, st.none() | reasons, st.none() | logprobs, likeliest)
 finishes = st.builds(wire.Finish, job_ids, reasons, st.integers(0, wire.MAX_TOKENS))
 texts = st.text(st.characters(codec="utf-8"), max_size=400)
-failures = st.builds(wire.Failed, job_ids, st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z"), texts)
+codes = st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z")
+failures = st.builds(wire.Failed, job_ids, codes, texts, st.none() | addresses)
 receipts = st.builds(
     wire.Receipt,
     job_ids,
@@ -148,13 +149,27 @@ def test_the_payload_is_a_view_of_what_arrived() -> None:
         ),
         (wire.Finish, {"job": bytes(32), "finish_reason": "because", "num_output_tokens": 1}),
         (wire.Failed, {"job": bytes(32), "code": "No Spaces"}),
+        (wire.Failed, {"job": bytes(32), "code": "peer_lost", "blamed": "0x12"}),
         (wire.ReceiptAck, {"job": bytes(32)}),
         (wire.ReceiptAck, {"job": bytes(32), "acceptance": bytes(64)}),
     ],
 )
 def test_fields_out_of_bounds_are_malformed(cls: type, fields: dict[str, object]) -> None:
     with pytest.raises(MalformedFrame):
-        wire.decode([msgpack.packb({"v": 1, "kind": cls.kind, **fields}), b""])
+        wire.decode([msgpack.packb({"v": wire.VERSION, "kind": cls.kind, **fields}), b""])
+
+
+@pytest.mark.parametrize("version", [0, 1, wire.VERSION + 1, 2**63])
+def test_a_frame_of_another_version_says_so(version: int) -> None:
+    header = {"v": version, "kind": "ready", "job": bytes(32), "of": "a field that this program does not know"}
+    with pytest.raises(OtherWireVersion, match=f"version {version} .* this program {wire.VERSION}: install"):
+        wire.decode([msgpack.packb(header), b""])
+
+
+@pytest.mark.parametrize("version", [None, True, "2", 2.0, b"2"])
+def test_what_is_no_version_is_malformed(version: object) -> None:
+    with pytest.raises(MalformedFrame, match="no version"):
+        wire.decode([msgpack.packb({"v": version, "kind": "ready", "job": bytes(32)}), b""])
 
 
 def test_oversized_parts_are_malformed() -> None:
@@ -182,7 +197,14 @@ def test_link_reports_come_back_as_they_were(given_reports: list[wire.LinkReport
     ],
 )
 def test_a_heartbeat_with_impossible_links_is_malformed(links: bytes) -> None:
-    header = {"v": 1, "kind": "heartbeat", "model": bytes(32), "manifest_cid": "x", "first_layer": 0, "end_layer": 1}
+    header = {
+        "v": wire.VERSION,
+        "kind": "heartbeat",
+        "model": bytes(32),
+        "manifest_cid": "x",
+        "first_layer": 0,
+        "end_layer": 1,
+    }
     header |= {"jobs_running": 0, "capacity": 1, "seconds_per_token_layer": 0.0, "links": links}
     with pytest.raises(MalformedFrame):
         wire.decode([msgpack.packb(header), b""])

@@ -40,6 +40,7 @@ from declai.protocol.joining import JoinAnswer, join_text
 from declai.protocol.options import Grammar
 from declai.protocol.peers import Peer
 from declai.protocol.tasks import parse_task_message
+from declai.protocol.wire import VERSION
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
 from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
@@ -143,7 +144,7 @@ class EchoNode:
         self.grammars = GrammarCompiler(tokenizer, manifest.vocab_size, manifest.eos_token_ids)
         self.store = NodeStore(directory / "node.db")
         served = ServedLayers(model_id(MODEL), cid, *layers, capacity=8)
-        options = JobTimeouts(heartbeat_s=0.3, peer_grace_s=1.0)
+        options = JobTimeouts(peer_grace_s=1.0)
         self.pipeline = EngineThread(
             self.links,
             served,
@@ -194,7 +195,7 @@ class EchoNode:
         values = {"address": self.address, "timestamp": int(time.time()), "nonce": secrets.token_hex(16)} | changes
         chain_id = self.chain.deployment.chain_id
         text = join_text(gateway, chain_id, values["address"], values["timestamp"], values["nonce"])
-        return values | {"signature": "0x" + sign_text(text, self.signer).hex()}
+        return {"wire_version": VERSION} | values | {"signature": "0x" + sign_text(text, self.signer).hex()}
 
     def start(self, url: str, gateway: str) -> None:
         """Join the gateway, beat, and take tasks from the queue with the account that it gave."""
@@ -203,6 +204,7 @@ class EchoNode:
         answer = JoinAnswer.model_validate_json(response.content)
         self.pipeline.start()
         self.pipeline.beat_to([answer.gateway])
+        self.pipeline.beat_every(0.3)
         self._consumer = threading.Thread(target=self._consume, args=(answer,), daemon=True)
         self._consumer.start()
 

@@ -44,7 +44,7 @@ from tests.support.toy_engine import ToyEngine
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 QUICK_LINKS = LinkOptions(handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.2)
-QUICK = JobTimeouts(idle_timeout_s=20, peer_grace_s=1.0, heartbeat_s=0.2)
+QUICK = JobTimeouts(idle_timeout_s=20, peer_grace_s=1.0)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -96,6 +96,7 @@ class ToyNode:
         )
         self.service = StageService(terms, registry, self.store, self.pipeline, self, party.signer)
         self.tasks: list[threading.Thread] = []
+        self.pipeline.beat_every(0.2)
         self.pipeline.start()
 
     def get(self, first_layer: int, end_layer: int) -> tuple[ToyEngine, StageIdentity]:

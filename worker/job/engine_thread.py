@@ -21,6 +21,7 @@ from declai.links.traffic import LinkTraffic
 from declai.protocol import wire
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
+from declai.protocol.joining import HEARTBEAT_S
 from declai.protocol.peers import RELAY, Peer
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from declai.worker.job.hashing import Hasher
@@ -44,7 +45,6 @@ class JobTimeouts:
 
     idle_timeout_s: float = 60.0
     peer_grace_s: float = 3.0
-    heartbeat_s: float = 2.0
 
 
 @dataclass
@@ -100,6 +100,7 @@ class EngineThread(threading.Thread):
         self._held: set[bytes] = set()
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
+        self._beat_every_s = HEARTBEAT_S
         self._draining = self._stopping = False
         self._ended: Counter[str] = Counter()
 
@@ -135,6 +136,14 @@ class EngineThread(threading.Thread):
             if self._links.endpoint == RELAY:
                 for gateway in peers.values():
                     self._links.listen_through(gateway)
+
+        self._call(change)
+
+    def beat_every(self, interval_s: float) -> None:
+        """From now on send heartbeats so often, as the gateway asked."""
+
+        def change() -> None:
+            self._beat_every_s, self._next_beat = interval_s, 0.0
 
         self._call(change)
 
@@ -280,9 +289,9 @@ class EngineThread(threading.Thread):
         self._held = waiting
 
     def _flush(self) -> None:
-        for job_id, error in self._sender.flush().items():
+        for job_id, (peer, error) in self._sender.flush().items():
             if (entry := self._jobs.get(job_id)) is not None:
-                self._fail(entry, "link_full", str(error))
+                self._fail(entry, "link_full", str(error), peer)
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -324,7 +333,7 @@ class EngineThread(threading.Thread):
         self._outbox.send_again(now)
         self._neighbours.probe(self._running(), now)
         if now >= self._next_beat:
-            self._next_beat = now + self._options.heartbeat_s
+            self._next_beat = now + self._beat_every_s
             self._beat()
             self._forget_links()
 
@@ -336,7 +345,7 @@ class EngineThread(threading.Thread):
             raise JobFailed("idle_timeout", f"nothing came for {self._options.idle_timeout_s:g} s")
         for peer in entry.running.peers:
             if self._links.down_for_s(peer) > self._options.peer_grace_s:
-                raise JobFailed("peer_lost", f"no link to {peer.address}")
+                raise JobFailed("peer_lost", f"no link to {peer.address}", peer)
         if now >= entry.next_ready:
             self._announce(entry, now)
 
@@ -354,8 +363,8 @@ class EngineThread(threading.Thread):
         needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
         self._links.keep_only(needed | self._sender.peers | set(self._outbox.peers) | set(self._gateways.values()))
 
-    def _fail(self, entry: _Entry, code: str, message: str) -> None:
-        entry.running.fail(code, message)
+    def _fail(self, entry: _Entry, code: str, message: str, blamed: Peer | None = None) -> None:
+        entry.running.fail(code, message, blamed=blamed.address if blamed else None)
         self._settle(entry)
 
     def _settle(self, entry: _Entry) -> None:
@@ -373,7 +382,7 @@ class EngineThread(threading.Thread):
         except ForeignFrame:
             self._dropped["foreign"] += 1
         except JobFailed as error:
-            entry.running.fail(error.code, str(error))
+            entry.running.fail(error.code, str(error), blamed=error.blamed.address if error.blamed else None)
         except Exception as error:
             log.exception("a job failed")
             entry.running.fail("node_error", type(error).__name__)

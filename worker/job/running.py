@@ -74,11 +74,12 @@ class ForeignFrame(WorkerError):
 
 
 class JobFailed(WorkerError):
-    """The job is over; `code` goes to the gateway and the neighbours."""
+    """The job is over; `code`, and who is `blamed` where it is another node, go to the gateway and the neighbours."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, blamed: Peer | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.blamed = blamed
 
 
 class RunningJob:
@@ -169,7 +170,7 @@ class RunningJob:
         elif isinstance(frame, wire.Cancel):
             self._take_cancel()
         elif isinstance(frame, wire.Failed):
-            self.fail(frame.code, frame.message, told_by=sender)
+            self._take_failed(sender, frame)
 
     def put_out(self, output: StageOutput) -> None:
         """Send on what the engine made. Raises JobFailed."""
@@ -180,8 +181,8 @@ class RunningJob:
         else:
             self._put_token(output)
 
-    def fail(self, code: str, message: str, told_by: bytes = b"") -> None:
-        """End the job without a receipt; everyone but who told us is told."""
+    def fail(self, code: str, message: str, *, told_by: bytes = b"", blamed: str | None = None) -> None:
+        """End the job without a receipt; everyone but who told us (a link key) is told, and who is `blamed`."""
         if self.end is not None:
             return
         self.engine.remove(self.job.job_id)
@@ -189,7 +190,7 @@ class RunningJob:
         for peer in self.peers:
             if peer.link_key != told_by:
                 try:
-                    self._send_frame(peer, wire.Failed(self.job.job_id, code, message[:400]))
+                    self._send_frame(peer, wire.Failed(self.job.job_id, code, message[:400], blamed))
                 except LinkError:
                     continue  # who cannot be told finds out by itself
 
@@ -273,6 +274,11 @@ class RunningJob:
         if self.job.stage < self.job.num_stages - 2:
             self._send_on(frame)
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
+
+    def _take_failed(self, sender: bytes, frame: wire.Failed) -> None:
+        """A neighbour that says so is blamed, unless it blames another; a gateway has reasons of its own."""
+        neighbour = next((peer.address for peer in self.stages_beside if peer.link_key == sender), None)
+        self.fail(frame.code, frame.message, told_by=sender, blamed=frame.blamed or neighbour)
 
     def _take_cancel(self) -> None:
         if not self.job.is_last:
@@ -371,7 +377,7 @@ class RunningJob:
         try:
             self._send_frame(peer, frame)
         except LinkError as error:
-            raise JobFailed("link_full", str(error)) from error
+            raise JobFailed("link_full", str(error), peer) from error
 
 
 def _is_of(sender: bytes, replicas: Sequence[Replica]) -> bool:

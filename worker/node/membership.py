@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from declai.chain.messages import sign_text
 from declai.protocol.joining import JoinAnswer, JoinRequest, join_text
 from declai.protocol.tasks import key_prefix, username
+from declai.protocol.wire import VERSION
 from declai.worker.errors import BrokerError
 from declai.worker.tasks.registry import PeerRegistry
 
@@ -37,7 +38,9 @@ class Membership:
         nonce, timestamp = secrets.token_hex(16), int(time.time())
         text = join_text(self._gateway, self._chain_id, self._operator, timestamp, nonce)
         signature = sign_text(text, self._account)
-        request = JoinRequest(address=self._operator, timestamp=timestamp, nonce=nonce, signature=signature)
+        request = JoinRequest(
+            address=self._operator, timestamp=timestamp, nonce=nonce, signature=signature, wire_version=VERSION
+        )
         try:
             body = request.model_dump(mode="json")
             response = httpx.post(f"{self._url}/v1/nodes/join", json=body, timeout=TIMEOUT_S)
@@ -46,11 +49,6 @@ class Membership:
         if response.status_code != 200:
             raise BrokerError(f"{self._url} refused: HTTP {response.status_code} {response.text[:300]}")
         return self._checked(response.content)
-
-    def rejoin(self) -> tuple[str, str]:
-        """(username, password) of a fresh account. Raises BrokerError."""
-        answer = self.join()
-        return answer.username, answer.password.get_secret_value()
 
     def _checked(self, content: bytes) -> JoinAnswer:
         if len(content) > MAX_ANSWER_BYTES:

@@ -50,7 +50,6 @@ class NodeSettings(ChainSettings):
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")
     idle_timeout_s: float = Field(default=60.0, gt=0)
     peer_grace_s: float = Field(default=3.0, gt=0)
-    heartbeat_s: float = Field(default=2.0, gt=0, le=60)
 
     @model_validator(mode="after")
     def _check_gateway(self) -> NodeSettings:

@@ -126,7 +126,7 @@ def _engine_thread(node: NodeParts) -> Iterator[None]:
     node.engine_thread = EngineThread(
         links,
         _served(settings, identity, node.stages.manifest),
-        options=JobTimeouts(settings.idle_timeout_s, settings.peer_grace_s, settings.heartbeat_s),
+        options=JobTimeouts(settings.idle_timeout_s, settings.peer_grace_s),
         seconds_per_token_layer=node.s_per_token_layer,
         on_acknowledged=node.acknowledged,
     )
@@ -161,8 +161,14 @@ def _membership(node: NodeParts) -> Iterator[None]:
         node.registry,
     )
     node.joined = _join(membership)
-    password = node.joined.password.get_secret_value()
-    account = BrokerAccount(node.joined.username, password, membership.rejoin)
+    node.engine_thread.beat_every(node.joined.heartbeat_s)
+
+    def rejoin() -> tuple[str, str]:
+        again = membership.join()
+        node.engine_thread.beat_every(again.heartbeat_s)
+        return again.username, again.password.get_secret_value()
+
+    account = BrokerAccount(node.joined.username, node.joined.password.get_secret_value(), rejoin)
     node.tasks = build_app(node.joined.redis_url, node.joined.key_prefix, account, node.service.run_stage)
     yield
 

@@ -21,6 +21,7 @@ from declai.chain.pricing import Tier
 from declai.chain.sender import TransactionSender
 from declai.ipfs.exchange import Exchange
 from declai.ipfs.store import BlockStore
+from declai.protocol.wire import VERSION
 from tests.support.echo_network import LAYERS, MODEL, NUM_LAYERS, EchoNode, Network, register_node, wait_until
 
 BODY = {"model": MODEL, "prompt": "hello", "max_tokens": 20}
@@ -92,7 +93,9 @@ def test_who_may_join(idle: Network) -> None:
     assert join(node.join_body(stranger)) == (403, "node_not_registered")  # signed for another gateway
     assert join(node.join_body(gateway, timestamp=int(time.time()) - 3600)) == (401, "deadline_expired")
     assert join(node.join_body(gateway, timestamp=int(time.time()) + 3600)) == (401, "deadline_expired")
+    assert join(node.join_body(gateway, wire_version=VERSION + 1)) == (400, "wrong_wire_version")
     body = node.join_body(gateway)
+    assert join({name: body[name] for name in body if name != "wire_version"}) == (400, "wrong_wire_version")
     assert join(body | {"signature": "0x" + "11" * 65}) == (401, "invalid_signature")
     assert join(body | {"extra": 1})[0] == 400
     assert join({})[0] == 400

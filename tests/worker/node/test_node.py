@@ -193,7 +193,7 @@ class World:
             password=credentials.password,
             key_prefix=credentials.key_prefix,
             gateway=self.peer(self.gateway),
-            heartbeat_s=1,
+            heartbeat_s=0.5,
         )
         return answer.model_dump_json().encode()
 
@@ -214,7 +214,6 @@ class World:
             "DECLAI_LINK_BIND": member.endpoint,
             "DECLAI_DATA_DIR": str(layout.node(number)),
             "DECLAI_NUM_THREADS": "1",
-            "DECLAI_HEARTBEAT_S": "0.5",
             "DECLAI_PEER_GRACE_S": "1",
         }
         log_path = self.folder / "logs" / f"node-{number}-{time.monotonic_ns()}.log"
