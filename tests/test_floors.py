@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.documents import PLANNED, table
+
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT: dict[str, set[str]] = {
     "chain": set(),
@@ -166,3 +168,14 @@ FAST = ["declai", "declai.cli", "declai.api.app", "declai.planning.quotes", "dec
 def test_what_must_start_fast_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+def test_the_architecture_page_says_of_each_room_what_it_uses() -> None:
+    """Every room lies above all that it uses; one that is planned is not there yet."""
+    rows = [cells for cells in table(ROOT / "docs" / "architecture.md", "floor") if not cells[1].endswith(PLANNED)]
+    floors = {room.strip("`/"): int(floor) for floor, room, _, _ in rows}
+    uses = {room.strip("`/"): set(used.split(", ")) - {"none"} for _, room, _, used in rows}
+    assert uses == MAY_IMPORT | {"declai": {"all"}, "chain": {"contracts"}, "contracts": set()}
+    assert not [
+        (room, below) for room, used in uses.items() for below in used - {"all"} if floors[below] >= floors[room]
+    ]
