@@ -1,4 +1,4 @@
-"""The signed messages of the protocol (section 3): types, EIP-712 digests, signatures.
+"""The signed messages of the protocol: types, EIP-712 digests, signatures.
 
 The Solidity structs of contracts/src/libraries/Messages.sol are the same types; golden-vector tests hold both sides to
 eth-account's own EIP-712 encoder. Hashing is by hand because it is on every request's way: all members are static or

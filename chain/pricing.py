@@ -1,4 +1,4 @@
-"""What work costs (protocol section 1). The one place that computes it, in integers; all rounding is down.
+"""What work costs. The one place that computes it, in integers; all rounding is down.
 
 Prices are base units per million token-layers; a credit is 10**18 base units.
 """

@@ -110,7 +110,7 @@ class Manifest(_Part):
         return shards + ([self.shards.head] if end_layer == self.num_layers else [])
 
     def shard_root(self, first_layer: int, end_layer: int) -> bytes:
-        """32 bytes that name a stage's weights: sha256 over its shards' CID digests in order (protocol section 6)."""
+        """32 bytes that name a stage's weights: sha256 over its shards' CID digests in order."""
         digests = (Cid.parse(shard.cid).digest for shard in self.stage_shards(first_layer, end_layer))
         return hashlib.sha256(b"".join(digests)).digest()
 

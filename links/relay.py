@@ -33,7 +33,7 @@ MAX_STALE = 2
 
 
 class Connections(Protocol):
-    """What the relay needs of `worker.links.faces.AsyncLinks`."""
+    """What the relay needs of `links.gateway_links.GatewayLinks`."""
 
     seals: Seals
 

@@ -3,8 +3,8 @@
 What one step makes for a peer leaves in one message: frames that came one by one would each begin a step of their own
 at a next stage that has nothing else to do, and batches would fall apart.
 
-A frame that a full link does not take waits in line, and the pipeline gives its job no more turns until the line is
-empty: frames keep their order, and what waits stays small. What was on its way when a connection broke is lost; in a
+A frame that a full link does not take waits in line, and the engine thread gives its job no more turns until the line
+is empty: frames keep their order, and what waits stays small. What was on its way when a connection broke is lost; in a
 job that makes tokens this is at most the newest frame to a peer, or the last token and the end. These are kept, and
 sent again to a peer that is back. A receiver drops what it has; where more was lost it sees the gap and ends the job.
 """

@@ -95,7 +95,7 @@ class _Outgoing:
 
 
 class LinkSockets:
-    """The sockets and what both faces do with them. Used by one thread only, `Links.wake` aside."""
+    """The sockets, and what nodes and gateways do alike with them. For one thread only, but for `NodeLinks.wake`."""
 
     _bound_type: ClassVar[zmq.SocketType]
 

@@ -1,6 +1,6 @@
 """Byte commitments of a stage: what it received and sent, one leaf per token, one tree per 32 tokens. Torch-free.
 
-PROTOCOL section 6. Everything is sha256: fast in C where the bytes lie, and a precompile on the EVM.
+Everything is sha256: fast in C where the bytes lie, and a precompile on the EVM.
 
 - leaf of position p: sha256(0x00 || p as u32 big-endian || wire bytes)
 - inner node: sha256(0x01 || left || right); an odd node is promoted

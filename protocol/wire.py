@@ -37,7 +37,7 @@ LINK_KEY_BYTES = 32
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
-# How rows of hidden states travel (see `worker.links.rows`), and what a gateway may allow for those of a prompt.
+# How rows of hidden states travel (see `protocol.rows`), and what a gateway may allow for those of a prompt.
 RowFormat = Literal["float32", "bfloat16", "float16", "int8"]
 PromptFormat = Literal["profile", "float16", "int8"]
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -255,7 +255,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, config=_STRICT)
 class Relayed:
-    """A frame on its way through a gateway. Payload: the frame, sealed between two link keys (`worker.links.seals`).
+    """A frame on its way through a gateway. Payload: the frame, sealed between two link keys (`links.seals`).
 
     To the gateway, `peer` is who shall have it; from the gateway, who sealed it, and `ticket` is what a node says next.
     """

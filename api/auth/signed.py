@@ -93,7 +93,7 @@ def check_signed(
 
 
 def check_acknowledgement(store: Store, signed: SignedRequest, max_unacknowledged: int) -> None:
-    """Hold `ackedBelow` and `spent` to the gateway's books (protocol section 4).
+    """Hold `ackedBelow` and `spent` to the gateway's books.
 
     Raises:
         AcknowledgementMismatch: the books say otherwise; the details let the payer reconcile.

@@ -83,7 +83,7 @@ class Dispute:
 @dataclass(frozen=True)
 class EquivocationProof:
     """An assignment, the receipt for it and all its records. `gateway` signed the assignment; `tail` is what the last
-    stage appends to its record chain (`worker.commitments.output_record`), 32 zero bytes for every other stage."""
+    stage appends to its record chain (`protocol.commitments.output_record`), 32 zero bytes for every other stage."""
 
     gateway: str
     assignment: Assignment

@@ -1,7 +1,7 @@
 """The requester's own book: sessions and every request signed in them, durable before anything is sent.
 
 It answers the two questions that protect the payer: which nonce is next, and what may be acknowledged. A request is
-acknowledged only with all earlier ones (the ledger's rule, protocol section 4), so the book finds the longest prefix of
+acknowledged only with all earlier ones (the ledger's rule), so the book finds the longest prefix of
 requests whose receipts were checked. SQLite in WAL mode: several processes may share one session.
 """
 

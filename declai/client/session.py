@@ -1,7 +1,7 @@
 """A requester's session wallet: signs requests with the session key and acknowledges only what it has checked.
 
-The session key can spend one session's budget and nothing else (protocol section 4), so it may be unlocked for as long
-as a program runs; the wallet's own key is needed only to open, top up and close sessions.
+The session key can spend one session's budget and nothing else, so it may be unlocked for as long as a program runs.
+The wallet's own key is needed only to open, top up and close sessions.
 """
 
 from __future__ import annotations

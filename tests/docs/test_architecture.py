@@ -48,3 +48,18 @@ def test_every_thread_of_a_node_is_named() -> None:
     names = {name for source in sources for match in started.findall(source) for name in match if name}
     assert len(names) >= 4
     assert not [name for name in names if f"`{name}`" not in text]
+
+
+def test_every_module_that_code_speaks_of_exists() -> None:
+    """In docstrings and comments: `links.seals`, `protocol.rows`, also with a class or function behind it."""
+    rooms = ("api", "chain", "ipfs", "links", "planning", "protocol", "worker")
+    spoken = re.compile(rf"`((?:declai\.)?(?:{'|'.join(rooms)})(?:\.\w+)+)`")
+    files = [path for room in (*rooms, "benchmarks", "declai", "tests") for path in (ROOT / room).rglob("*.py")]
+    assert not [(path.name, name) for path in files for name in spoken.findall(path.read_text()) if not is_known(name)]
+
+
+def is_known(name: str) -> bool:
+    parts = name.removeprefix("declai.").split(".")
+    ends = range(len(parts), 1, -1)
+    places = [ROOT.joinpath(*parts[:end]) for end in ends]
+    return any(place.is_dir() or place.with_suffix(".py").is_file() for place in places)

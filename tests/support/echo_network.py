@@ -186,7 +186,7 @@ class EchoNode:
         return self.grammars.constraint(grammar)
 
     def get(self, first_layer: int, end_layer: int) -> tuple[EchoEngine, StageIdentity]:
-        """The engine for a job's layers (`worker.service.Engines`)."""
+        """The engine for a job's layers (`worker.tasks.service.Engines`)."""
         root = self.manifest.shard_root(first_layer, end_layer)
         return self.engine, StageIdentity("fp32", "float32", root)
 

@@ -84,7 +84,7 @@ class EngineThread(threading.Thread):
         on_acknowledged: Callable[[bytes, bytes], None] = lambda job_id, acceptance: None,
     ) -> None:
         """`on_acknowledged(job, acceptance)` is called in this thread and must not wait; `delivered` answers it."""
-        super().__init__(name="pipeline", daemon=True)
+        super().__init__(name="engine", daemon=True)
         self._links = links
         self._served = served
         self._options = options or JobTimeouts()
@@ -186,7 +186,7 @@ class EngineThread(threading.Thread):
             try:
                 self._turn()
             except Exception:  # a fault of ours must not take the other jobs, the heartbeats and the receipts with it
-                log.exception("a turn of the pipeline failed")
+                log.exception("a turn of the engine thread failed")
                 time.sleep(TICK_S)
         for entry in list(self._jobs.values()):
             self._fail(entry, "node_stopped", "the node is shutting down")

@@ -94,7 +94,7 @@ class RunningJob:
         constraint: Constraint | None = None,
         later: Later = lambda action, num_bytes: action(),
     ) -> None:
-        """Open the engine's session. Raises EngineError when the engine will not have it.
+        """Add the job to the engine. Raises EngineError when the engine will not have it.
 
         `constraint`: the compiled grammar of the job's sampling, when it has one; `later` hashes for the commitment.
         """

@@ -2,7 +2,7 @@
 
 On the CPU weights are laid out for the fastest kernel that torch has. For fp32 and bf16 that is oneDNN's with
 prepacked weights: compared with the BLAS that torch was built with, as fast for one row or twice as fast, and two to
-six times as fast for a few, and a decode step has as many rows as there are sessions.
+six times as fast for a few, and a decode step has as many rows as there are sequences.
 """
 
 from __future__ import annotations

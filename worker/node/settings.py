@@ -44,7 +44,7 @@ class NodeSettings(ChainSettings):
     max_cache_bytes: int = Field(default=4 * GIB, ge=2**20)
     prefill_chunk_tokens: int = Field(default=256, ge=1, le=2**16, description="most prompt tokens in one step")
     mixed_prefill_tokens: int = Field(
-        default=256, ge=1, le=2**16, description="the same beside sessions that wait for their next token"
+        default=256, ge=1, le=2**16, description="the same beside sequences that wait for their next token"
     )
     prefix_reuse: bool = Field(default=True, description="whether a payer's later requests reuse what earlier computed")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")

@@ -113,7 +113,7 @@ class ModelStages:
 
 
 def _compiler(manifest: Manifest, tokenizer: Tokenizer | None) -> GrammarCompiler | None:
-    """A compiler that is ready: making it while sessions run would hold them all up."""
+    """A compiler that is ready: making it while jobs run would hold them all up."""
     if tokenizer is None:
         return None
     compiler = GrammarCompiler(tokenizer, manifest.vocab_size, manifest.eos_token_ids)

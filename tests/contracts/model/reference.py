@@ -208,7 +208,7 @@ class Reference:
         return adds_up and (place.receipt, place.cost) in receipts
 
     def check_conservation(self) -> None:
-        """The invariants of the protocol's section 8."""
+        """The invariants that docs/contracts.md states."""
         locked = sum(session.budget - session.settled for session in self.sessions.values())
         bonds = sum(self.parameters.claim_bond for claim in self.claims.values() if claim.pays_at is not None)
         assert self.wallets[self.ledger] == sum(self.balances.values()) + sum(self.fees.values()) + locked + bonds
