@@ -111,8 +111,8 @@ def _render(found: dict[str, Any]) -> None:
                 f"{model['num_weights'] / 1e6:.1f} million, {model['weight_bytes'] / GIB:.2f} GiB a step",
             ),
             (
-                "sessions",
-                "all in one forward" if model["packs_sessions"] else "one after the other, by the model's kind",
+                "sequences",
+                "all in one forward" if model["packs_sequences"] else "one after the other, by the model's kind",
             ),
             ("device", f"{machine['device']}, {machine['threads']} threads"),
             ("memory", f"{machine['read_bytes_per_s'] / 1e9:.1f} GB/s can be read"),
@@ -120,7 +120,7 @@ def _render(found: dict[str, Any]) -> None:
             ("cache", f"{cache['bytes_per_token']:,} bytes per token; {_fitting(cache)}"),
         ]
     )
-    for name, column in (("decode", "sessions"), ("prefill", "chunk_tokens")):
+    for name, column in (("decode", "sequences"), ("prefill", "chunk_tokens")):
         click.echo(f"\n{name}")
         columns = [column.replace("_", " "), "tokens/s", "ms/step", "of memory", "of arithmetic"]
         rows = [[row[column], *_cells(row)] for row in found[name]]
@@ -132,7 +132,9 @@ def _render(found: dict[str, Any]) -> None:
 
 
 def _fitting(cache: dict[str, Any]) -> str:
-    fits = " or ".join(f"{number} sessions of {int(tokens):,}" for tokens, number in cache["sessions_that_fit"].items())
+    fits = " or ".join(
+        f"{number} sequences of {int(tokens):,}" for tokens, number in cache["sequences_that_fit"].items()
+    )
     return f"{fits} tokens fit in {cache['max_cache_bytes'] / GIB:.1f} GiB"
 
 

@@ -1,4 +1,4 @@
-"""Steps of a real engine, timed: decode with many sessions, and prompts in chunks."""
+"""Steps of a real engine, timed: decode with many sequences, and prompts in chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SequenceFailed, SequenceSpec
 from declai.worker.model.stage import Stage
 
-SESSIONS = (1, 2, 4, 8, 16, 32)
+NUMS_SEQUENCES = (1, 2, 4, 8, 16, 32)
 CHUNKS = (32, 64, 128, 256, 512)
 PROMPT_TOKENS = 64
 Payload = torch.Tensor | list[int]
@@ -43,15 +43,15 @@ class Bench:
         self._num_chunks = 2 if quick else 5
         longest = stage.architecture.max_positions or 2**20
         self.chunks = [chunk for chunk in CHUNKS if chunk < longest][: 3 if quick else None]
-        self.sessions = SESSIONS if PROMPT_TOKENS + self._num_steps + 2 <= longest else ()
+        self.nums_sequences = NUMS_SEQUENCES if PROMPT_TOKENS + self._num_steps + 2 <= longest else ()
 
     @property
     def num_timings(self) -> int:
-        return len(self.sessions) + len(self.chunks)
+        return len(self.nums_sequences) + len(self.chunks)
 
     def decode(self) -> list[Timing]:
-        """A token of each of so many sessions in one step."""
-        return [self._decode(number) for number in self.sessions]
+        """A token of each of so many sequences in one step."""
+        return [self._decode(number) for number in self.nums_sequences]
 
     def prefill(self) -> list[Timing]:
         """A chunk of one prompt in a step, while nobody decodes."""
@@ -94,8 +94,8 @@ class Bench:
         return Timing(1, num_tokens, 0, statistics.median(seconds[1:]))
 
     def _engine(self, max_sequences: int, max_tokens: int, chunk: int) -> Engine:
-        per_session = 2 * (max_tokens + 16) * (self._stage.bytes_per_token + 4 * self._stage.architecture.hidden_size)
-        return Engine(self._stage, EngineLimits(max_sequences, max_tokens, max_sequences * per_session, chunk, chunk))
+        per_sequence = 2 * (max_tokens + 16) * (self._stage.bytes_per_token + 4 * self._stage.architecture.hidden_size)
+        return Engine(self._stage, EngineLimits(max_sequences, max_tokens, max_sequences * per_sequence, chunk, chunk))
 
     def _spec(self, num_prompt_tokens: int, max_tokens: int) -> SequenceSpec:
         sampling = SamplingParameters(temperature=0) if self._stage.is_last else None

@@ -43,7 +43,7 @@ def run(
             "profile": subject.profile,
             "num_weights": work.num_weights + work.num_head_weights,
             "weight_bytes": work.weight_bytes,
-            "packs_sessions": stage.packs,
+            "packs_sequences": stage.packs,
         },
         "machine": {
             "device": subject.device,
@@ -52,7 +52,7 @@ def run(
             "read_bytes_per_s": round(limits.bytes_per_s),
             "flops_per_s": round(limits.flops_per_s),
         },
-        "decode": [{"sessions": timing.num_sequences, **_row(timing, work, limits)} for timing in decode],
+        "decode": [{"sequences": timing.num_sequences, **_row(timing, work, limits)} for timing in decode],
         "prefill": [{"chunk_tokens": timing.num_tokens, **_row(timing, work, limits)} for timing in prefill],
         "cache": _cache(stage, max_cache_bytes),
         "bottleneck": _bottleneck(decode, work, limits),
@@ -77,11 +77,11 @@ def _bottleneck(decode: list[Timing], work: StepWork, limits: Limits) -> str:
 
 
 def _cache(stage: Stage, max_cache_bytes: int) -> dict[str, Any]:
-    """How many sessions fit, as the engine would reserve for them."""
+    """How many sequences fit, as the engine would reserve for them."""
     engine = Engine(stage, EngineLimits(1, 2, max_cache_bytes))
     sizes = {tokens: engine.sequence_bytes(tokens, tokens) for tokens in SESSION_TOKENS}
     return {
         "bytes_per_token": stage.bytes_per_token,
         "max_cache_bytes": max_cache_bytes,
-        "sessions_that_fit": {str(tokens): max_cache_bytes // size for tokens, size in sizes.items()},
+        "sequences_that_fit": {str(tokens): max_cache_bytes // size for tokens, size in sizes.items()},
     }

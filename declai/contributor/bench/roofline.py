@@ -30,7 +30,7 @@ class StepWork:
         return self.weight_bytes + timing.num_cached * self.bytes_per_token
 
     def flops_of(self, timing: Timing) -> int:
-        """Of the matrices, the head's for one token a session; attention over short contexts is little beside them."""
+        """Of the matrices, the head's for one token a sequence; attention over short contexts is little beside them."""
         return 2 * (self.num_weights * timing.num_tokens + self.num_head_weights * timing.num_sequences)
 
 
@@ -65,13 +65,13 @@ HELP = {
 
 
 def bottleneck(alone: Shares, together: Shares, num_sequences: int) -> str:
-    """One sentence about one session, and about many at once."""
+    """One sentence about one sequence, and about many at once."""
     (first, how_near), (second, how_near_too) = _limit(alone), _limit(together)
     if first is second:
-        return f"One session ({how_near}) and {num_sequences} ({how_near_too}) are limited by {first}: {HELP[first]}."
+        return f"One sequence ({how_near}) and {num_sequences} ({how_near_too}) are limited by {first}: {HELP[first]}."
     return (
-        f"One session is limited by {first} ({how_near}): {HELP[first]}; {num_sequences} by {second} ({how_near_too}): "
-        f"{HELP[second]}."
+        f"One sequence is limited by {first} ({how_near}): {HELP[first]}; "
+        f"{num_sequences} by {second} ({how_near_too}): {HELP[second]}."
     )
 
 

@@ -17,7 +17,7 @@ import torch
 
 from declai.cli import main
 from declai.contributor.bench.machine import Limits
-from declai.contributor.bench.measure import SESSIONS, Timing
+from declai.contributor.bench.measure import NUMS_SEQUENCES, Timing
 from declai.contributor.bench.report import run
 from declai.contributor.bench.roofline import Shares, StepWork, bottleneck, shares
 from declai.contributor.bench.subject import from_folder, made
@@ -62,10 +62,10 @@ def here(*arguments: str, err: TextIO | None = None) -> Done:
 
 def is_whole(found: dict[str, Any]) -> None:
     assert set(found) == {"model", "machine", "decode", "prefill", "cache", "bottleneck"}
-    assert set(found["model"]) == {"name", "layers", "profile", "num_weights", "weight_bytes", "packs_sessions"}
+    assert set(found["model"]) == {"name", "layers", "profile", "num_weights", "weight_bytes", "packs_sequences"}
     assert set(found["machine"]) == {"device", "threads", "load_before", "read_bytes_per_s", "flops_per_s"}
     measured = {"tokens_per_s", "ms_per_step", "share_of_memory", "share_of_arithmetic"}
-    for name, column in (("decode", "sessions"), ("prefill", "chunk_tokens")):
+    for name, column in (("decode", "sequences"), ("prefill", "chunk_tokens")):
         for row in found[name]:
             assert set(row) == measured | {column}
             assert all(row[key] >= 0 for key in measured)
@@ -79,7 +79,7 @@ def test_layers_of_a_folder() -> None:
     found = json.loads(done.out)
     is_whole(found)
     assert (found["model"]["layers"], found["model"]["profile"]) == ([1, 4], "bf16")
-    assert [row["sessions"] for row in found["decode"]] == list(SESSIONS)
+    assert [row["sequences"] for row in found["decode"]] == list(NUMS_SEQUENCES)
     assert [row["chunk_tokens"] for row in found["prefill"]] == [32, 64, 128]
     # Grouped queries: a quarter less than a square each for keys and values; three matrices of 640 columns.
     assert found["model"]["num_weights"] == 3 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 640)
@@ -106,7 +106,7 @@ def test_a_terminal_gets_a_progress_bar() -> None:
     assert done.code == 0
     assert b"loading" in b"".join(shown)
     assert "loading" not in done.out
-    for said in ("decode\nsessions  tokens/s", "prefill\nchunk tokens", "limited by", "4,000 tokens fit in 4.0 GiB"):
+    for said in ("decode\nsequences  tokens/s", "prefill\nchunk tokens", "limited by", "4,000 tokens fit in 4.0 GiB"):
         assert said in done.out
 
 
@@ -149,19 +149,19 @@ def test_a_made_model_is_whole_and_said_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["llama-tied", "falcon-alibi"])
 def test_kinds_of_models(zoo: Zoo, name: str) -> None:
-    """One that shares the head with the embedding, and one whose sessions run one after the other."""
+    """One that shares the head with the embedding, and one whose sequences run one after the other."""
     subject = from_folder(zoo.folder(name), (NUM_LAYERS - 1, NUM_LAYERS), "fp32", "cpu")
     found = run(subject, 2**24, threads=1, quick=True, started=lambda number: None, tick=lambda: None)
     is_whole(found)
-    assert found["model"]["packs_sessions"] == (name == "llama-tied")
+    assert found["model"]["packs_sequences"] == (name == "llama-tied")
     assert subject.num_weights()[1] == zoo.architecture(name).vocab_size * 32
 
 
-def test_as_many_sessions_fit_as_it_says(zoo: Zoo) -> None:
+def test_as_many_sequences_fit_as_it_says(zoo: Zoo) -> None:
     subject = from_folder(zoo.folder("llama"), None, "fp32", "cpu")
     max_cache_bytes = 5_000_000
     found = run(subject, max_cache_bytes, threads=1, quick=True, started=lambda number: None, tick=lambda: None)
-    assert found["cache"]["sessions_that_fit"] == {"1000": 7, "4000": 1}
+    assert found["cache"]["sequences_that_fit"] == {"1000": 7, "4000": 1}
     engine = Engine(subject.load(), EngineLimits(100, 640, max_cache_bytes))
     spec = SequenceSpec(500, 1, sampling=SamplingParameters(temperature=0))
     number = max_cache_bytes // engine.sequence_bytes(500, 500)
@@ -185,14 +185,14 @@ def test_shares_are_work_over_time_over_limit() -> None:
         (
             Shares(0.87, 0.1),
             Shares(0.3, 0.8),
-            "One session is limited by memory bandwidth (87% of what this machine can read): fewer bytes would help: a "
-            "smaller number format or fewer layers; 32 by arithmetic (80% of its matrix rate): more or faster cores "
+            "One sequence is limited by memory bandwidth (87% of what this machine can read): fewer bytes would help: "
+            "a smaller number format or fewer layers; 32 by arithmetic (80% of its matrix rate): more or faster cores "
             "would help, or a GPU.",
         ),
         (
             Shares(0.2, 0.1),
             Shares(0.1, 0.3),
-            "One session (20% of what this machine can read) and 32 (30% of its matrix rate) are limited by what is "
+            "One sequence (20% of what this machine can read) and 32 (30% of its matrix rate) are limited by what is "
             "neither reading nor arithmetic: more layers in a stage would help, for each step has costs that do not "
             "grow with them.",
         ),
