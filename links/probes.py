@@ -1,10 +1,11 @@
 """How far away each neighbour is and how much its link carries: pings, their answers, and what follows. No sockets.
 
-A round trip is the shortest of the last few, for an answer also waits until the neighbour's engine has finished its
-step. A bandwidth comes from a ping right behind a large frame on a link that was quiet: the bytes by the time that
-the answer took beyond the round trip. Both can only look worse than they are, so the best of the last few counts.
-Who does not answer is far: else silence would be the way to look near. That holds for a neighbour that has spoken to us
-in the job; of another, a gateway alone says that it has the job at all.
+A round trip is the shortest of the last few, because an answer also waits until the neighbour's engine has finished its
+step. A bandwidth comes from a ping right behind a large frame, on a link that was quiet: the frame's bytes by the time
+that the answer took beyond the round trip. Both can only look worse than they are, so the best of the last few counts.
+
+A neighbour that does not answer counts as far away, or silence would be the way to look near. This holds only for a
+neighbour that has spoken in the job. Of any other, only the gateway's word says that it has the job at all.
 """
 
 from __future__ import annotations

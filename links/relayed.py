@@ -1,4 +1,4 @@
-"""How a node receives that nobody can connect to: on its own link to a gateway, which passes sealed frames on."""
+"""How a node that nobody can connect to receives: on its own link to a gateway, which passes sealed frames on."""
 
 from __future__ import annotations
 

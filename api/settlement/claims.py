@@ -1,8 +1,10 @@
 """Answers nodes' direct claims on this gateway's sessions, so that no payer pays a receipt twice.
 
-A claim on a receipt that a batch paid falls by the receipt's path to that batch; one on another receipt than the node
-signed for the gateway, by that one. Any other claim on a request that the payer acknowledged later falls, or is held to
-what was agreed, by that later request and one of its assignments.
+A claim falls when the gateway shows what speaks against it:
+- the receipt's path to the batch that paid it;
+- another receipt, which the node signed for the same assignment;
+- a later request in which the payer acknowledged this one, with one of its assignments. Such a claim falls, or is held
+  to what payer and gateway agreed on.
 """
 
 from __future__ import annotations

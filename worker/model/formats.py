@@ -1,8 +1,9 @@
 """Brings a slice of a model into its numeric profile, one weight at a time.
 
 Weights are loaded as they are stored: memory-mapped, without a copy. Then each module that multiplies matrices is made
-to do that in the profile's format, and all others keep float32. So the most memory that loading takes is what the
-stage takes and a few copies of one weight; and of a file whose weights all took another form nothing stays mapped.
+to do that in the profile's format, and all others keep float32. So loading takes at
+most the stage's own memory and a few copies of one weight. When all weights of a file took another form, nothing of the
+file stays mapped.
 """
 
 from __future__ import annotations

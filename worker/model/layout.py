@@ -1,9 +1,9 @@
 """How a stage's cache is laid out. Pure Python: the memory is `packed.Pool`'s.
 
 The memory is one long list of rows of one size. A row is a token's keys and values of one layer, or a piece of the
-hidden state that left the stage. All rows of one sequence for one layer are a lane, of whole blocks. Lanes are as long
-as the sequence, but where a window slides: there the lane is a ring, a window and a step long, in which new tokens
-overwrite what none needs.
+hidden state that left the stage. All rows of one sequence for one layer are a lane, of whole blocks. A lane is as
+long as the sequence. Only where a window slides, the lane is a ring, a window and a step long, in which new tokens
+overwrite those that nobody needs any more.
 """
 
 from __future__ import annotations

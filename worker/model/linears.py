@@ -1,8 +1,8 @@
 """Linear layers that multiply in their profile's format, whatever they are given, and return float32.
 
 On the CPU weights are laid out for the fastest kernel that torch has. For fp32 and bf16 that is oneDNN's with
-prepacked weights: compared with the BLAS that torch was built with, as fast for one row or twice as fast, and two to
-six times as fast for a few, and a decode step has as many rows as there are sequences.
+prepacked weights. Compared with the BLAS that torch was built with, it is as fast or twice as fast for one row, and two
+to six times as fast for a few rows. A decode step has as many rows as there are sequences.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Decode steps in shapes that do not change, so that a GPU can replay one recorded graph instead of being told each
-kernel anew: with a token per sequence that telling is most of a step's time.
+"""Decode steps in shapes that do not change, so that a GPU can replay one recorded graph.
 
-A batch is padded to a number of sequences and of keys, each a power of two. Where a sequence's keys lie is a table of
-blocks, [lanes, blocks]; they are gathered by it, and one attention with a mask takes them all. Recording needs CUDA;
-the same steps run anywhere.
+With one token per sequence, telling the GPU each kernel takes most of a step's time. A replay tells it all at once.
+
+A batch is padded to a number of sequences and of keys, each a power of two. A table of blocks, [lanes, blocks], says
+where a sequence's keys lie. The keys are gathered by it, and one attention with a mask takes them all. Recording needs
+CUDA; the same steps run anywhere.
 """
 
 from __future__ import annotations

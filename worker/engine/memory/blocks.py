@@ -1,9 +1,9 @@
 """Which places of a pool are free. Pure Python: it knows neither sequences nor tensors.
 
-Blocks are handed out in runs that are as few as possible: attention reads one run of a pool where it lies, and has to
-gather several. Among the places that have room for one run it is the one that has been free the longest, so that what
-was left in freed blocks is found for as long as can be; first of all one where nothing is left to be found, and of
-those the first: the system has its pages in memory already.
+Blocks are handed out in as few runs as possible: attention reads one run where it lies, and has to gather several.
+Among the places with room for one run, those come first in which nothing can be found any more, and of them the first
+one, whose pages the system has in memory already. Then comes the place that has been free the longest, so that what was
+left in freed blocks can be found for as long as possible.
 """
 
 from bisect import insort
