@@ -163,6 +163,20 @@ class StageFailed(GatewayError):
     status, type, code = 502, "server_error", "stage_failed"
 
 
+class AttemptFailed(StageFailed):
+    """A node spoiled the attempt: `address` names it, or is None when nobody can be named."""
+
+    def __init__(self, message: str, address: str | None) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class ClientGone(GatewayError):
+    """The client went away before anything was made; nothing is charged."""
+
+    code = "cancelled"
+
+
 class StoreUnusable(GatewayError):
     """The durable store is of a kind or version that this program does not write."""
 

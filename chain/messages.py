@@ -16,6 +16,7 @@ from eth_account.signers.local import LocalAccount
 from eth_keys import datatypes
 from eth_keys.exceptions import BadSignature as KeysBadSignature
 from eth_typing import Hash32
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError as KeysValidationError
 from pydantic import BaseModel, ConfigDict
@@ -245,6 +246,14 @@ def recover(message: SignedMessage, domain: Domain, signature: bytes) -> str:
         BadSignature: not 65 bytes, v not 27 or 28, s in the upper half, or no point on the curve.
     """
     return recover_digest(digest(message, domain), signature)
+
+
+def signed_by(message: SignedMessage, domain: Domain, signature: bytes, signer: str | None) -> bool:
+    """Whether a signature is well formed and by `signer`; nothing is by nobody."""
+    try:
+        return signer is not None and recover(message, domain, signature) == to_checksum_address(signer)
+    except BadSignature:
+        return False
 
 
 def recover_digest(hashed: bytes, signature: bytes) -> str:

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from declai.chain.client import Chain
-from declai.chain.errors import BadSignature
-from declai.chain.messages import digest, recover
-from declai.chain.pricing import BPS
+from declai.chain.messages import digest, signed_by
 from declai.chain.state import ChainState, SettledBatch
 from declai.ipfs.errors import IpfsError
 from declai.ipfs.store import BlockStore
@@ -30,7 +28,9 @@ from declai.protocol.batches import (
     sum_tree,
 )
 from declai.protocol.errors import NotSettled
-from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
+from declai.protocol.job_checks import Charge, JobPapers, verify_job
+from declai.protocol.plan_checks import ChainFacts, StageOrder
+from declai.protocol.problems import CHARGE_PROBLEMS, PLAN_PROBLEMS
 from declai.protocol.receipts import SignedReceipt
 
 
@@ -115,25 +115,13 @@ def _verify(
     verdict = SettlementReport(request, "0x" + batch.root.hex(), batch.block, header_cid(batch.header))
     verdict.num_receipts_in_batch = sum(len(payout.receipts) for payout in file.payouts)
     _check_file(verdict, batch, header, file, chain)
-    _check_request(verdict, entries, batch, state, chain)
-    _check_receipts(verdict, entries, state, chain)
+    _check_request(verdict, entries[0], state, chain)
+    _check_job(verdict, entries, batch, file, state, chain)
     _check_claims(verdict, entries[0], file, state, chain)
     _check_debits(verdict, batch, file, state)
-    session = entries[0].request.session
-    listed = {digest(claim.request, chain.domain).hex(): claim.cost for claim in file.claims}
-    verdict.earnings = {entry.assignment.node: entry.receipt.cost for entry in entries}
-    earned = sum(verdict.earnings.values())
-    if request[2:] in listed:
-        verdict.cost = listed[request[2:]]
-        verdict.fee = verdict.cost - earned
-        verdict.require(
-            0 <= verdict.fee * BPS <= earned * chain.ledger.max_fee_bps(),
-            f"the request's cost {verdict.cost} = earnings {earned} + fee {verdict.fee}, within the ledger's maximum",
-        )
-    else:
-        verdict.cost = earned
     verdict.require(
-        any(debit.session == session for debit in batch.debits), "the request's session was debited in this batch"
+        any(debit.session == entries[0].request.session for debit in batch.debits),
+        "the request's session was debited in this batch",
     )
     return verdict
 
@@ -164,64 +152,76 @@ def _check_file(verdict: SettlementReport, batch: SettledBatch, header: Header, 
     )
 
 
-def _check_request(
-    verdict: SettlementReport, entries: list[ReceiptEntry], batch: SettledBatch, state: ChainState, chain: Chain
-) -> None:
-    """The payer's session key signed the request; the gateway's signer ordered every stage."""
-    first = entries[0]
-    session = state.sessions.get(first.request.session)
+def _check_request(verdict: SettlementReport, entry: ReceiptEntry, state: ChainState, chain: Chain) -> None:
+    """The payer's session key signed the request."""
+    session = state.sessions.get(entry.request.session)
     if session is None:
         verdict.checks.append(
             "not checked again: the session is closed since, and its key gone from the ledger, which checked the "
             "claims' signatures when it settled"
         )
-    else:
-        verdict.payer = session.payer
-        signer = _signer(lambda: recover(first.request, chain.domain, first.request_signature))
-        verdict.require(signer == session.key, "the request is signed by its session's key")
-    gateway = state.nodes.get(batch.gateway)
-    ordered = {
-        _signer(lambda entry=entry: recover(entry.assignment, chain.domain, entry.assignment_signature))  # type: ignore[misc]
-        for entry in entries
-    }
-    verdict.require(gateway is not None and ordered == {gateway.signer}, "the gateway's signer ordered every stage")
+        return
+    verdict.payer = session.payer
+    verdict.require(
+        signed_by(entry.request, chain.domain, entry.request_signature, session.key),
+        "the request is signed by its session's key",
+    )
 
 
-def _check_receipts(verdict: SettlementReport, entries: list[ReceiptEntry], state: ChainState, chain: Chain) -> None:
-    """All stages are there, signed, priced, and what one sent is what the next received."""
+def _check_job(
+    verdict: SettlementReport,
+    entries: list[ReceiptEntry],
+    batch: SettledBatch,
+    file: BatchFile,
+    state: ChainState,
+    chain: Chain,
+) -> None:
+    """All stages are there, ordered, signed, priced, and what one sent is what the next received."""
     stages = sorted(entries, key=lambda entry: entry.assignment.stage)
     verdict.require(
-        [entry.assignment.stage for entry in stages] == list(range(stages[0].num_stages)),
+        {entry.num_stages for entry in stages} == {len(stages)},
         f"the receipts of all {stages[0].num_stages} stages are in the batch, each once",
     )
-    request_digest = digest(stages[0].request, chain.domain)
-    ends = [0, *(entry.assignment.end_layer for entry in stages)]
-    verdict.require(
-        all(
-            e.assignment.request == request_digest and e.assignment.first_layer == end
-            for e, end in zip(stages, ends, strict=False)
-        ),
-        "the stages' layers follow one another",
-    )
-    model = state.models.get(stages[0].request.model)
-    verdict.require(
-        model is not None and ends[-1] in {version.num_layers for version in model.versions},
-        f"the stages end at layer {ends[-1]}, as a published version of the model does",
-    )
-    plan = SignedPlan(
-        domain=chain.domain,
+    verdict.earnings = {entry.assignment.node: entry.receipt.cost for entry in entries}
+    earned = sum(entry.receipt.cost for entry in stages)
+    cost = next((claim.cost for claim in file.claims if claim.request == stages[0].request), None)
+    verdict.cost, verdict.fee = (earned, 0) if cost is None else (cost, cost - earned)
+    papers = JobPapers(
         request=stages[0].request,
-        assignments=[entry.assignment for entry in stages],
-        signers={e.receipt.node: state.nodes[e.receipt.node].signer for e in stages if e.receipt.node in state.nodes},
+        orders=[StageOrder(e.assignment, e.assignment_signature) for e in stages],
+        receipts=[SignedReceipt(receipt=e.receipt, signature=e.signature, records=e.records) for e in stages],
         num_prompt_tokens=stages[0].receipt.prompt_tokens,
+        num_output_tokens=stages[0].receipt.output_tokens,
+        charge=None if cost is None else Charge(cost, verdict.fee),
     )
-    receipts = [SignedReceipt(receipt=e.receipt, signature=e.signature, records=e.records) for e in stages]
-    problems = verify_job_receipts(receipts, plan, stages[0].receipt.output_tokens)
-    verdict.problems += [f"stage {problem.stage}: {problem.kind}: {problem.text}" for problem in problems]
-    if not problems:
+    problems = verify_job(papers, _facts_then(entries, batch, state, chain))
+    verdict.problems += map(str, problems)
+    kinds = {problem.kind for problem in problems}
+    if not kinds & PLAN_PROBLEMS:
+        end = stages[-1].assignment.end_layer
+        verdict.checks.append(f"the gateway's signer ordered every stage, up to layer {end}, where the model ends")
+    if not kinds - PLAN_PROBLEMS - CHARGE_PROBLEMS:
         verdict.checks.append(
             f"{len(stages)} receipts: signatures, counts, prices, commitments, and neighbours agree byte for byte"
         )
+    if papers.charge is not None and not kinds & CHARGE_PROBLEMS:
+        verdict.checks.append(
+            f"the request's cost {cost} = earnings {earned} + fee {verdict.fee}, within the signed cap and the "
+            "ledger's maximum"
+        )
+
+
+def _facts_then(entries: list[ReceiptEntry], batch: SettledBatch, state: ChainState, chain: Chain) -> ChainFacts:
+    """What the index knows. The offers may have changed since the request was served: they are not asked."""
+    gateway, model = state.nodes.get(batch.gateway), state.models.get(entries[0].request.model)
+    nodes = {entry.assignment.node for entry in entries} & set(state.nodes)
+    return ChainFacts(
+        domain=chain.domain,
+        gateway_signer=gateway.signer if gateway is not None else None,
+        node_signers={node: state.nodes[node].signer for node in nodes},
+        num_layers={version.num_layers for version in model.versions} if model is not None else set(),
+        max_fee_bps=chain.ledger.max_fee_bps(),
+    )
 
 
 def _check_claims(
@@ -244,11 +244,10 @@ def _check_claims(
         all(claim.cost <= claim.request.max_cost for claim in claims), "every claim is within the cap that was signed"
     )
     if session is not None:
-        signers = {
-            _signer(lambda claim=claim: recover(claim.request, chain.domain, claim.signature))  # type: ignore[misc]
-            for claim in claims
-        }
-        verdict.require(signers == {session.key}, "every claim is signed by the session's key")
+        verdict.require(
+            all(signed_by(claim.request, chain.domain, claim.signature, session.key) for claim in claims),
+            "every claim is signed by the session's key",
+        )
 
 
 def _check_debits(verdict: SettlementReport, batch: SettledBatch, file: BatchFile, state: ChainState) -> None:
@@ -274,10 +273,3 @@ def _debits_of(batch: SettledBatch, file: BatchFile, state: ChainState) -> dict[
             if debit.session in settled:
                 settled[debit.session] += debit.amount
     return {session: spent[session] + total - settled[session] for session, total in totals.items()}
-
-
-def _signer(recovered: Callable[[], str]) -> str | None:
-    try:
-        return recovered()
-    except BadSignature:
-        return None

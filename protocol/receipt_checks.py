@@ -5,46 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from eth_utils.address import to_checksum_address
-
-from declai.chain.errors import BadSignature
-from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, recover
+from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, signed_by
+from declai.chain.pricing import Tier
 from declai.protocol import commitments
 from declai.protocol.commitments import ChunkRecord
 from declai.protocol.errors import CommitmentError
 from declai.protocol.jobs import job_id
 from declai.protocol.options import Sampling
+from declai.protocol.problems import Problem, ProblemKind
 from declai.protocol.receipts import SignedReceipt, cost_of
 
 MAX_CLOCK_SKEW_S = 60
-
-
-class ProblemKind(StrEnum):
-    """What can be wrong with a receipt; stable names for programs."""
-
-    MISSING = "missing"
-    WRONG_ASSIGNMENT = "wrong_assignment"
-    WRONG_SIGNER = "wrong_signer"
-    COUNTS_DIFFER = "counts_differ"
-    WRONG_COST = "wrong_cost"
-    WRONG_TIMES = "wrong_times"
-    BAD_RECORDS = "bad_records"
-    BROKEN_CHAIN = "broken_chain"
-    NEIGHBOURS_DIFFER = "neighbours_differ"
-    WRONG_TOKENS = "wrong_tokens"
-    WRONG_SHARDS = "wrong_shards"
-    WRONG_PROFILE = "wrong_profile"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that does not hold, and at which stage."""
-
-    kind: ProblemKind
-    stage: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -66,13 +38,10 @@ class SignedPlan:
     signers: Mapping[str, str]
     num_prompt_tokens: int
 
-
-def verify_receipt(
-    signed: SignedReceipt, plan: SignedPlan, stage: int, num_output_tokens: int, transcript: Transcript | None = None
-) -> list[Problem]:
-    """Check one stage's receipt against the plan and, when a transcript is given, its tokens. Empty when all holds."""
-    found, _ = _check_stage(signed, plan, stage, num_output_tokens, transcript)
-    return found
+    @property
+    def attempt(self) -> int:
+        """The attempt that names the job: that of the nodes that have been in it from the beginning."""
+        return min(assignment.attempt for assignment in self.assignments)
 
 
 def verify_job_receipts(
@@ -118,12 +87,13 @@ def _check_stage(
     assignment_digest = digest(assignment, plan.domain)
     if receipt.assignment != assignment_digest or receipt.node != assignment.node:
         problem(ProblemKind.WRONG_ASSIGNMENT, "the receipt is for another assignment or node")
-    if not _signed_by(signed, plan, assignment.node):
+    if not signed_by(receipt, plan.domain, signed.signature, plan.signers.get(assignment.node)):
         problem(ProblemKind.WRONG_SIGNER, f"not signed by the signer of {assignment.node}")
     counts = (receipt.prompt_tokens, receipt.output_tokens)
     if counts != (plan.num_prompt_tokens, num_output_tokens):
         problem(ProblemKind.COUNTS_DIFFER, f"{counts} tokens, not {(plan.num_prompt_tokens, num_output_tokens)}")
-    if receipt.cost != cost_of(assignment, plan.request, *counts):
+    # A request of an unknown tier has no price. The ledger takes none, but a batch file may show one.
+    if plan.request.tier not in tuple(Tier) or receipt.cost != cost_of(assignment, plan.request, *counts):
         problem(ProblemKind.WRONG_COST, f"cost {receipt.cost} is not the price of these tokens")
     if not receipt.started_at <= receipt.finished_at <= assignment.deadline + MAX_CLOCK_SKEW_S:
         problem(ProblemKind.WRONG_TIMES, f"{receipt.started_at} to {receipt.finished_at}")
@@ -144,21 +114,11 @@ class _RecordProblem(Exception):
         self.kind = kind
 
 
-def _signed_by(signed: SignedReceipt, plan: SignedPlan, node: str) -> bool:
-    signer = plan.signers.get(node)
-    try:
-        return signer is not None and recover(signed.receipt, plan.domain, signed.signature) == to_checksum_address(
-            signer
-        )
-    except BadSignature:
-        return False
-
-
 def _check_records(
     signed: SignedReceipt, plan: SignedPlan, stage: int, assignment_digest: bytes, transcript: Transcript | None
 ) -> list[ChunkRecord]:
     receipt = signed.receipt
-    job = job_id(digest(plan.request, plan.domain), plan.assignments[stage].attempt)
+    job = job_id(digest(plan.request, plan.domain), plan.attempt)
     records = commitments.parse_records(signed.records, job, stage, receipt.prompt_tokens + receipt.output_tokens - 1)
     is_last = stage == len(plan.assignments) - 1
     output = None

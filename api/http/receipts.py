@@ -21,10 +21,11 @@ async def receipts(request: Request, request_hash: str) -> dict[str, Any]:
     """The signed request, and every stage's assignment and receipt. Amounts are base units as decimal strings."""
     if not re.fullmatch(r"0x[0-9a-f]{64}", request_hash):
         raise InvalidRequest("a request's hash is 0x and 64 lower-case hex digits", param="request")
-    return await asyncio.to_thread(_read, gateway_of(request).store, request_hash)
+    return await asyncio.to_thread(read_receipts, gateway_of(request).store, request_hash)
 
 
-def _read(store: Store, request_hash: str) -> dict[str, Any]:
+def read_receipts(store: Store, request_hash: str) -> dict[str, Any]:
+    """What the store has of a request, as the route tells it. Raises NotFound."""
     found = store.request(request_hash)
     if found is None:
         raise NotFound(f"no request {request_hash} was served here", param="request")

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from declai.api.credits.admission import Admitted
-from declai.api.errors import GatewayError, StageFailed
+from declai.api.errors import AttemptFailed, ClientGone
 from declai.api.nodes.hub import JobInbox
+from declai.api.serving.checking import checked_stages, facts_of
 from declai.api.serving.context import ServingContext
 from declai.api.serving.stage_jobs import Generation, stage_jobs
 from declai.api.store.store import StoredStage
@@ -22,7 +23,7 @@ from declai.planning.placement import Plan
 from declai.protocol.errors import InvalidReceipt
 from declai.protocol.jobs import seal
 from declai.protocol.peers import Peer
-from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
+from declai.protocol.receipt_checks import Transcript
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.protocol.ring import new_ring
 from declai.protocol.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
@@ -32,20 +33,6 @@ CANCEL_TIMEOUT_S = 5.0
 PROMPT_AGAIN_S = 1.0
 # How often a wait looks whether the nodes still live.
 LOOK_S = 1.0
-
-
-class AttemptFailed(StageFailed):
-    """A node spoiled the attempt: `address` names it, or is None when nobody can be named."""
-
-    def __init__(self, message: str, address: str | None) -> None:
-        super().__init__(message)
-        self.address = address
-
-
-class ClientGone(GatewayError):
-    """The client went away before anything was made; nothing is charged."""
-
-    code = "cancelled"
 
 
 class Attempt:
@@ -62,13 +49,7 @@ class Attempt:
         self._ring = new_ring(context.gateway, [context.directory.peer(address) for address in addresses], attempt)
         self._jobs = stage_jobs(context, admitted, generation, plan, self._ring)
         self._job = self._jobs[0].job_id
-        self._plan = SignedPlan(
-            domain=context.domain,
-            request=admitted.message,
-            assignments=[job.assignment for job in self._jobs],
-            signers={address: context.directory.registry.workers[address].signer for address in addresses},
-            num_prompt_tokens=len(generation.prompt_token_ids),
-        )
+        self._facts = facts_of(context, generation, plan)
         self._inbox: JobInbox | None = None
         self._cancelled = False
         self._receipts: dict[str, SignedReceipt] = {}
@@ -223,19 +204,12 @@ class Attempt:
         """The stages with their receipts, verified alone and against each other. Blocking: hashes every token.
 
         Raises:
-            AttemptFailed: a receipt does not hold; its node is named.
+            AttemptFailed: something does not hold; the node that it is about is named.
         """
         receipts = [self._receipts[peer.address] for peer in self._peers]
         token_ids = [token.token_id for token in self.tokens]
         transcript = Transcript(self._generation.prompt_token_ids, token_ids, self._generation.sampling)
-        problems = verify_job_receipts(receipts, self._plan, len(token_ids), transcript, now=int(time.time()))
-        if problems:
-            first = problems[0]
-            raise AttemptFailed(f"stage {first.stage}: {first.kind}: {first.text}", self._peers[first.stage].address)
-        return [
-            StoredStage(job.stage, job.assignment, job.assignment_signature, receipt)
-            for job, receipt in zip(self._jobs, receipts, strict=True)
-        ]
+        return checked_stages(self._jobs, receipts, transcript, self._facts, self._context.fee_bps)
 
     def acknowledge(self) -> None:
         """The receipts are durable: sign to each node that its receipt is owed."""

@@ -10,9 +10,9 @@ import logging
 import time
 
 from declai.api.credits.admission import Admission, Admitted
-from declai.api.errors import GatewayError, Overloaded
+from declai.api.errors import AttemptFailed, GatewayError, Overloaded
 from declai.api.metrics import Metrics
-from declai.api.serving.attempt import Attempt, AttemptFailed
+from declai.api.serving.attempt import Attempt
 from declai.api.serving.context import ServingContext
 from declai.api.serving.quoting import quote_now
 from declai.api.serving.running import End, Piece, Running

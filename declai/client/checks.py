@@ -8,13 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from declai.chain.client import Chain
-from declai.chain.errors import BadSignature
 from declai.chain.fields import Bytes32, Signature, Uint128
-from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, recover
-from declai.chain.pricing import BPS
+from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest
 from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
-from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
+from declai.protocol.job_checks import Charge, JobPapers, verify_job
+from declai.protocol.plan_checks import ChainFacts, StageOrder
 from declai.protocol.receipts import Records, SignedReceipt
 from declai.protocol.tokenizer import ModelTokenizer
 
@@ -56,6 +55,11 @@ def parse_bundle(data: Any) -> ReceiptBundle:
 
 
 def check_receipts(bundle: ReceiptBundle, chain: Chain, gateway: str, evidence: Evidence | None) -> int:
+    """`check_bundle` with what the chain says now."""
+    return check_bundle(bundle, facts_now(bundle, chain, gateway), evidence)
+
+
+def check_bundle(bundle: ReceiptBundle, facts: ChainFacts, evidence: Evidence | None) -> int:
     """Check everything that can be checked from the chain and what was seen of the answer; returns the cost.
 
     Args:
@@ -64,7 +68,7 @@ def check_receipts(bundle: ReceiptBundle, chain: Chain, gateway: str, evidence: 
     Raises:
         ReceiptError: something does not hold; nothing may be acknowledged.
     """
-    if digest(bundle.message, chain.domain) != bundle.request:
+    if digest(bundle.message, facts.domain) != bundle.request:
         raise ReceiptError("the receipts are for another request")
     if bundle.state == "failed":
         if bundle.cost or bundle.stages:
@@ -72,60 +76,39 @@ def check_receipts(bundle: ReceiptBundle, chain: Chain, gateway: str, evidence: 
         return 0
     if bundle.state != "finished" or not bundle.stages or bundle.num_output_tokens is None:
         raise ReceiptError(f"the request is {bundle.state}: its receipts are not final")
-    _check_plan(bundle, chain, gateway)
     num_prompt_tokens = bundle.stages[0].receipt.prompt_tokens
-    num_output_tokens = bundle.num_output_tokens
     if evidence is not None and evidence.complete and evidence.prompt_token_ids is not None:
         seen = (len(evidence.prompt_token_ids), len(evidence.token_ids))
-        if seen != (num_prompt_tokens, num_output_tokens):
-            raise ReceiptError(f"{(num_prompt_tokens, num_output_tokens)} tokens are charged, {seen} were seen")
-    plan = SignedPlan(
-        domain=chain.domain,
+        if seen != (num_prompt_tokens, bundle.num_output_tokens):
+            raise ReceiptError(f"{(num_prompt_tokens, bundle.num_output_tokens)} tokens are charged, {seen} were seen")
+    if [stage.stage for stage in bundle.stages] != list(range(len(bundle.stages))):
+        raise ReceiptError("the stages are not in order")
+    papers = JobPapers(
         request=bundle.message,
-        assignments=[stage.assignment for stage in bundle.stages],
-        signers={s.assignment.node: chain.nodes.node(s.assignment.node).signer for s in bundle.stages},
+        orders=[StageOrder(stage.assignment, stage.assignment_signature) for stage in bundle.stages],
+        receipts=[SignedReceipt(receipt=s.receipt, signature=s.signature, records=s.records) for s in bundle.stages],
         num_prompt_tokens=num_prompt_tokens,
+        num_output_tokens=bundle.num_output_tokens,
+        charge=Charge(bundle.cost, bundle.fee),
     )
-    receipts = [SignedReceipt(receipt=s.receipt, signature=s.signature, records=s.records) for s in bundle.stages]
-    problems = verify_job_receipts(receipts, plan, num_output_tokens, now=int(time.time()))
+    problems = verify_job(papers, facts, now=int(time.time()))
     if problems:
-        raise ReceiptError(f"stage {problems[0].stage}: {problems[0].kind}: {problems[0].text}")
-    return _check_cost(bundle, chain)
-
-
-def _check_plan(bundle: ReceiptBundle, chain: Chain, gateway: str) -> None:
-    """The stages follow one another over all layers, each ordered by the gateway at no more than the offer's price."""
-    gateway_signer = chain.nodes.node(gateway).signer
-    _, version = chain.models.current(bundle.message.model)
-    at = 0
-    for number, stage in enumerate(bundle.stages):
-        assignment = stage.assignment
-        if assignment.request != bundle.request or assignment.stage != number or assignment.first_layer != at:
-            raise ReceiptError(f"stage {number} is not the one that follows")
-        at = assignment.end_layer
-        try:
-            signer = recover(assignment, chain.domain, stage.assignment_signature)
-        except BadSignature as error:
-            raise ReceiptError(f"stage {number}'s assignment: {error}") from None
-        if signer != gateway_signer:
-            raise ReceiptError(f"stage {number}'s assignment is signed by {signer}, not by the gateway")
-        offers = chain.nodes.offers(assignment.node, bundle.message.model)
-        prices = assignment.prompt_price, assignment.output_price
-        if not any(prices[0] <= offer.prompt_price and prices[1] <= offer.output_price for offer in offers):
-            raise ReceiptError(f"stage {number} is charged above the offer of {assignment.node}")
-    if at != version.num_layers:
-        raise ReceiptError(f"the stages end at layer {at} of {version.num_layers}")
-
-
-def _check_cost(bundle: ReceiptBundle, chain: Chain) -> int:
-    earned = sum(stage.receipt.cost for stage in bundle.stages)
-    if bundle.cost != earned + bundle.fee:
-        raise ReceiptError(f"{bundle.cost} is charged, receipts and fee make {earned + bundle.fee}")
-    if bundle.fee * BPS > earned * chain.ledger.max_fee_bps():
-        raise ReceiptError(f"the fee {bundle.fee} is above the ledger's maximum")
-    if bundle.cost > bundle.message.max_cost:
-        raise ReceiptError(f"{bundle.cost} is charged, at most {bundle.message.max_cost} was signed")
+        raise ReceiptError(str(problems[0]))
     return bundle.cost
+
+
+def facts_now(bundle: ReceiptBundle, chain: Chain, gateway: str) -> ChainFacts:
+    """What the chain says now of those who took part in a request."""
+    nodes = {stage.assignment.node for stage in bundle.stages}
+    _, version = chain.models.current(bundle.message.model)
+    return ChainFacts(
+        domain=chain.domain,
+        gateway_signer=chain.nodes.node(gateway).signer,
+        node_signers={node: chain.nodes.node(node).signer for node in nodes},
+        num_layers={version.num_layers},
+        max_fee_bps=chain.ledger.max_fee_bps(),
+        offers={node: chain.nodes.offers(node, bundle.message.model) for node in nodes},
+    )
 
 
 def check_tokens(evidence: Evidence, body: dict[str, Any], tokenizer: ModelTokenizer) -> None:

@@ -64,12 +64,14 @@ def make_jobs(
     session: LocalAccount | None = None,
     layers: Sequence[tuple[int, int]] | None = None,
     numeric_profile: int = 0,
+    domain: Domain = DOMAIN,
+    request: InferenceRequest | None = None,
     **extra: object,
 ) -> list[StageJob]:
-    """One job per stage, every signature in place."""
+    """One job per stage, every signature in place; `request` in place of one made up."""
     deadline = int(time.time()) + lifetime_s
     session = session or SESSION
-    request = InferenceRequest(
+    request = request or InferenceRequest(
         session=keccak(text="session"),
         nonce=1,
         model=keccak(text=MODEL_NAME),
@@ -87,7 +89,7 @@ def make_jobs(
     for stage, node in enumerate(nodes):
         last = stage == len(nodes) - 1
         assignment = Assignment(
-            request=digest(request, DOMAIN),
+            request=digest(request, domain),
             stage=stage,
             first_layer=cuts[stage][0],
             end_layer=cuts[stage][1],
@@ -101,12 +103,12 @@ def make_jobs(
         )
         jobs.append(
             StageJob(
-                chain_id=DOMAIN.chain_id,
-                ledger=DOMAIN.ledger,
+                chain_id=domain.chain_id,
+                ledger=domain.ledger,
                 request=request,
-                request_signature=sign(request, DOMAIN, session),
+                request_signature=sign(request, domain, session),
                 assignment=assignment,
-                assignment_signature=sign(assignment, DOMAIN, gateway.signer),
+                assignment_signature=sign(assignment, domain, gateway.signer),
                 model_name=MODEL_NAME,
                 manifest_cid=MANIFEST,
                 num_stages=len(nodes),

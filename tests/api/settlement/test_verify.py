@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from declai.chain.contracts.ledger import Payout
 from declai.chain.messages import new_account, sign
-from declai.chain.state import ChainState, SettledBatch
 from declai.devnet.processes import RedisAddress
 from declai.ipfs.cid import Cid
-from declai.protocol.batch_checks import SettlementReport, verify_request
+from declai.protocol.batch_checks import verify_request
 from declai.protocol.batches import (
     BatchFile,
     ClaimEntry,
@@ -21,46 +19,10 @@ from declai.protocol.batches import (
     PayoutEntry,
     ReceiptEntry,
     header_cid,
-    root_of,
-    sum_tree,
 )
 from declai.protocol.errors import NotSettled
 from tests.support.books import Books, Market
-
-
-@dataclass
-class Case:
-    """An honest batch: an old request that was acknowledged later, and the newest one; and another batch before it."""
-
-    books: Books
-    state: ChainState
-    batch: SettledBatch
-    file: BatchFile
-    other: SettledBatch
-    acknowledged: str
-    newest: str
-
-    def verify(
-        self, request: str, batch: SettledBatch, file: BatchFile | bytes, header: bytes | None = None
-    ) -> SettlementReport:
-        """What anyone finds when the chain says `batch`, its payouts apart, and its header links to `file`."""
-        link = Cid.parse(self.books.blocks.add(file if isinstance(file, bytes) else file.to_bytes()))
-        subroots = self.subroots(file) if isinstance(file, BatchFile) else (bytes(32),)
-        cid = Cid.parse(self.books.blocks.add(header or Header(subroots, link).to_bytes()))
-        found = replace(batch, header=cid.digest, root=root_of(batch.payouts, cid.digest))
-        state = self.state.copy()
-        state.batches = {key: row for key, row in state.batches.items() if row.root != self.batch.root}
-        state.batches[found.gateway, found.root] = found
-        return verify_request(request, state, self.books.market.chain, self.books.blocks, None)
-
-    def subroots(self, file: BatchFile) -> tuple[bytes, ...]:
-        return tuple(sum_tree(payout.receipts, self.books.market.chain.domain).root for payout in file.payouts)
-
-    def anchored(self, file: BatchFile) -> SettledBatch:
-        """The batch that the ledger would have anchored for this file, debits as they were."""
-        domain = self.books.market.chain.domain
-        payouts = tuple(Payout(p.node, sum_tree(p.receipts, domain).total) for p in file.payouts)
-        return replace(self.batch, payouts=payouts)
+from tests.support.settled import Case
 
 
 @pytest.fixture(scope="module")
