@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_floors import ROOT, files_of
+from tests.support.source_tree import ROOT, files_of
 
 BASES = {
     "chain": "ChainError",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.documents import PLANNED, table
+from tests.support.source_tree import ROOT, files_of, imported_modules
 
-ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT: dict[str, set[str]] = {
     "chain": set(),
     "ipfs": set(),
@@ -39,36 +39,6 @@ FORBIDDEN = {
     },
     "planning": {"asyncio", "celery", "fastapi", "httpx", "redis", "socket", "starlette", "time", "torch", "zmq"},
 }
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Every absolute module name that a file imports, also inside functions; `from a import b` counts as `a.b`, too."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            members = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= members
-            if not all(is_module(name) for name in members):
-                names.add(node.module)
-    return names
-
-
-def is_module(name: str) -> bool:
-    """Whether a dotted name is a file or folder of ours."""
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
-
-
-def files_of(room: str) -> list[Path]:
-    """A room's own files: the folder `declai/` also links to the other rooms, under whose names they are imported."""
-    found = []
-    for path in sorted((ROOT / room).rglob("*.py")):
-        parents = [ROOT / room, *(ROOT / room / part for part in path.relative_to(ROOT / room).parts[:1])]
-        if not any(parent.is_symlink() for parent in parents):
-            found.append(path)
-    return found
 
 
 def room_of(module: str) -> str | None:
@@ -159,6 +129,18 @@ def test_no_public_class_name_means_two_things() -> None:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     places[node.name].append(str(path.relative_to(ROOT)))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_what_tests_share_stands_in_no_test_file() -> None:
+    """A file of tests, or a conftest.py, is imported by pytest alone: kits are in tests/support."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for folder in ("tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in sorted(imported_modules(path))
+        if name.startswith("tests.") and any(part.startswith(("test_", "conftest")) for part in name.split("."))
+    ]
+    assert not wrong
 
 
 FAST = ["declai", "declai.cli", "declai.api.app", "declai.planning.quotes", "declai.links.node_links"]

@@ -13,8 +13,7 @@ from declai.chain.contracts.nodes import Offer, Role
 from declai.chain.index import EventIndex
 from declai.chain.messages import InferenceReceipt, new_account, sign
 from declai.chain.state import ChainState
-from tests.chain.test_sender import rpc
-from tests.support.world import World
+from tests.support.world import World, rpc
 
 CREDIT = 10**18
 MODEL = "tiny"
@@ -110,15 +109,15 @@ def test_a_reorganisation_is_followed(world: World, tmp_path: Path) -> None:
     index = EventIndex(tmp_path / "index.db", world.chain)
     deeds.do(5)
     before = index.sync()
-    snapshot = rpc(world, "evm_snapshot")
+    snapshot = rpc(world.chain, "evm_snapshot")
     sessions = list(deeds.sessions)
     deeds.do(8)
     orphaned = index.sync()
     assert orphaned != before
-    rpc(world, "evm_revert", snapshot)
+    rpc(world.chain, "evm_revert", snapshot)
     deeds.sessions = sessions
     deeds.random.seed(99)
-    rpc(world, "evm_increaseTime", "0x5")
+    rpc(world.chain, "evm_increaseTime", "0x5")
     deeds.do(12)
     assert_equal_to_views(index.sync(), world, deeds)
     index.close()

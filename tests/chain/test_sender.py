@@ -5,29 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from declai.chain.errors import ContractRevert, NonceTaken, TransactionUnconfirmed
 from declai.chain.sender import TransactionSender
-from tests.support.world import World
+from tests.support.world import World, rpc
 
 CREDIT = 10**18
 
 
-def rpc(world: World, method: str, *params: Any) -> Any:
-    return world.chain.w3.provider.make_request(method, list(params))["result"]  # type: ignore[arg-type]
-
-
 @contextmanager
 def mining_off(world: World) -> Iterator[None]:
-    rpc(world, "evm_setAutomine", False)
+    rpc(world.chain, "evm_setAutomine", False)
     try:
         yield
     finally:
-        rpc(world, "evm_setAutomine", True)
-        rpc(world, "evm_mine")
+        rpc(world.chain, "evm_setAutomine", True)
+        rpc(world.chain, "evm_mine")
 
 
 def test_threads_share_an_account_without_losing_a_transaction(world: World) -> None:
@@ -93,17 +88,17 @@ def test_a_stuck_transaction_is_replaced_and_only_one_is_mined(world: World) -> 
 def test_depth_counts_blocks_and_a_reorganisation_takes_a_receipt_back(world: World) -> None:
     account, target = world.rich(), world.rich(0).address
     sender = TransactionSender(world.chain, account, depth=3)
-    snapshot = rpc(world, "evm_snapshot")
+    snapshot = rpc(world.chain, "evm_snapshot")
     transaction = sender.prepare(world.chain.token.transfer(target, CREDIT))
     sender.broadcast(transaction)
     assert sender.confirm([transaction], depth=1)["status"] == 1
     assert sender.mined([transaction.hash], 3) is None
-    rpc(world, "hardhat_mine", "0x2")
+    rpc(world.chain, "hardhat_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
-    rpc(world, "evm_revert", snapshot)
+    rpc(world.chain, "evm_revert", snapshot)
     assert sender.mined([transaction.hash], 1) is None
     sender.broadcast(transaction)
     sender.confirm([transaction], depth=1)
-    rpc(world, "hardhat_mine", "0x2")
+    rpc(world.chain, "hardhat_mine", "0x2")
     assert sender.confirm([transaction])["status"] == 1
     assert world.chain.token.balance_of(target) == CREDIT

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,13 +15,7 @@ import pytest
 from declai.client.aio import chain_of
 from declai.network import Network, load
 from tests.support.devnet import ROOT, UP_TIMEOUT_S, Cli
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ def own_devnet(tmp_path: Path) -> Iterator[tuple[Network, subprocess.Popen[bytes
     command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", "2", "--settle-every", "1"]
     process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
     file = tmp_path / "devnet" / "devnet.json"
-    until(lambda: file.exists() or process.poll() is not None, UP_TIMEOUT_S)
+    wait_until(lambda: file.exists() or process.poll() is not None, "the devnet's start", UP_TIMEOUT_S)
     assert process.poll() is None, (tmp_path / "up.log").read_text()
     yield load(file), process
     process.kill()
@@ -81,7 +74,9 @@ def test_settled_by_the_clock_then_a_node_is_killed_then_the_devnet(
     network, process = own_devnet
     assert post(network, max_tokens=3).status_code == 200
     ledger = chain_of(network).ledger
-    until(lambda: all(ledger.balance_of(node.address) > 0 for node in network.nodes))  # the periodic settlement
+    wait_until(
+        lambda: all(ledger.balance_of(node.address) > 0 for node in network.nodes), "the periodic settlement", 60
+    )
     with httpx.stream(
         "POST",
         f"{network.gateway.url}/v1/completions",
@@ -99,7 +94,7 @@ def test_settled_by_the_clock_then_a_node_is_killed_then_the_devnet(
     receipts = httpx.get(f"{network.gateway.url}/v1/receipts/{request}").json()
     assert (receipts["state"], int(receipts["cost"])) == ("failed", 0)
 
-    until(lambda: post(network, max_tokens=3).status_code == 503)
+    wait_until(lambda: post(network, max_tokens=3).status_code == 503, "a refusal", 60)
     refused = post(network, max_tokens=3)
     assert refused.json()["error"]["code"] == "no_capacity"
     assert httpx.get(f"{network.gateway.url}/healthz").status_code == 200
@@ -108,4 +103,4 @@ def test_settled_by_the_clock_then_a_node_is_killed_then_the_devnet(
     assert len(family) >= 5
     process.kill()
     process.wait()
-    until(lambda: not any(is_running(pid) for pid in family))
+    wait_until(lambda: not any(is_running(pid) for pid in family), "the end of all processes", 60)

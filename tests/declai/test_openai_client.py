@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -12,6 +11,7 @@ import openai
 import pytest
 
 from tests.support.devnet import Running
+from tests.support.waiting import wait_until
 
 QUESTION = [{"role": "user", "content": "What is the for statement?"}]
 
@@ -129,10 +129,8 @@ def test_closing_the_stream_stops_the_stages_and_charges_what_was_made(client: o
         next(iter(stream))
     stream.close()
     url = f"{devnet.network.gateway.url}/v1/receipts/{raw.headers['x-declai-request']}"
-    deadline = time.monotonic() + 30
-    while (receipts := httpx.get(url).json())["state"] == "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: httpx.get(url).json()["state"] != "running", "the request's end", 30)
+    receipts = httpx.get(url).json()
     assert receipts["state"] == "finished"
     assert 0 < receipts["num_output_tokens"] < 900
     assert {stage["receipt"]["output_tokens"] for stage in receipts["stages"]} == {receipts["num_output_tokens"]}

@@ -20,7 +20,7 @@ from declai.devnet.layout import DevnetLayout
 from declai.devnet.processes import ChainKind
 from declai.network import Network
 from declai.protocol.peers import RELAY
-from tests.declai.test_failures import until
+from tests.support.waiting import wait_until
 
 RELAYED, MAX_TOKENS = 1, 24
 PROMPT = [5, 17, 3, 42, 8, 9, 60]
@@ -95,5 +95,5 @@ def test_tokens_are_right_before_and_after_the_gateway_starts_again(running: tup
             return False
         return len(rows) == len(network.nodes)
 
-    until(all_live)
+    wait_until(all_live, "all nodes being live", 60)
     assert ask(network)[0]["choices"][0]["token_ids"] == expected

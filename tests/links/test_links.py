@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgpack
@@ -25,6 +25,7 @@ from declai.links.sockets import Inbound, LinkOptions
 from declai.protocol import wire
 from declai.protocol.peers import Peer
 from tests.support.parties import curve_pair
+from tests.support.waiting import wait_until
 
 ADDRESS = "0x" + "22" * 20
 QUICK = LinkOptions(high_water_messages=8, handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.1)
@@ -69,13 +70,6 @@ def receive(links: NodeLinks, count: int = 1, timeout_s: float = 10) -> list[Inb
     return got
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
 def test_a_frame_arrives_with_the_key_of_its_sender(net: Net) -> None:
     a, b = net.links(), net.links()
     payload = os.urandom(300_000 * 4)
@@ -116,7 +110,7 @@ def test_a_flood_of_malformed_messages_holds_up_no_poll(net: Net) -> None:
     raw = hostile._link_to(peer_of(node)).socket
     for _ in range(8):
         raw.send_multipart([b"no header", b""])
-    wait_for(lambda: bool(node._bound.get(zmq.EVENTS) & zmq.POLLIN))
+    wait_until(lambda: bool(node._bound.get(zmq.EVENTS) & zmq.POLLIN))
     assert node.poll(1.0, max_messages=1) == []
     assert node.num_malformed == 1
 
@@ -124,7 +118,7 @@ def test_a_flood_of_malformed_messages_holds_up_no_poll(net: Net) -> None:
 def test_an_unregistered_key_is_refused_and_admitted_once_registered(net: Net) -> None:
     node, stranger = net.links(), net.links(registered=False)
     stranger.send(peer_of(node), wire.Ready(bytes(32)))
-    wait_for(lambda: node.num_refused > 0)
+    wait_until(lambda: node.num_refused > 0)
     assert receive(node, timeout_s=0.3) == []
     net.registered.add(stranger.keys.public)  # type: ignore[attr-defined]
     assert [inbound.frame for inbound in receive(node)] == [wire.Ready(bytes(32))]
@@ -143,7 +137,7 @@ def test_a_failing_registry_refuses_and_the_link_lives_on(net: Net) -> None:
     try:
         node.keys = keys  # type: ignore[attr-defined]
         net.links().send(peer_of(node), wire.Ready(bytes(32)))
-        wait_for(lambda: node.num_refused > 0)
+        wait_until(lambda: node.num_refused > 0)
         answers.append(True)
         assert len(receive(node)) == 1
     finally:
@@ -307,12 +301,12 @@ def test_a_lost_peer_is_noticed_and_found_again(net: Net) -> None:
 
     a.connect(peer)
     assert a.down_for_s(peer) > 0
-    wait_for(lambda: not down())
+    wait_until(lambda: not down())
     b.close()
     net.open.remove(b)
-    wait_for(down)
+    wait_until(down)
     again = net.links(bind=b.endpoint, keys=b.keys)  # type: ignore[attr-defined]
-    wait_for(lambda: not down())
+    wait_until(lambda: not down())
     a.send(peer, wire.Ready(bytes(32)))
     assert len(receive(again)) == 1
 

@@ -19,7 +19,8 @@ from declai.protocol.peers import Peer
 from declai.protocol.wire import LinkReport, Ping, Pong
 from tests.support.parties import Party, curve_pair
 from tests.support.proxy import TcpProxy
-from tests.support.toy_network import QUICK_LINKS, Network, wait_for
+from tests.support.toy_network import QUICK_LINKS, Network
+from tests.support.waiting import wait_until
 
 NEAR = Party().peer
 FAR = Party().peer
@@ -156,10 +157,10 @@ def test_no_gateway_makes_a_node_seem_far_by_a_job_that_it_never_gave_it(soon_lo
     jobs = soon_lost.jobs(max_tokens=5000)
     soon_lost.dispatch(jobs, order=[0])
     asked = soon_lost.nodes[0].pipeline._neighbours._probes
-    wait_for(lambda: soon_lost.nodes[0].pipeline.status().num_jobs == 1)
+    wait_until(lambda: soon_lost.nodes[0].pipeline.status().num_jobs == 1)
     prompt = soon_lost.prompt_ids
     soon_lost.send(0, wire.Prompt(jobs[0].job_id, len(prompt), struct.pack(f"<{len(prompt)}I", *prompt)))
-    wait_for(lambda: soon_lost.nodes[1].pipeline.status().dropped.get("foreign", 0) > probes.MOST_LOST + 1)
+    wait_until(lambda: soon_lost.nodes[1].pipeline.status().dropped.get("foreign", 0) > probes.MOST_LOST + 1)
     assert asked.reports() == []
 
 

@@ -19,7 +19,8 @@ from declai.protocol.wire import MAX_MESSAGE_FRAMES
 from tests.support.parties import Party
 from tests.support.proxy import TcpProxy
 from tests.support.toy_engine import expected_tokens
-from tests.support.toy_network import QUICK_LINKS, Network, wait_for
+from tests.support.toy_network import QUICK_LINKS, Network
+from tests.support.waiting import wait_until
 
 NEAR, FAR = Party().peer, Party().peer
 JOB, OTHER = bytes(32), b"\1" * 32
@@ -353,7 +354,7 @@ def test_a_cut_in_a_prompt_ends_the_job_clearly_or_loses_nothing(tmp_path: Path)
             jobs = net.jobs(max_tokens=5)
             net.dispatch(jobs)
             net.prompt(jobs[0])
-            wait_for(lambda: len(net.nodes[1].engine.sessions[jobs[0].job_id].rows) > 20)
+            wait_until(lambda: len(net.nodes[1].engine.sessions[jobs[0].job_id].rows) > 20)
             line.cut()
             net.until(lambda: net.finish(jobs[0]) or net.of(wire.Failed, jobs[0]))
             if failed := net.of(wire.Failed, jobs[0]):
@@ -379,9 +380,9 @@ def test_a_cut_before_the_clock_has_seen_a_link_ends_the_job_clearly(
             net.dispatch(jobs)
             net.prompt(jobs[0])
             job_id = jobs[0].job_id
-            wait_for(lambda: len(net.nodes[1].engine.sessions[job_id].rows) > 8)
+            wait_until(lambda: len(net.nodes[1].engine.sessions[job_id].rows) > 8)
             line.hold()
-            wait_for(lambda: net.nodes[0].engine.sessions[job_id].num_computed == 120)
+            wait_until(lambda: net.nodes[0].engine.sessions[job_id].num_computed == 120)
             line.cut()
             line.go_on()
             net.until(lambda: net.of(wire.Failed, jobs[0]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import redis
 from eth_account.signers.local import LocalAccount
@@ -206,9 +205,3 @@ class Books:
         """Admit and finish a request; returns its digest and cost."""
         admitted = self.admit(session)
         return admitted.request, self.finish(admitted, num_prompt_tokens, num_output_tokens)
-
-
-def rpc(market: Market, method: str, *parameters: Any) -> Any:
-    """A call of the development chain's own."""
-    answer: Any = market.chain.w3.provider.make_request(method, list(parameters))  # type: ignore[arg-type]
-    return answer["result"]

@@ -16,7 +16,7 @@ from declai.chain import keystore
 from declai.chain.client import Chain
 from declai.chain.contracts.ledger import Claim, Fault, Payout
 from declai.chain.contracts.nodes import Role
-from declai.chain.messages import InferenceRequest, new_account, sign
+from declai.chain.messages import InferenceReceipt, InferenceRequest, new_account, sign
 from declai.cli import main
 from declai.devnet.chain_setup import fund
 from declai.network import ChainInfo, GatewayInfo, Network, WalletInfo, write
@@ -143,3 +143,15 @@ class Desk:
         """Move the chain's clock."""
         for method, parameters in (("evm_increaseTime", [hex(seconds)]), ("evm_mine", [])):
             self.chain.w3.provider.make_request(method, parameters)  # type: ignore[arg-type]
+
+
+def equivocate(desk: Desk, node: str, signer: LocalAccount) -> None:
+    """Two receipts for one assignment, shown to the court."""
+
+    def receipt(cost: int) -> InferenceReceipt:
+        now = desk.chain.timestamp()
+        counts = {"prompt_tokens": 1, "output_tokens": 1, "cost": cost, "started_at": now, "finished_at": now}
+        return InferenceReceipt(assignment=b"a" * 32, node=node, inputs=bytes(32), outputs=bytes(32), **counts)
+
+    pair = [part for r in (receipt(1), receipt(2)) for part in (r, sign(r, desk.chain.domain, signer))]
+    desk.world.send(desk.world.rich(), desk.chain.court.prove_equivocation(*pair))

@@ -48,22 +48,14 @@ from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Terms
 from declai.worker.tasks.registry import ChainPeerRegistry
 from declai.worker.tasks.service import StageService
-from tests.protocol.test_tokenizer import sentence_piece
 from tests.support.echo_engine import EchoEngine
+from tests.support.tokenizers import sentence_piece
+from tests.support.waiting import wait_until
 
 MODEL = "test/echo"
 NUM_LAYERS, CONTEXT_LENGTH, EOS = 6, 160, 2
 LAYERS = [(0, 2), (2, 4), (4, 6)]
 PASSWORD = "test"
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
-    """The condition's value once it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen in {timeout_s:g} s"
-        time.sleep(0.01)
-    return value
 
 
 def publish_echo(blocks: BlockStore, folder: Path) -> tuple[Manifest, str, Tokenizer]:

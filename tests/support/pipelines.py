@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from declai.protocol.sampling import SamplingParameters
@@ -17,7 +19,7 @@ from declai.worker.engine import (
     SequenceSpec,
 )
 from declai.worker.model.stage import Stage
-from tests.support.zoo import NUM_LAYERS, Zoo
+from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
 GREEDY = SamplingParameters(temperature=0)
 LIMITS = EngineLimits(max_sequences=4, max_context_tokens=640, max_cache_bytes=1 << 24)
@@ -90,3 +92,38 @@ def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = 
 
 def ids(tokens: Sequence[SampledToken]) -> list[int]:
     return [token.token_id for token in tokens]
+
+
+def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    token_ids: list[int] = torch.randint(3, VOCAB_SIZE, (num_tokens,), generator=generator).tolist()
+    return token_ids
+
+
+def generated(zoo: Zoo, name: str, prompt: Sequence[int], max_tokens: int, **options: object) -> list[int]:
+    output = zoo.whole(name).generate(
+        torch.tensor([prompt]),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        **options,
+    )
+    token_ids: list[int] = output[0, len(prompt) :].tolist()
+    return token_ids
+
+
+def engine_of(zoo: Zoo, first: int, end: int, limits: EngineLimits = LIMITS, name: str = "llama") -> Engine:
+    return Engine(Stage.load(zoo.architecture(name), first, end, [zoo.folder(name) / "model.safetensors"]), limits)
+
+
+def hidden(value: float = 0.5, rows: int = 2) -> np.ndarray:
+    return np.full((rows, 32), value, dtype=np.float32)
+
+
+def ask(pipeline: Pipeline, prompt: Sequence[int], max_tokens: int = 8, salt: bytes = b"payer") -> list[int]:
+    return ids(pipeline.generate(prompt, spec(prompt, max_tokens, cache_salt=salt)))
+
+
+def reused(pipeline: Pipeline) -> list[int]:
+    return [engine.stats.num_reused_tokens for engine in pipeline.engines]

@@ -41,17 +41,11 @@ from tests.support.parties import (
     make_jobs,
 )
 from tests.support.toy_engine import ToyEngine
+from tests.support.waiting import wait_until
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 QUICK_LINKS = LinkOptions(handshake_timeout_s=0.5, reconnect_s=0.02, linger_s=0.2)
 QUICK = JobTimeouts(idle_timeout_s=20, peer_grace_s=1.0)
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 class ToyNode:
@@ -176,11 +170,12 @@ class Network:
     def until(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
         """Receive, answering `ready` with the prompt and acknowledging receipts, until the condition holds."""
         names = {node.party.link[0]: node.party.address for node in self.nodes}
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, [(a[:6], f) for a, f in self.frames][-5:]
+
+        def receive() -> None:
             for inbound in self.links.poll(0.02):
                 self.frames.append((names.get(inbound.sender, "?"), inbound.frame))
+
+        wait_until(condition, lambda: [(who[:6], frame) for who, frame in self.frames][-5:], timeout_s, receive)
 
     def of(self, kind: type, job: StageJob) -> list[tuple[str, wire.Frame]]:
         return [(who, f) for who, f in self.frames if isinstance(f, kind) and f.job == job.job_id]
@@ -219,7 +214,7 @@ class Network:
         return receipts
 
     def wait_idle(self) -> None:
-        wait_for(lambda: all(node.idle for node in self.nodes))
+        wait_until(lambda: all(node.idle for node in self.nodes))
 
     def close(self) -> None:
         for node in self.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
@@ -63,3 +64,8 @@ class World:
         events = [self.chain.ledger.decode(log) for log in receipt["logs"]]
         session: bytes = next(e.values["session"] for e in events if e is not None and e.name == "SessionOpened")
         return session
+
+
+def rpc(chain: Chain, method: str, *parameters: Any) -> Any:
+    """A call of the development chain's own, such as `evm_mine`."""
+    return chain.w3.provider.make_request(method, list(parameters))["result"]  # type: ignore[arg-type]

@@ -171,3 +171,6 @@ def cut_into_shards(architecture: Architecture, folder: Path, target: Path) -> d
     for shard, tensors in shards.items():
         save_file(tensors, files[shard])
     return files
+
+
+ONE_BY_ONE = {"gptj", "falcon-alibi", "bloom"}  # their attention is their own, or biased by distance

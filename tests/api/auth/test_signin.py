@@ -20,7 +20,8 @@ from declai.api.errors import AuthenticationFailed, InvalidRequest, InvalidSigna
 from declai.api.store.store import Store
 from declai.chain.messages import new_account, sign_text
 from declai.chain.pricing import UNITS_PER_CREDIT
-from tests.support.books import Market, rpc
+from tests.support.books import Market
+from tests.support.world import rpc
 
 DOMAIN, URI, CHAIN_ID = "gateway.example", "https://gateway.example", 31337
 ADDRESS = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
@@ -139,7 +140,7 @@ def put_wallet(market: Market, owner: LocalAccount) -> str:
     code = WALLET.format(owner=owner.address[2:].lower())
     code = code.replace("604d57", f"60{code.index('5b631626ba7e') // 2:02x}57")
     address = new_account().address
-    rpc(market, "hardhat_setCode", address, "0x" + code)
+    rpc(market.chain, "hardhat_setCode", address, "0x" + code)
     return address
 
 
@@ -222,8 +223,8 @@ def test_a_contract_wallet_signs_in(service: SignInService, market: Market) -> N
     wallet = put_wallet(market, owner)
     amount, ledger = UNITS_PER_CREDIT, market.chain.ledger
     market.world.send(market.payer, ledger.transfer(wallet, amount))
-    rpc(market, "hardhat_setBalance", wallet, hex(10**18))
-    rpc(market, "hardhat_impersonateAccount", wallet)
+    rpc(market.chain, "hardhat_setBalance", wallet, hex(10**18))
+    rpc(market.chain, "hardhat_impersonateAccount", wallet)
     call = ledger.open_session(market.gateway.address, market.session_account.address, amount, 3600)
     sent = {"from": wallet, "to": call.to, "data": "0x" + call.data.hex()}
     receipt = market.chain.w3.eth.wait_for_transaction_receipt(market.chain.w3.eth.send_transaction(sent))  # type: ignore[arg-type]

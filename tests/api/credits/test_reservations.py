@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,42 +29,14 @@ from declai.api.credits.reservations import MAX_UNITS, UNIT, Reservations
 from declai.api.errors import BookkeepingUnavailable, BudgetExhausted
 from declai.api.store.records import SessionTotals
 from declai.api.store.store import Store
-from declai.chain.messages import InferenceRequest
 from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.devnet.processes import RedisAddress
+from tests.support.stored_requests import begin, finish
 
 BUDGET = 10 * UNITS_PER_CREDIT
 # Without shrinking: every step syncs to disk, and a failing run prints its steps anyway.
 STEPS = settings(max_examples=50, stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate])
 GATEWAY = "0x" + "ab" * 20
-
-
-def message_of(session: str, nonce: int, max_cost: int) -> InferenceRequest:
-    return InferenceRequest(
-        session=bytes.fromhex(session[2:]),
-        nonce=nonce,
-        model=bytes(32),
-        body=bytes(32),
-        max_tokens=1,
-        tier=0,
-        max_cost=max_cost,
-        acked_below=0,
-        spent=0,
-        deadline=int(time.time()) + 600,
-    )
-
-
-def begin(store: Store, session: str, nonce: int, max_cost: int) -> str:
-    request = f"0x{secrets.token_hex(32)}"
-    store.begin_request(request, message_of(session, nonce, max_cost), bytes(65))
-    return request
-
-
-def finish(store: Store, request: str, cost: int) -> None:
-    """A finished request whose whole cost is a fee: it needs no receipts."""
-    store.finish_request(
-        request, finish_reason="stop", num_prompt_tokens=1, num_output_tokens=1, fee=cost, stages_done=[]
-    )
 
 
 AMOUNTS = (

@@ -16,23 +16,7 @@ from hypothesis import strategies as st
 from declai.api.http.schemas import ChatRequest, CompletionRequest
 from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.support.echo_network import CONTEXT_LENGTH, MODEL, Network
-
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
-COMPLETION = {"model": MODEL, "prompt": "hi", "max_tokens": 5}
-
-
-def error_of(
-    response: httpx.Response, status: int, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    error: dict[str, Any] = response.json()["error"]
-    assert error.keys() >= {"message", "type", "param", "code"}
-    assert error["message"]
-    if code is not None:
-        assert error["code"] == code
-    if param is not None:
-        assert error["param"] == param
-    return error
+from tests.support.gateway_requests import CHAT, COMPLETION, error_of
 
 
 @pytest.mark.parametrize(

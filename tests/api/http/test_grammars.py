@@ -17,8 +17,8 @@ from declai.api.errors import GatewayError
 from declai.api.http.grammars import ResponseFormat, StructuredOutputs
 from declai.api.serving.catalog import ModelCatalog
 from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar
-from tests.api.http.test_errors import CHAT, COMPLETION, error_of
 from tests.support.echo_network import MODEL, Network
+from tests.support.gateway_requests import CHAT, COMPLETION, error_of
 
 SCHEMA = {
     "type": "object",

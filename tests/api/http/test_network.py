@@ -22,7 +22,8 @@ from declai.chain.sender import TransactionSender
 from declai.ipfs.exchange import Exchange
 from declai.ipfs.store import BlockStore
 from declai.protocol.wire import VERSION
-from tests.support.echo_network import LAYERS, MODEL, NUM_LAYERS, EchoNode, Network, register_node, wait_until
+from tests.support.echo_network import LAYERS, MODEL, NUM_LAYERS, EchoNode, Network, register_node
+from tests.support.waiting import wait_until
 
 BODY = {"model": MODEL, "prompt": "hello", "max_tokens": 20}
 

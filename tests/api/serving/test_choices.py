@@ -17,9 +17,9 @@ from declai.api.auth.signed import SCHEME, SignedHeader
 from declai.chain.contracts.models import model_id
 from declai.chain.messages import InferenceRequest, new_account, sign
 from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
-from tests.api.http.test_errors import CHAT, COMPLETION, error_of
-from tests.api.serving.test_lifecycle import LONG, ended, reserved, stored_requests
-from tests.support.echo_network import MODEL, Network, wait_until
+from tests.support.echo_network import MODEL, Network
+from tests.support.gateway_requests import CHAT, COMPLETION, LONG, ended, error_of, reserved, stored_requests
+from tests.support.waiting import wait_until
 
 # The echo's own tokens are not in this grammar, so that seeds decide.
 VARIED: dict[str, Any] = {

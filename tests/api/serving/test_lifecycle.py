@@ -7,27 +7,20 @@ import socket
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
 import pytest
-import redis
-from sqlalchemy import select
 
 from declai.api.nodes.hub import LinkHub
 from declai.api.settlement.periodic import collect_fees, run_settlement
-from declai.api.store.schema import requests
-from declai.chain.messages import Assignment, Domain, InferenceRequest, recover
 from declai.chain.pricing import Tier, format_credits, request_cost, stage_cost
 from declai.devnet.chain_setup import OUTPUT_PRICE, PROMPT_PRICE
 from declai.protocol.peers import Peer
-from declai.protocol.receipt_checks import SignedPlan, verify_job_receipts
-from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.protocol.wire import Finish, Frame, Prompt, Token
-from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node, wait_until
-
-LONG = "abcdefghij " * 8
+from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node
+from tests.support.gateway_requests import LONG, check_acceptance, check_receipts, ended, reserved, stored_requests
+from tests.support.waiting import wait_until
 
 
 def cost_of(num_prompt_tokens: int, num_output_tokens: int, tier: Tier = Tier.RESEARCH) -> int:
@@ -44,21 +37,6 @@ def cost_of(num_prompt_tokens: int, num_output_tokens: int, tier: Tier = Tier.RE
         for first, end in LAYERS
     ]
     return request_cost(costs, 500)
-
-
-def ended(network: Network, request: str) -> Any:
-    """The stored request once it has ended."""
-
-    def found() -> Any:
-        row = network.gateway.store.request(request)
-        return row if row is not None and row.state != "running" else None
-
-    return wait_until(found, "the request's end")
-
-
-def reserved(network: Network) -> int:
-    with redis.Redis.from_url(network.settings.redis_url.get_secret_value()) as client:
-        return sum(client.hlen(key) for key in client.scan_iter("gateway:*:reserved"))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("tier", list(Tier))
@@ -78,35 +56,6 @@ def test_receipts_add_up(http: httpx.Client, idle: Network, tier: Tier) -> None:
     for node in idle.nodes:
         wait_until(lambda node=node: not node.store.unacknowledged(since=0), "the acknowledgement")  # type: ignore[misc]
         check_acceptance(idle, node, response.headers["x-declai-request"])
-
-
-def check_acceptance(network: Network, node: EchoNode, request: str) -> None:
-    """The node keeps the gateway's word for its receipt, as the court would hear it."""
-    stored = next(kept for kept in node.store.unpaid() if "0x" + kept.job.request_digest.hex() == request)
-    assert stored.acceptance is not None
-    domain = network.chain.domain
-    accepted = acceptance_of(stored.receipt.receipt, domain)
-    assert recover(accepted, domain, stored.acceptance) == network.gateway.keys.signer.address
-
-
-def check_receipts(
-    network: Network, receipts: dict[str, Any], usage: dict[str, int], more_signers: dict[str, str] | None = None
-) -> None:
-    """Anyone can: signatures, counts, prices, chains, neighbours."""
-    plan = SignedPlan(
-        domain=Domain(chain_id=network.chain.deployment.chain_id, ledger=network.chain.ledger.address),
-        request=InferenceRequest.model_validate_json(json.dumps(receipts["message"])),
-        assignments=[Assignment.model_validate_json(json.dumps(stage["assignment"])) for stage in receipts["stages"]],
-        signers={node.address: node.signer.address for node in network.nodes} | (more_signers or {}),
-        num_prompt_tokens=usage["prompt_tokens"],
-    )
-    signed = [
-        SignedReceipt.model_validate_json(
-            json.dumps({name: stage[name] for name in ("receipt", "signature", "records")})
-        )
-        for stage in receipts["stages"]
-    ]
-    assert verify_job_receipts(signed, plan, usage["completion_tokens"]) == []
 
 
 def test_receipts_of_no_request(http: httpx.Client) -> None:
@@ -137,12 +86,6 @@ def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, st
     assert 0 < row.num_output_tokens < 60
     assert row.cost == cost_of(row.num_prompt_tokens, row.num_output_tokens)
     assert reserved(idle) == 0
-
-
-def stored_requests(network: Network) -> list[Any]:
-    """All requests that the store knows."""
-    with network.gateway.store.engine.connect() as db:
-        return list(db.execute(select(requests)).all())
 
 
 def test_the_openai_client_cancels_by_closing(client: openai.OpenAI, idle: Network) -> None:

@@ -14,9 +14,10 @@ import zmq
 from declai.api.nodes.directory import NodeDirectory
 from declai.devnet.processes import ChainKind, start_chain, start_redis
 from declai.protocol.peers import RELAY
-from tests.api.serving.test_lifecycle import check_acceptance, check_receipts, reserved
 from tests.support.cable import Cable
-from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node, running_network, wait_until
+from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node, running_network
+from tests.support.gateway_requests import check_acceptance, check_receipts, reserved
+from tests.support.waiting import wait_until
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 

@@ -9,7 +9,8 @@ from declai.chain.contracts.binding import Call
 from declai.chain.contracts.ledger import SignedWork
 from declai.chain.messages import digest
 from declai.chain.sender import TransactionSender
-from tests.support.books import Books, Market, rpc
+from tests.support.books import Books, Market
+from tests.support.world import rpc
 
 BOND = 10**18
 
@@ -41,8 +42,8 @@ def send(books: Books, account: LocalAccount, call: Call) -> None:
 
 
 def pass_time(books: Books, seconds: int) -> None:
-    rpc(books.market, "evm_increaseTime", hex(seconds))
-    rpc(books.market, "evm_mine")
+    rpc(books.market.chain, "evm_increaseTime", hex(seconds))
+    rpc(books.market.chain, "evm_mine")
 
 
 def test_a_claim_on_a_settled_receipt_falls_and_its_bond_goes_to_who_showed_it(books: Books) -> None:

@@ -20,7 +20,8 @@ from declai.chain.messages import InferenceReceipt, InferenceRequest, digest, si
 from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.chain.sender import TransactionSender
 from declai.devnet.processes import RedisAddress
-from tests.support.books import MODEL, Books, Market, Party, rpc
+from tests.support.books import MODEL, Books, Market, Party
+from tests.support.world import rpc
 
 MODEL_ID = model_id(MODEL)
 NUM_AUDITORS = 8
@@ -55,8 +56,8 @@ def send(books: Books, account: LocalAccount, call: Call) -> None:
 
 
 def pass_time(books: Books, seconds: int) -> None:
-    rpc(books.market, "evm_increaseTime", hex(seconds))
-    rpc(books.market, "evm_mine")
+    rpc(books.market.chain, "evm_increaseTime", hex(seconds))
+    rpc(books.market.chain, "evm_mine")
 
 
 def test_records_of_an_honest_stage_prove_nothing(books: Books) -> None:
@@ -118,7 +119,7 @@ def test_a_jury_convicts_and_the_payer_has_its_money_back(books: Books) -> None:
 
     send(books, node.operator, court.publish_opening(dispute_id, "bafkopening"))
     for _ in range(5):
-        rpc(market, "evm_mine")
+        rpc(market.chain, "evm_mine")
     send(books, challenger, jury.draw_jury(dispute_id))
     assert jury.phase(dispute_id) == (JuryPhase.VOTING, 0)
     jurors = jury.round(dispute_id, 0).jurors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from declai.chain.errors import DeploymentError
 from declai.chain.messages import new_account
 from declai.devnet.processes import RedisAddress, spawn
 from tests.support.books import Books, Market
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -89,11 +89,8 @@ def test_beat_asks_and_the_worker_settles(
     options = ["--without-gossip", "--without-mingle"]
     child = spawn("settlement", [*command, *options], tmp_path / "settlement.log", environment(settings))
     try:
-        deadline = time.monotonic() + 60
-        while market.session(served[0]).settled == 0:
-            assert child.alive, child.log_tail()
-            assert time.monotonic() < deadline, child.log_tail(40)
-            time.sleep(0.05)
+        wait_until(lambda: market.session(served[0]).settled or not child.alive, lambda: child.log_tail(40), 60)
+        assert child.alive, child.log_tail(40)
         assert market.session(served[0]).settled == served[1]
     finally:
         child.stop()

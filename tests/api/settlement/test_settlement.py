@@ -14,7 +14,8 @@ from declai.ipfs.cid import Cid
 from declai.protocol.batch_checks import verify_request
 from declai.protocol.batches import BatchFile, Header
 from declai.protocol.errors import NotSettled
-from tests.support.books import FEE_BPS, Books, price_of_stage, rpc
+from tests.support.books import FEE_BPS, Books, price_of_stage
+from tests.support.world import rpc
 
 
 def settle_and_check(books: Books, cost_of: dict[str, int]) -> list[int]:
@@ -113,23 +114,23 @@ def test_a_session_that_cannot_be_settled_holds_up_nobody(books: Books) -> None:
     with books.store.engine.begin() as db:
         db.execute(update(requests).where(requests.c.session == odd).values(batch=None))
     costs = [books.serve(session)[1] for session in (good, closed, odd)]
-    snapshot = rpc(market, "evm_snapshot")
+    snapshot = rpc(market.chain, "evm_snapshot")
     market.world.send(market.payer, ledger.close_session(bytes.fromhex(closed[2:])))
-    rpc(market, "evm_increaseTime", ledger.thaw_period_s())
-    rpc(market, "evm_mine")
+    rpc(market.chain, "evm_increaseTime", ledger.thaw_period_s())
+    rpc(market.chain, "evm_mine")
     market.world.send(market.payer, ledger.finalize_close(bytes.fromhex(closed[2:])))
     settle_and_check(books, {good: costs[0], odd: 0})
-    assert rpc(market, "evm_revert", snapshot) is True
+    assert rpc(market.chain, "evm_revert", snapshot) is True
 
 
 def test_a_reorganisation_that_drops_a_batch_sends_it_again(books: Books) -> None:
     market = books.market
     session = market.open_session()
     cost = books.serve(session)[1]
-    snapshot = rpc(market, "evm_snapshot")
+    snapshot = rpc(market.chain, "evm_snapshot")
     books.settlement.run()
     assert market.session(session).settled == cost
-    assert rpc(market, "evm_revert", snapshot) is True
+    assert rpc(market.chain, "evm_revert", snapshot) is True
     assert market.session(session).settled == 0
     later = books.serve(session)[1]
     settle_and_check(books, {session: cost + later})
@@ -139,7 +140,7 @@ def test_a_stuck_transaction_is_sent_again_with_a_higher_fee(open_books: Callabl
     books = open_books(stuck_after_s=0.5)
     session = books.market.open_session()
     cost = books.serve(session)[1]
-    rpc(books.market, "evm_setAutomine", False)
+    rpc(books.market.chain, "evm_setAutomine", False)
     settling = threading.Thread(target=books.settlement.run)
     settling.start()
     try:
@@ -149,8 +150,8 @@ def test_a_stuck_transaction_is_sent_again_with_a_higher_fee(open_books: Callabl
                 break
             settling.join(0.02)
     finally:
-        rpc(books.market, "evm_setAutomine", True)
-        rpc(books.market, "evm_mine")
+        rpc(books.market.chain, "evm_setAutomine", True)
+        rpc(books.market.chain, "evm_mine")
     settling.join(30)
     assert batch is not None
     assert len(batch.transactions) > 1
@@ -171,7 +172,7 @@ def test_a_batch_is_confirmed_at_its_depth_alone(open_books: Callable[..., Books
     assert settling.is_alive()
     assert books.store.open_batch() is not None
     for _ in range(depth - 1):
-        rpc(books.market, "evm_mine")
+        rpc(books.market.chain, "evm_mine")
     settling.join(30)
     assert books.store.open_batch() is None
 

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from declai.api.errors import NonceReplayed, Overloaded, StoreUnusable
 from declai.api.store import keys, schema
 from declai.api.store.store import Store
-from tests.api.credits.test_reservations import begin, finish, message_of
+from tests.support.stored_requests import begin, finish, message_of
 
 SESSION = "0x" + "5e" * 32
 

@@ -16,8 +16,9 @@ from declai.devnet.programs import write_settings
 from declai.worker.job.store import StoredReceipt
 from tests.support.desks import Desk
 from tests.support.devnet import ROOT
-from tests.support.echo_network import MODEL, EchoNode, Network, wait_until
-from tests.support.world import World
+from tests.support.echo_network import MODEL, EchoNode, Network
+from tests.support.waiting import wait_until
+from tests.support.world import World, rpc
 
 
 @dataclass
@@ -69,8 +70,7 @@ class Serving:
         return kept
 
     def rpc(self, method: str, *parameters: Any) -> Any:
-        answer: Any = self.network.chain.w3.provider.make_request(method, list(parameters))  # type: ignore[arg-type]
-        return answer["result"]
+        return rpc(self.network.chain, method, *parameters)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The program as a process of its own."""

@@ -16,7 +16,7 @@ from declai.devnet.chain_setup import fund
 from declai.devnet.processes import RedisAddress, start_chain
 from declai.ipfs.store import BlockStore
 from tests.declai.contributor.serving import Serving
-from tests.ipfs.test_exchange import Peer, serve
+from tests.support.block_peers import Peer, serve
 from tests.support.echo_network import Network, running_network
 
 BOND = UNITS_PER_CREDIT

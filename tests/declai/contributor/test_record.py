@@ -6,9 +6,9 @@ import pytest
 from eth_account.signers.local import LocalAccount
 
 from declai.chain.contracts.nodes import Role
-from declai.chain.messages import InferenceReceipt, new_account, sign
+from declai.chain.messages import new_account
 from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
-from tests.support.desks import Desk
+from tests.support.desks import Desk, equivocate
 
 
 @pytest.fixture
@@ -20,18 +20,6 @@ def signer() -> LocalAccount:
 def node(desk: Desk, signer: LocalAccount) -> str:
     """A worker whose wallet the desk has."""
     return str(desk.keep("worker", desk.world.register(Role.WORKER, signer)).address)
-
-
-def equivocate(desk: Desk, node: str, signer: LocalAccount) -> None:
-    """Two receipts for one assignment, shown to the court."""
-
-    def receipt(cost: int) -> InferenceReceipt:
-        now = desk.chain.timestamp()
-        counts = {"prompt_tokens": 1, "output_tokens": 1, "cost": cost, "started_at": now, "finished_at": now}
-        return InferenceReceipt(assignment=b"a" * 32, node=node, inputs=bytes(32), outputs=bytes(32), **counts)
-
-    pair = [part for r in (receipt(1), receipt(2)) for part in (r, sign(r, desk.chain.domain, signer))]
-    desk.world.send(desk.world.rich(), desk.chain.court.prove_equivocation(*pair))
 
 
 def test_a_node_without_a_blemish(desk: Desk, node: str) -> None:

@@ -14,12 +14,10 @@ from declai.worker.engine.runner import Runner
 from declai.worker.model.packed import Pool
 from declai.worker.model.stage import Stage
 from declai.worker.model.static_decode import StaticDecode
-from tests.support.pipelines import GREEDY, Pipeline, ids, spec
-from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, Zoo
-from tests.worker.engine.test_generate import generated, prompt_of
+from tests.support.pipelines import GREEDY, Pipeline, generated, ids, prompt_of, spec
+from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, ONE_BY_ONE, Zoo
 
 LIMITS = EngineLimits(8, 640, 1 << 24, prefill_chunk_tokens=48, mixed_prefill_tokens=20)
-ONE_BY_ONE = {"gptj", "falcon-alibi", "bloom"}  # their attention is their own, or biased by distance
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from declai.worker.engine.turns.budget import (
 )
 from declai.worker.engine.turns.scheduler import Chunk, Scheduler
 from declai.worker.engine.turns.times import StepTimes
-from tests.worker.engine.test_groups import NAMES, NUM_STAGES
+
+NUM_STAGES = 3
+NAMES = [bytes([number]) for number in range(8)]
 
 
 def decoding_since_long(now: list[float], num_sequences: int, most: int = 256) -> Scheduler:

@@ -1,7 +1,5 @@
 """What comes out of a chain of engines is what `generate` makes of the whole model."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -11,29 +9,10 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineLimits
-from tests.support.pipelines import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.pipelines import GREEDY, LIMITS, Pipeline, generated, ids, prompt_of, spec
 from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
 SAMPLED = SamplingParameters(temperature=0.8, top_k=40, top_p=0.95, seed=7)
-
-
-def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
-    generator = torch.Generator().manual_seed(seed)
-    token_ids: list[int] = torch.randint(3, VOCAB_SIZE, (num_tokens,), generator=generator).tolist()
-    return token_ids
-
-
-def generated(zoo: Zoo, name: str, prompt: Sequence[int], max_tokens: int, **options: object) -> list[int]:
-    output = zoo.whole(name).generate(
-        torch.tensor([prompt]),
-        max_new_tokens=max_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        **options,
-    )
-    token_ids: list[int] = output[0, len(prompt) :].tolist()
-    return token_ids
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

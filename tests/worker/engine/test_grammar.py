@@ -18,9 +18,8 @@ from declai.protocol.grammar import Constraint, GrammarCompiler
 from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar, Sampling
 from declai.protocol.sampling import SamplingParameters, sample
 from declai.worker.engine import EngineLimits, SampledToken
-from tests.support.pipelines import Pipeline, ids, spec
+from tests.support.pipelines import Pipeline, ids, prompt_of, spec
 from tests.support.zoo import VOCAB_SIZE, Zoo
-from tests.worker.engine.test_generate import prompt_of
 
 EOS = VOCAB_SIZE - 1
 PERSON = {

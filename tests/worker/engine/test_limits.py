@@ -23,15 +23,10 @@ from declai.worker.engine import (
     UnknownSequence,
 )
 from declai.worker.engine.turns.scheduler import Chunk
-from declai.worker.model.stage import Stage
-from tests.support.pipelines import GREEDY, LIMITS, Pipeline, ids, spec
+from tests.support.pipelines import GREEDY, LIMITS, Pipeline, engine_of, hidden, ids, spec
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
 ROW = 32 * 4
-
-
-def engine_of(zoo: Zoo, first: int, end: int, limits: EngineLimits = LIMITS, name: str = "llama") -> Engine:
-    return Engine(Stage.load(zoo.architecture(name), first, end, [zoo.folder(name) / "model.safetensors"]), limits)
 
 
 @pytest.fixture
@@ -186,10 +181,6 @@ def test_hostile_token_ids_end_their_sequence_alone(first: Engine, payload: obje
     assert isinstance(rows, HiddenRows)
     assert rows.rows.shape == (2, ROW)
     assert rows.rows.flags.c_contiguous
-
-
-def hidden(value: float = 0.5, rows: int = 2) -> np.ndarray:
-    return np.full((rows, 32), value, dtype=np.float32)
 
 
 HOSTILE_HIDDEN: list[object] = [

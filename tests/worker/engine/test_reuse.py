@@ -7,23 +7,12 @@ import pytest
 
 from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
 from declai.worker.engine.turns.scheduler import Chunk
-from tests.support.pipelines import GREEDY, Pipeline, ids, spec
-from tests.support.zoo import NUM_LAYERS, Zoo
-from tests.worker.engine.test_batching import ONE_BY_ONE
-from tests.worker.engine.test_generate import generated, prompt_of
-from tests.worker.engine.test_limits import engine_of
+from tests.support.pipelines import GREEDY, Pipeline, ask, engine_of, generated, ids, prompt_of, reused, spec
+from tests.support.zoo import NUM_LAYERS, ONE_BY_ONE, Zoo
 
 LIMITS = EngineLimits(8, 640, 1 << 24, prefill_chunk_tokens=48, mixed_prefill_tokens=20)
 WIDE = replace(LIMITS, prefill_chunk_tokens=150)  # rings hold whole chats
 FAMILIES = ["llama", "mistral", "gemma2", "gemma3", "gpt2", "opt", "mixtral", "deepseek-v3", "gpt-oss", "bloom"]
-
-
-def ask(pipeline: Pipeline, prompt: Sequence[int], max_tokens: int = 8, salt: bytes = b"payer") -> list[int]:
-    return ids(pipeline.generate(prompt, spec(prompt, max_tokens, cache_salt=salt)))
-
-
-def reused(pipeline: Pipeline) -> list[int]:
-    return [engine.stats.num_reused_tokens for engine in pipeline.engines]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

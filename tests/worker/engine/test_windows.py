@@ -8,11 +8,8 @@ import torch
 from declai.worker.engine import AtCapacity, EngineLimits, HiddenRows, SequenceSpec
 from declai.worker.model.layout import CacheLayout, Group, Lane
 from declai.worker.model.packed import PackedBatch, Pool, Segment
-from tests.support.pipelines import Pipeline, ids, spec
+from tests.support.pipelines import Pipeline, ask, engine_of, generated, hidden, ids, prompt_of, reused, spec
 from tests.support.zoo import NUM_LAYERS, WINDOW, Zoo
-from tests.worker.engine.test_generate import generated, prompt_of
-from tests.worker.engine.test_limits import engine_of, hidden
-from tests.worker.engine.test_reuse import ask, reused
 
 LIMITS = EngineLimits(8, 640, 1 << 22, prefill_chunk_tokens=20, mixed_prefill_tokens=7)
 RING = 48  # 15 positions before a step of 20, in blocks of 16

@@ -17,7 +17,8 @@ from declai.protocol.receipts import SignedReceipt
 from declai.worker.job.store import NodeStore
 from tests.support.parties import DOMAIN
 from tests.support.toy_engine import ToyEngine, expected_tokens
-from tests.support.toy_network import PROMPT, Network, ToyNode, wait_for
+from tests.support.toy_network import PROMPT, Network, ToyNode
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_tokens_come_and_receipts_verify(tmp_path: Path, num_nodes: int) -> None
         assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "length", 70)
         receipts = net.check(jobs, expected)
         for node, receipt in zip(net.nodes, receipts, strict=True):
-            wait_for(lambda node=node: not node.store.unacknowledged())
+            wait_until(lambda node=node: not node.store.unacknowledged())
             stored = node.store.get(jobs[0].job_id)
             assert stored is not None
             assert stored.receipt == receipt
@@ -76,7 +77,7 @@ def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> No
     jobs = [slow_net.jobs(salt=bytes([tier]), max_tokens=500, tier=tier) for tier in (0, 1, 2)]
     for one in jobs:
         slow_net.dispatch(one)
-    wait_for(lambda: all(len(node.engine.sessions) == 3 for node in slow_net.nodes))
+    wait_until(lambda: all(len(node.engine.sessions) == 3 for node in slow_net.nodes))
     for node in slow_net.nodes:
         assert [node.engine.sessions[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
 
@@ -84,7 +85,7 @@ def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> No
 def test_each_stage_shares_what_it_computes_within_a_payers_session_alone(slow_net: Network) -> None:
     jobs = slow_net.jobs(max_tokens=500)
     slow_net.dispatch(jobs)
-    wait_for(lambda: all(node.engine.sessions for node in slow_net.nodes))
+    wait_until(lambda: all(node.engine.sessions for node in slow_net.nodes))
     for node, job in zip(slow_net.nodes, jobs, strict=True):
         assert node.engine.sessions[job.job_id].spec.cache_salt == job.request.session != b""
 
@@ -206,7 +207,7 @@ def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, l
     net.nodes[lost].stop()
     survivors = [node for stage, node in enumerate(net.nodes) if stage != lost]
     net.until(lambda: {who for who, _ in net.of(wire.Failed, jobs[0])} >= {n.party.address for n in survivors})
-    wait_for(lambda: all(node.idle for node in survivors))
+    wait_until(lambda: all(node.idle for node in survivors))
     address = net.nodes[lost].party.address
     assert {(f.code, f.blamed) for _, f in net.of(wire.Failed, jobs[0])} == {("peer_lost", address)}  # type: ignore[union-attr]
     assert all(node.store.earnings().num_receipts == 0 for node in survivors)
@@ -387,7 +388,7 @@ def test_receipts_are_sent_again_until_acknowledged_also_after_a_restart(net: Ne
     net.frames.clear()
     node.service.send_waiting_receipts()
     net.check(jobs, expected_tokens(PROMPT, net.num_layers, 3))
-    wait_for(lambda: not node.store.unacknowledged())
+    wait_until(lambda: not node.store.unacknowledged())
 
 
 def test_only_the_gateways_own_word_ends_the_sending_and_it_outlives_a_restart(net: Network, tmp_path: Path) -> None:
@@ -410,8 +411,8 @@ def test_only_the_gateways_own_word_ends_the_sending_and_it_outlives_a_restart(n
 
     ack = net.ack(jobs[1], receipt, net.gateway)
     net.send(1, ack)
-    wait_for(lambda: not node.store.unacknowledged())
-    wait_for(lambda: not node.pipeline.status().num_receipts_waiting)
+    wait_until(lambda: not node.store.unacknowledged())
+    wait_until(lambda: not node.pipeline.status().num_receipts_waiting)
     node.stop()
     again = NodeStore(tmp_path / f"{node.party.address}.db")
     stored = again.get(jobs[1].job_id)
@@ -428,7 +429,7 @@ def test_a_new_signer_of_the_gateway_may_accept_what_the_old_one_assigned(net: N
     net.gateway.signer = new_account()
     net.registry.gateways[net.gateway.signer.address] = net.gateway.address
     net.receipts(jobs)
-    wait_for(lambda: not any(node.store.unacknowledged() for node in net.nodes))
+    wait_until(lambda: not any(node.store.unacknowledged() for node in net.nodes))
 
 
 def test_a_node_beats_as_often_as_its_gateway_asked(net: Network) -> None:
@@ -498,7 +499,7 @@ def test_an_engine_whose_next_step_is_far_off_holds_no_heartbeat_up(
     try:
         [node] = net.nodes
         net.dispatch(net.jobs())
-        wait_for(lambda: node.pipeline.status().num_jobs == 1)
+        wait_until(lambda: node.pipeline.status().num_jobs == 1)
         node.pipeline.beat_to([net.gateway.peer])
         net.until(lambda: sum(isinstance(frame, wire.Heartbeat) for _, frame in net.frames) >= 3, timeout_s=8)
     finally:

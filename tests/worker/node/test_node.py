@@ -61,7 +61,8 @@ from declai.worker.node.stages import ModelStages, NotLoaded
 from declai.worker.node.startup import STEPS, NodeParts
 from declai.worker.tasks.registry import ChainPeerRegistry
 from tests.support.leftovers import leaving_nothing_open
-from tests.worker.conftest import RedisServer
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 MODEL = "tests/tiny"
 CUTS = [(0, 2), (2, 3), (3, 5)]
@@ -223,13 +224,16 @@ class World:
 
     def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:
         numbers = {member.link_key: number for number, member in enumerate(self.members)}
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline:
-                logs = [child.log_tail(12) for child in self.children if child]
-                raise AssertionError("\n---\n".join([str(self.frames[-5:]), *logs]))
+
+        def receive() -> None:
             for inbound in self.links.poll(0.02):
                 self.frames.append((numbers[inbound.sender], inbound.frame))
+
+        def seen() -> str:
+            logs = [child.log_tail(12) for child in self.children if child]
+            return "\n---\n".join([str(self.frames[-5:]), *logs])
+
+        wait_until(condition, seen, timeout_s, receive)
 
     def beats_from(self, number: int) -> list[wire.Heartbeat]:
         return [f for n, f in self.frames if n == number and isinstance(f, wire.Heartbeat)]

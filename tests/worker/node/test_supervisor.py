@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from declai.devnet.processes import ROOT
+from tests.support.waiting import wait_until
 
 SUPERVISOR = "import sys; from declai.worker.node.supervisor import supervise; sys.exit(supervise(sys.argv[1:]))"
 
@@ -48,10 +48,7 @@ def test_a_child_that_dies_is_started_again_until_it_ends_well(tmp_path: Path) -
 def test_sigterm_reaches_the_child_and_ends_the_supervisor(tmp_path: Path) -> None:
     script = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint(1)\ntime.sleep(60)"
     supervisor = start(tmp_path, script)
-    deadline = time.monotonic() + 20
-    while num_starts(tmp_path) == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: num_starts(tmp_path), "the child's start")
     supervisor.send_signal(signal.SIGTERM)
     supervisor.communicate(timeout=30)
     assert supervisor.returncode == 0

@@ -31,7 +31,7 @@ from declai.devnet.processes import ROOT, Child, spawn
 from declai.protocol import tasks
 from declai.protocol.errors import MalformedTask
 from declai.protocol.jobs import Envelope
-from tests.worker.conftest import RedisServer
+from tests.support.redis_server import RedisServer
 
 OPERATOR = new_account().address
 OTHER = new_account().address

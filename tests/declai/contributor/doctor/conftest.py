@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from declai.chain import keystore
 from declai.chain.contracts.nodes import Role
 from declai.chain.messages import new_account
-from declai.contributor.doctor import Finding
-from declai.contributor.doctor.case import Case
-from declai.contributor.doctor.examination import GROUPS, bounded
 from declai.devnet import chain_setup
 from declai.devnet.processes import ChainKind, RedisAddress, free_port, start_chain
-from declai.devnet.programs import write_settings
 from declai.links.keys import LinkKeyPair
-from declai.worker.node.settings import NodeSettings
 from tests.support.desks import Desk
 from tests.support.echo_network import MODEL, PASSWORD, Network, running_network
+from tests.support.patients import Patient
 from tests.support.world import World
-
-
-@dataclass
-class Patient:
-    """A node's files and settings. `find` runs one check on it, `settings` being changed as the test likes."""
-
-    network: Network
-    desk: Desk
-    settings: dict[str, Any]
-    member: chain_setup.Member
-
-    @property
-    def world(self) -> World:
-        return self.desk.world
-
-    @property
-    def config(self) -> Path:
-        """Its settings file, of these settings."""
-        path = self.desk.home / "node.toml"
-        write_settings(path, self.settings)
-        return path
-
-    def find(self, name: str, **changes: Any) -> Finding:
-        check = next(checks[name] for checks in GROUPS.values() if name in checks)
-        return bounded(check, Case(NodeSettings(**(self.settings | changes))), 30)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from declai.contributor.doctor.examination import GROUPS, bounded, examine
 from declai.contributor.doctor.finding import Finding, Level, ok
 from declai.devnet.layout import DevnetLayout
 from declai.worker.node.settings import NodeSettings
-from tests.declai.contributor.doctor.conftest import Patient
 from tests.support.devnet import Cli, Running
+from tests.support.patients import Patient
 
 NAMES = {
     "machine": ["settings", "python", "torch", "processor", "instructions", "accelerators", "threads"],

@@ -28,8 +28,8 @@ from declai.contributor.doctor.resources import disk, memory
 from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.worker.node.settings import NodeSettings
-from tests.declai.contributor.doctor.conftest import Patient
-from tests.declai.contributor.test_record import equivocate
+from tests.support.desks import equivocate
+from tests.support.patients import Patient
 
 NOBODY = "http://127.0.0.1:9"
 
