@@ -2,6 +2,7 @@
 
 * DeclaiError
   * ApiError
+  * MissingExtra
   * NetworkNotFound
   * ProcessError
   * ReceiptError

@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 import click
 
 from declai import __version__
+from declai.cli.lazy import LazyCommand, LazyGroup
 from declai.cli.output import report_failure
 
 GROUPS = {
-    "devnet": "A whole network on this machine: up, status, down.",
-    "chat": "Ask a model and stream its answer.",
-    "wallet": "Encrypted keystores: new, import, show.",
-    "credits": "Balance, deposit, withdraw, send.",
-    "session": "Budgets that requests are paid from: open, list, top-up, close, login, proxy.",
-    "model": "Publish, list, show, pull and verify models.",
-    "ipfs": "Content-addressed files: add, cat, get, stat, verify.",
-    "market": "The offers: model, layers, price, speed.",
-    "receipt": "Show a request's receipts; verify them from the chain and IPFS alone.",
-    "node": "A contributor's node: doctor, bench, register, stake, offer, start, earnings, claim, faults.",
-    "gateway": "Run a region's gateway: start, status, settle.",
+    "devnet": LazyCommand("A whole network on this machine: up, status, down.", "devnet:command", "devnet"),
+    "chat": LazyCommand("Ask a model and stream its answer.", "chat:command"),
+    "wallet": LazyCommand("Encrypted keystores: new, import, show.", "wallet:command"),
+    "credits": LazyCommand("Balance, deposit, withdraw, send.", "credits:command"),
+    "session": LazyCommand(
+        "Budgets that requests are paid from: open, list, top-up, close, login, proxy.", "session:command"
+    ),
+    "model": LazyCommand("Publish, list, show, pull and verify models.", "model:command"),
+    "ipfs": LazyCommand("Content-addressed files: add, cat, get, stat, verify.", "ipfs:command"),
+    "market": LazyCommand("The offers: model, layers, price, speed.", "market:command"),
+    "receipt": LazyCommand("Show a request's receipts; verify them from the chain and IPFS alone.", "receipt:command"),
+    "node": LazyCommand(
+        "A contributor's node: doctor, bench, register, stake, offer, start, earnings, claim, faults.", "node:command"
+    ),
+    "gateway": LazyCommand("Run a region's gateway: start, status, settle.", "gateway:command"),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands live in modules of the same name (https://click.palletsprojects.com/en/stable/complex/)."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(GROUPS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in GROUPS:
-            return None
-        command: click.Command = import_module(f"declai.cli.{name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(GROUPS.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    package=__name__,
+    lazy=GROUPS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__)
 def root() -> None:
     """Serve and use large language models from a community's GPUs.

@@ -14,9 +14,11 @@ import click
 import httpx
 
 from declai.chain.pricing import format_credits
+from declai.children import spawn
 from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
 from declai.errors import ApiError
+from declai.extras import require
 from declai.fetch import get_json
 from declai.network import default_path, load
 
@@ -38,8 +40,8 @@ def command() -> None:
 @config_option
 def start() -> None:
     """Run the gateway: its HTTP server, its settlement worker and the clock of that. Ctrl-C ends them."""
+    require("gateway")
     from declai.api.settings import GatewaySettings
-    from declai.devnet.processes import spawn
 
     settings = GatewaySettings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,7 @@ def status(network_path: Path | None, as_json: bool) -> None:
 @json_option
 def settle(network_path: Path | None, as_json: bool) -> None:
     """Settle all durable receipts now, and print the batches. Run it where the gateway's settings are."""
+    require("gateway")
     from declai.api.settings import GatewaySettings
     from declai.api.settlement.periodic import run_settlement
 
@@ -103,6 +106,7 @@ def settle(network_path: Path | None, as_json: bool) -> None:
 @json_option
 def collect(network_path: Path | None, as_json: bool) -> None:
     """Move the gateway's fees into its operator's balance on the ledger. Run it where the gateway's settings are."""
+    require("gateway")
     from declai.api.settings import GatewaySettings
     from declai.api.settlement.periodic import collect_fees
 

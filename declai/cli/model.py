@@ -14,6 +14,7 @@ from declai.chain.sender import TransactionSender
 from declai.cli.options import network_option, wallet_options
 from declai.cli.output import bytes_progress, emit, fields, json_option, table
 from declai.client.aio import chain_of
+from declai.extras import require
 from declai.home import home
 from declai.ipfs.errors import IpfsError
 from declai.ipfs.exchange import Exchange
@@ -64,6 +65,7 @@ def publish(
     as_json: bool,
 ) -> None:
     """Cut the Hugging Face model in FOLDER into shards and publish it."""
+    require("node")  # it runs the model, to see that it can be cut
     from declai.ipfs.shards import folder_bytes
     from declai.publish import add_model
 

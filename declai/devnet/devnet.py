@@ -19,21 +19,12 @@ from declai.chain.contracts.nodes import Role
 from declai.chain.fields import to_hex
 from declai.chain.keystore import address_of, read_password
 from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.children import Child, ProcessError, spawn
 from declai.client.book import SessionBook
 from declai.client.payer import Payer
 from declai.devnet.chain_setup import Member, deploy_contracts, fund, offer, publish_model, register, split_layers
 from declai.devnet.layout import DevnetLayout, Wallets
-from declai.devnet.processes import (
-    ROOT,
-    ChainKind,
-    Child,
-    ProcessError,
-    RedisAddress,
-    free_port,
-    launch_chain,
-    launch_redis,
-    spawn,
-)
+from declai.devnet.processes import ROOT, ChainKind, RedisAddress, free_port, launch_chain, launch_redis
 from declai.devnet.programs import gateway_settings, node_settings, python_module, write_settings
 from declai.errors import ApiError
 from declai.fetch import get_json

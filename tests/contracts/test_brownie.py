@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from declai.chain.compile import ROOT, compile_contracts
-from declai.devnet.processes import spawn
+from declai.children import spawn
 from tests.support.toolchain import environment, without_metadata
 
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]

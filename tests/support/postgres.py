@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from declai.devnet.processes import spawn
+from declai.children import spawn
 
 _numbers = itertools.count()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from declai.devnet.processes import Child, RedisAddress, launch_redis
+from declai.children import Child
+from declai.devnet.processes import RedisAddress, launch_redis
 
 
 @dataclass

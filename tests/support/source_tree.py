@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS = sorted(path.name for path in (ROOT / "declai").iterdir() if path.is_symlink())  # beside `declai` itself
 
 
 def imported_modules(path: Path) -> set[str]:

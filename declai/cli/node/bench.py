@@ -25,7 +25,7 @@ GIB = 2**30
 BUSY = 0.5  # load per core at which figures say more about others than about the stage
 
 
-@click.command(short_help="Measure how fast this machine serves layers, and what limits it.")
+@click.command()
 @click.argument("model_dir", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @config_option
 @click.option("--layers", type=Layers(), help="Layers to measure. [default: the offered ones, or all of MODEL_DIR]")

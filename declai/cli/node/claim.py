@@ -47,7 +47,7 @@ def _beginnings(ctx: click.Context, parameter: click.Parameter, value: tuple[str
     return tuple(text.lower() for text in value)
 
 
-@click.command(short_help="Take what gateways did not settle.")
+@click.command()
 @click.option(
     "--request",
     "requests",

@@ -19,7 +19,7 @@ from declai.worker.node.settings import NodeSettings
 MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
 
 
-@click.command(short_help="Examine this machine, its keys, its registration and its gateway.")
+@click.command()
 @config_option
 @json_option
 def doctor(as_json: bool) -> None:

@@ -28,7 +28,7 @@ class Layers(click.ParamType[tuple[int, int]]):
         return first, last + 1
 
 
-@click.command(short_help="Offer layers of a model at a price, or take it back.")
+@click.command()
 @click.argument("model")
 @click.option("--layers", type=Layers(), help="Layers to serve, such as 0-5.")
 @click.option(

@@ -28,7 +28,7 @@ def _known_node(operating: Operating, address: str | None) -> str:
     return node
 
 
-@click.command(short_help="Show what the chain holds against a node.")
+@click.command()
 @address_argument("node", required=False)
 @network_option
 @operator_options
@@ -73,7 +73,7 @@ def faults(
     emit(data, as_json, render)
 
 
-@click.command(short_help="Show what a node earned and where it lies.")
+@click.command()
 @address_argument("node", required=False)
 @network_option
 @operator_options

@@ -44,7 +44,7 @@ def _url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     return _text(ctx, parameter, value.rstrip("/"))
 
 
-@click.command(short_help="Stake, and register a node.")
+@click.command()
 @click.option("--signer", required=True, help="Address of the hot key, or a wallet's name or keystore file.")
 @click.option(
     "--link-key",
@@ -140,7 +140,7 @@ def _link_key(value: str) -> bytes:
     return (LinkKeyPair.load(path) if path.exists() else LinkKeyPair.create(path)).public
 
 
-@click.command(short_help="End the registration; all stake thaws.")
+@click.command()
 @network_option
 @operator_options
 @json_option

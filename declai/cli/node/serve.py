@@ -14,7 +14,7 @@ from declai.cli.output import emit, fields, json_option
 from declai.errors import DeclaiError
 
 
-@click.command(short_help="Serve the layers that this node offers.")
+@click.command()
 @config_option
 def start() -> None:
     """Serve the layers that this node offers on chain, until SIGTERM or Ctrl-C."""
@@ -22,7 +22,7 @@ def start() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "declai.worker.node"])  # noqa: S606
 
 
-@click.command(short_help="Show how the node on this machine is.")
+@click.command()
 @config_option
 @json_option
 def status(as_json: bool) -> None:

@@ -12,7 +12,7 @@ from declai.cli.options import POSITIVE_CREDITS, network_option, operator_option
 from declai.cli.output import json_option
 
 
-@click.command(short_help="Add credits to the stake.")
+@click.command()
 @click.argument("amount", type=POSITIVE_CREDITS)
 @network_option
 @operator_options
@@ -28,7 +28,7 @@ def stake(amount: int, network_path: Path | None, wallet_name: str, password_fil
     print_node(operator, operator.node(), receipt, as_json)
 
 
-@click.command(short_help="Begin to thaw stake.")
+@click.command()
 @click.argument("amount", type=POSITIVE_CREDITS)
 @network_option
 @operator_options
@@ -62,7 +62,7 @@ def unstake(
         )
 
 
-@click.command(short_help="Bring thawed stake into the wallet.")
+@click.command()
 @network_option
 @operator_options
 @json_option

@@ -16,7 +16,8 @@ from declai.api.settlement.periodic import QUEUE, run_settlement
 from declai.chain import keystore
 from declai.chain.errors import DeploymentError
 from declai.chain.messages import new_account
-from declai.devnet.processes import RedisAddress, spawn
+from declai.children import spawn
+from declai.devnet.processes import RedisAddress
 from tests.support.books import Books, Market
 from tests.support.waiting import wait_until
 

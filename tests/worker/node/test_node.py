@@ -33,9 +33,10 @@ from declai.chain.keystore import open_keystore
 from declai.chain.messages import Assignment, InferenceRequest, digest, new_account, recover_text, sign
 from declai.chain.pricing import UNITS_PER_CREDIT
 from declai.chain.sender import TransactionSender
+from declai.children import Child, spawn
 from declai.devnet.chain_setup import Member, deploy_contracts, fund, offer, publish_model, register
 from declai.devnet.layout import DevnetLayout, Wallets
-from declai.devnet.processes import ChainKind, Child, free_port, launch_chain, spawn
+from declai.devnet.processes import ChainKind, free_port, launch_chain
 from declai.ipfs.exchange import raw_block_response
 from declai.ipfs.store import BlockStore
 from declai.links.keys import LinkKeyPair

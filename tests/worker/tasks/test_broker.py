@@ -27,7 +27,8 @@ from declai.api.errors import BrokerUnavailable, NoCapacity
 from declai.api.nodes import accounts
 from declai.api.nodes.dispatch import dispatch
 from declai.chain.messages import new_account
-from declai.devnet.processes import ROOT, Child, spawn
+from declai.children import Child, spawn
+from declai.devnet.processes import ROOT
 from declai.protocol import tasks
 from declai.protocol.errors import MalformedTask
 from declai.protocol.jobs import Envelope
