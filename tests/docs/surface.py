@@ -19,6 +19,7 @@ from declai.api.app import create_app
 from declai.api.errors import GatewayError
 from declai.api.metrics import Metrics
 from declai.api.settings import GatewaySettings
+from declai.protocol.problems import ProblemKind
 from declai.worker.node.settings import NodeSettings
 from tests.docs.documents import ROOT
 
@@ -31,6 +32,7 @@ def surface() -> Names:
     return {
         "http": dict(endpoints()),
         "error_codes": {code: [] for code in error_codes()},
+        "receipt_problems": {kind.value: [] for kind in ProblemKind},
         "python": dict(methods()),
         "commands": {" ".join(path): options(command) for path, command in commands(cli.root)},
         "settings": {"node": [*NodeSettings.model_fields], "gateway": [*GatewaySettings.model_fields]},

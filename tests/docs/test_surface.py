@@ -7,6 +7,7 @@ import re
 import pytest
 
 from declai import cli
+from declai.protocol.problems import ProblemKind
 from tests.docs.documents import DOCUMENTS, ROOT, table
 from tests.docs.surface import (
     any_name,
@@ -43,6 +44,11 @@ def test_every_command_is_documented() -> None:
 def test_every_endpoint_is_documented_and_no_other() -> None:
     spans = [span for cells in table(DOCS / "http.md", "endpoint") for span in re.findall(r"`([^`]+)`", cells[0])]
     assert sorted(any_name(span) for span in spans) == sorted(name for name, _ in endpoints())
+
+
+def test_every_problem_of_receipts_is_documented_and_no_other() -> None:
+    named = [kind for cells in table(DOCS / "auditors.md", "problem") for kind in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(named) == sorted(ProblemKind)
 
 
 def test_every_error_code_is_documented_and_no_other() -> None:
