@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import httpx
 from eth_account.signers.local import LocalAccount
@@ -23,6 +23,7 @@ from declai.client.book import SessionBook
 from declai.client.checks import check_receipts, check_tokens, parse_bundle
 from declai.client.evidence import Evidence
 from declai.client.models import TokenizerCache
+from declai.client.options import ChatOptions
 from declai.client.payer import Payer
 from declai.client.session import OutgoingRequest, SessionWallet
 from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session, Tier
@@ -95,10 +96,15 @@ class AsyncClient:
         return [Model.model_validate(item) for item in answer["data"]]
 
     async def estimate(
-        self, messages: Sequence[Mapping[str, Any]], model: str | None = None, **options: Any
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        **options: Unpack[ChatOptions],
     ) -> Estimate:
         """What a conversation's next answer may cost at most."""
-        return await self._estimate(await self._body(messages, model, options))
+        return await self._estimate(await self._body(messages, model, {**options, "tier": tier}))
 
     async def receipts(self, request: str) -> dict[str, Any]:
         """A request's receipts as the gateway tells them."""
@@ -118,11 +124,21 @@ class AsyncClient:
         model: str | None = None,
         *,
         tier: Tier = "research",
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> Answer:
-        """One whole answer. `options` are the API's: max_tokens, temperature, seed, stop, ..."""
+        """One whole answer to a conversation, or to a single message of a user.
+
+        Args:
+            messages: the API's messages (`{"role": "user", "content": "Hello"}`), or the text of one.
+            model: the model's name; the default is the network's.
+            tier: how the request is served, and what it costs.
+
+        Raises:
+            ApiError: the gateway refused or failed.
+            ReceiptError: the receipts do not check; nothing was acknowledged.
+        """
         evidence = Evidence()
-        async for _ in self.stream(messages, model, tier=tier, evidence=evidence, **options):
+        async for _ in self._stream(messages, model, {**options, "tier": tier}, evidence):
             pass
         if evidence.usage is None or evidence.request is None:
             raise ApiError("the answer ended without its usage")
@@ -141,20 +157,29 @@ class AsyncClient:
         model: str | None = None,
         *,
         tier: Tier = "research",
-        evidence: Evidence | None = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> AsyncIterator[Delta]:
         """An answer piece by piece; the last delta carries finish reason, usage and the request's hash.
 
-        Raises:
-            ApiError: the gateway refused or failed.
-            ReceiptError: the receipts do not check; nothing was acknowledged.
+        Arguments and errors are those of `chat`.
         """
+        async with aclosing(self._stream(messages, model, {**options, "tier": tier}, Evidence())) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _stream(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None,
+        options: Mapping[str, Any],
+        seen: Evidence,
+    ) -> AsyncGenerator[Delta]:
+        """`stream`, with the evidence that it gathers."""
         if options.get("n") not in (None, 1):
             raise ApiError("an answer has one choice here: ask several times at once", status=400, param="n")
-        body = await self._body(messages, model, options | {"tier": tier})
+        body = await self._body(messages, model, options)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        seen, num_shown = evidence or Evidence(), 0
+        num_shown = 0
         async with self.exchange("/v1/chat/completions", body, seen) as events:
             async for payload in events:
                 text = seen.see(payload)

@@ -5,22 +5,45 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
 
-from declai.client.aio import AsyncClient
-from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session
+from declai.client.aio import TIMEOUT_S, AsyncClient
+from declai.client.options import ChatOptions
+from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session, Tier
+from declai.network import Network
 
 Result = TypeVar("Result")
 
 
 class Client:
-    """Like `AsyncClient`, method by method, for programs without an event loop."""
+    """Like `AsyncClient`, method by method and argument by argument, for programs without an event loop."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        network: Network | Path | None = None,
+        *,
+        wallet: str = "requester",
+        password_file: Path | None = None,
+        api_key: str | None = None,
+        session: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="declai-client", daemon=True)
         self._thread.start()
-        self._client = self._run(_make(*args, **options))
+
+        async def make() -> AsyncClient:
+            return AsyncClient(
+                network,
+                wallet=wallet,
+                password_file=password_file,
+                api_key=api_key,
+                session=session,
+                timeout_s=timeout_s,
+            )
+
+        self._client = self._run(make())
 
     def __enter__(self) -> Client:
         return self
@@ -42,19 +65,38 @@ class Client:
         """The models that can be asked for."""
         return self._run(self._client.models())
 
-    def estimate(self, messages: Sequence[Mapping[str, Any]], model: str | None = None, **options: Any) -> Estimate:
+    def estimate(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        **options: Unpack[ChatOptions],
+    ) -> Estimate:
         """What a conversation's next answer may cost at most."""
-        return self._run(self._client.estimate(messages, model, **options))
+        return self._run(self._client.estimate(messages, model, tier=tier, **options))
 
-    def chat(self, messages: str | Sequence[Mapping[str, Any]], model: str | None = None, **options: Any) -> Answer:
-        """One whole answer."""
-        return self._run(self._client.chat(messages, model, **options))
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        **options: Unpack[ChatOptions],
+    ) -> Answer:
+        """One whole answer; see `AsyncClient.chat`."""
+        return self._run(self._client.chat(messages, model, tier=tier, **options))
 
     def stream(
-        self, messages: str | Sequence[Mapping[str, Any]], model: str | None = None, **options: Any
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        *,
+        tier: Tier = "research",
+        **options: Unpack[ChatOptions],
     ) -> Iterator[Delta]:
         """An answer piece by piece. Closing the iterator stops the stages."""
-        deltas = self._client.stream(messages, model, **options)
+        deltas = self._client.stream(messages, model, tier=tier, **options)
         try:
             while (delta := self._run(_next(deltas))) is not None:
                 yield delta
@@ -80,10 +122,6 @@ class Client:
     def sessions(self) -> list[Session]:
         """This machine's sessions of the wallet on this network."""
         return self._run(self._client.sessions())
-
-
-async def _make(*args: Any, **options: Any) -> AsyncClient:
-    return AsyncClient(*args, **options)
 
 
 async def _next(deltas: AsyncIterator[Delta]) -> Delta | None:
