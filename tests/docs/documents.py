@@ -38,6 +38,11 @@ def fenced(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
+def code_spans(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
 def without_blocks(text: str) -> str:
     """A document's prose and tables: what stands outside of fenced blocks."""
     return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)

@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import get_args
 
 from declai.protocol import wire
-from tests.docs.documents import PLANNED, ROOT, table
+from tests.docs.documents import PLANNED, ROOT, code_spans, table
 
 PAGE = ROOT / "docs" / "architecture.md"
-
-
-def code_spans(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
 
 
 def test_every_folder_of_the_big_rooms_is_named_and_those_planned_are_not_there() -> None:

@@ -19,7 +19,7 @@ from tests.support.devnet import Running
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 # Of other programs; what follows them is theirs.
-OTHERS = {".", "contracts/bin/brownie"}
+OTHERS = {".", "contracts/bin/brownie", "pip"}
 
 
 @every_document

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import DOCUMENTS, PLANNED, ROOT, name_of, without_blocks
+from tests.docs.documents import DOCUMENTS, PLANNED, ROOT, code_spans, name_of, table, without_blocks
 
 TOP = {path.name for path in ROOT.iterdir()} - {"build"}
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -50,13 +50,21 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert not [name_of(page) for page in DOCUMENTS if page not in reached]
 
 
-def test_every_dependency_has_its_reason() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_every_dependency_has_its_reason_beside_the_parts_that_need_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
-    names = [re.split(r"[<>=~ ;]", requirement)[0] for requirement in [*project["dependencies"], *extras]]
-    names += json.loads((ROOT / "package.json").read_text())["devDependencies"]
-    assert not [name for name in names if not name.startswith("declai[") and f"`{name}`" not in readme]
+    needed = {("all", name) for name in names_of(project["dependencies"])}
+    needed |= {(part, name) for part, extra in project["optional-dependencies"].items() for name in names_of(extra)}
+    rows = table(ROOT / "README.md", "package")
+    named = {(part, name) for names, parts, _ in rows for part in parts.split(", ") for name in code_spans(names)}
+    assert needed == {(part, name) for part, name in named if part in {"all", *project["optional-dependencies"]}}
+    npm = json.loads((ROOT / "package.json").read_text())["devDependencies"].keys()
+    assert npm <= {name for _, name in named}
+
+
+def names_of(requirements: list[str]) -> list[str]:
+    """Without versions, and without parts of this package that another part has in it."""
+    names = [re.split(r"[<>=~ ;]", requirement)[0] for requirement in requirements]
+    return [name for name in names if not name.startswith("declai[")]
 
 
 def test_nothing_is_left_to_do() -> None:
