@@ -14,6 +14,7 @@ BASES = {
     "chain": "ChainError",
     "ipfs": "IpfsError",
     "protocol": "ProtocolError",
+    "storage": "StorageError",
     "links": "LinkError",
     "planning": "PlanningError",
     "worker": "WorkerError",

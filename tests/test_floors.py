@@ -17,11 +17,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chain": set(),
     "ipfs": set(),
     "protocol": {"chain", "ipfs"},
+    "storage": {"chain"},
     "links": {"protocol"},
     "planning": {"protocol", "chain"},
-    "worker": {"links", "protocol", "chain", "ipfs"},
-    "api": {"planning", "links", "protocol", "chain", "ipfs"},
-    "declai": {"api", "worker", "planning", "links", "protocol", "chain", "ipfs"},
+    "worker": {"links", "protocol", "storage", "chain", "ipfs"},
+    "api": {"planning", "links", "protocol", "storage", "chain", "ipfs"},
+    "declai": {"api", "worker", "planning", "links", "protocol", "storage", "chain", "ipfs"},
 }
 # Rooms of pure rules: what they need of the world is handed to them.
 FORBIDDEN = {

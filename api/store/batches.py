@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, delete, func, insert, or_, select, update
 
-from declai.api.store.engine import snapshot
 from declai.api.store.records import BatchState, Claimable, RequestState, StoredBatch, to_batch, to_request
 from declai.api.store.schema import batches, requests, stages
+from declai.storage.database import snapshot
 
 
 def _claimable() -> ColumnElement[bool]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from sqlalchemy.engine import Row
 
-from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest
+from declai.chain.fields import to_hex
+from declai.chain.messages import Assignment, InferenceRequest
 from declai.protocol.receipts import SignedReceipt
+from declai.storage.forms import FORMAT, AssignmentForm, ReceiptForm, RequestForm, unhex
 
 
 class RequestState(StrEnum):
@@ -104,9 +106,16 @@ class SessionTotals:
     running: dict[str, int]
 
 
-def unhex(text: str) -> bytes:
-    """Bytes of 0x-hex."""
-    return bytes.fromhex(text.removeprefix("0x"))
+def request_values(message: InferenceRequest, signature: bytes) -> dict[str, Any]:
+    """Column values of a request's message; `to_request` reads them back."""
+    return {
+        "session": to_hex(message.session),
+        "nonce": message.nonce,
+        "message": RequestForm.of(message).text(),
+        "signature": to_hex(signature),
+        "max_cost": str(message.max_cost),
+        "format": FORMAT,
+    }
 
 
 def stage_values(stage: StoredStage) -> dict[str, Any]:
@@ -114,26 +123,27 @@ def stage_values(stage: StoredStage) -> dict[str, Any]:
     return {
         "stage": stage.stage,
         "node": stage.assignment.node,
-        "assignment": stage.assignment.model_dump_json(),
-        "assignment_signature": "0x" + stage.assignment_signature.hex(),
-        "receipt": stage.receipt.receipt.model_dump_json(),
-        "receipt_signature": "0x" + stage.receipt.signature.hex(),
+        "assignment": AssignmentForm.of(stage.assignment).text(),
+        "assignment_signature": to_hex(stage.assignment_signature),
+        "receipt": ReceiptForm.of(stage.receipt.receipt).text(),
+        "receipt_signature": to_hex(stage.receipt.signature),
         "records": stage.receipt.records,
         "cost": str(stage.cost),
+        "format": FORMAT,
     }
 
 
 def to_stage(row: Row[Any]) -> StoredStage:
-    receipt = InferenceReceipt.model_validate_json(row.receipt)
+    receipt = ReceiptForm.read(row.format, row.receipt).message()
     signed = SignedReceipt(receipt=receipt, signature=unhex(row.receipt_signature), records=bytes(row.records))
-    assignment = Assignment.model_validate_json(row.assignment)
+    assignment = AssignmentForm.read(row.format, row.assignment).message()
     return StoredStage(row.stage, assignment, unhex(row.assignment_signature), signed)
 
 
 def to_request(row: Row[Any]) -> StoredRequest:
     return StoredRequest(
         request=row.request,
-        message=InferenceRequest.model_validate_json(row.message),
+        message=RequestForm.read(row.format, row.message).message(),
         signature=unhex(row.signature),
         state=RequestState(row.state),
         cost=int(row.cost or 0),

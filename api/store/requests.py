@@ -11,18 +11,20 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
 from declai.api.errors import NonceReplayed
-from declai.api.store.engine import insert_missing
 from declai.api.store.records import (
     RequestState,
     SessionTotals,
     StoredRequest,
     StoredStage,
+    request_values,
     stage_values,
     to_request,
     to_stage,
 )
 from declai.api.store.schema import requests, sessions, stages
+from declai.chain.fields import to_hex
 from declai.chain.messages import InferenceRequest
+from declai.storage.database import insert_missing
 
 
 class RequestTables:
@@ -36,15 +38,11 @@ class RequestTables:
         Raises:
             NonceReplayed: the session has used this nonce, or acknowledged what lies below a higher one.
         """
-        session = "0x" + message.session.hex()
+        session = to_hex(message.session)
         values = {
+            **request_values(message, signature),
             "request": request,
-            "session": session,
-            "nonce": message.nonce,
-            "message": message.model_dump_json(),
-            "signature": "0x" + signature.hex(),
             "state": RequestState.RUNNING,
-            "max_cost": str(message.max_cost),
             "created_at": time.time(),
             "excluded": False,
         }

@@ -12,18 +12,34 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
+from declai.storage.migrations import Migrations
+
 metadata = MetaData()
-SCHEMA_VERSION = 1
+MIGRATIONS = Migrations("the gateway's store", "declai.api.store:migrations", version=2)
 # The widest integer that SQL keeps exactly: nonces above it are refused before they get here.
 MAX_INTEGER = 2**63 - 1
 
-versions = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+# Release 0.1.0 looks here, and refuses a database of another version than its own.
+first_release_versions = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+# Gateway processes, for as long as they live: `id` is drawn at random, times are by the database's clock.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("beat_at", Float, nullable=False),
+)
 
 # What a session's requests cost so far. `acked_*` follow the payer's newest acknowledgement.
 sessions = Table(
@@ -48,6 +64,8 @@ batches = Table(
     Column("confirmed_block", BigInteger),
 )
 
+OWNED = text("owner IS NOT NULL")
+
 requests = Table(
     "requests",
     metadata,
@@ -68,9 +86,14 @@ requests = Table(
     Column("finished_at", Float),
     Column("batch", Integer, ForeignKey("batches.id")),
     Column("excluded", Boolean, nullable=False, default=False),
+    # The process that serves a running request. One that ended has none; one that runs without is abandoned.
+    Column("owner", String(32), ForeignKey("processes.id", ondelete="SET NULL")),
+    # Of `message` (storage/forms.py).
+    Column("format", SmallInteger, nullable=False, server_default="1"),
     # The durable guard against replays: a session's nonce is used once.
     UniqueConstraint("session", "nonce"),
     Index("requests_by_batch", "batch", "state"),
+    Index("requests_by_owner", "owner", sqlite_where=OWNED, postgresql_where=OWNED),
 )
 
 stages = Table(
@@ -85,6 +108,8 @@ stages = Table(
     Column("receipt_signature", String(132), nullable=False),
     Column("records", LargeBinary, nullable=False),
     Column("cost", String(40), nullable=False),
+    # Of `assignment` and `receipt` (storage/forms.py).
+    Column("format", SmallInteger, nullable=False, server_default="1"),
 )
 
 api_keys = Table(

@@ -6,11 +6,14 @@ on return what it wrote is on disk.
 
 from __future__ import annotations
 
+from declai.api.errors import StoreUnusable
 from declai.api.store.batches import BatchTables
-from declai.api.store.engine import open_engine
 from declai.api.store.keys import KeyTables
 from declai.api.store.records import StoredStage
 from declai.api.store.requests import RequestTables
+from declai.api.store.schema import MIGRATIONS
+from declai.storage.database import open_database
+from declai.storage.errors import StorageError
 
 __all__ = ["Store", "StoredStage"]
 
@@ -19,8 +22,11 @@ class Store(RequestTables, BatchTables, KeyTables):
     """All tables of one gateway, in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
-        """Open, and create what is missing. Raises StoreUnusable."""
-        self.engine = open_engine(url)
+        """Open, and bring to this program's version. Raises StoreUnusable."""
+        try:
+            self.engine = open_database(url, MIGRATIONS)
+        except StorageError as error:
+            raise StoreUnusable(str(error)) from error
 
     def close(self) -> None:
         self.engine.dispose()

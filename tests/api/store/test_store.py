@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from declai.api.errors import NonceReplayed, Overloaded, StoreUnusable
+from declai.api.errors import NonceReplayed, Overloaded
 from declai.api.store import keys, schema
 from declai.api.store.store import Store
 from tests.support.stored_requests import begin, finish, message_of
@@ -105,17 +105,6 @@ def test_processes_that_open_a_new_store_at_once_all_succeed(store_url: str) -> 
     for number, store in enumerate(stores):
         begin(store, SESSION, number, 1)
         store.close()
-
-
-def test_a_store_of_another_version_is_refused(store_url: str) -> None:
-    store = Store(store_url)
-    with store.engine.begin() as db:
-        db.execute(update(schema.versions).values(version=99))
-    store.close()
-    with pytest.raises(StoreUnusable, match="version"):
-        Store(store_url)
-    with pytest.raises(StoreUnusable, match="mysql"):
-        Store("mysql://localhost/x")
 
 
 def test_api_keys_expire_and_are_revoked(store: Store) -> None:

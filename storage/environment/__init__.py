@@ -1,0 +1,1 @@
+"""What Alembic needs to find around the steps of any of our databases."""
