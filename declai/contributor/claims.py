@@ -23,9 +23,8 @@ from declai.chain.sender import TransactionSender
 from declai.chain.state import SettledBatch
 from declai.contributor.batches import may_pay
 from declai.errors import DeclaiError
-from declai.protocol.jobs import StageJob
 from declai.protocol.receipt_checks import MAX_CLOCK_SKEW_S
-from declai.worker.job.store import NodeStore, StoredReceipt
+from declai.worker.job.store import NodeStore, StoredJob, StoredReceipt
 
 
 class Status(StrEnum):
@@ -64,7 +63,7 @@ class Owed:
     step: Step | None = None
     at: int = 0
     bond: int = 0
-    later: StageJob | None = None
+    later: StoredJob | None = None
 
     @property
     def receipt(self) -> bytes:
@@ -84,7 +83,7 @@ class Survey:
         chain: Chain,
         unreadable: Sequence[SettledBatch] = (),
         *,
-        jobs: Sequence[StageJob] = (),
+        jobs: Sequence[StoredJob] = (),
         believe_unread: bool = False,
     ) -> None:
         """`jobs`: whose requests may lift a claim. `believe_unread`: unreadable batches pay none of the receipts."""
@@ -250,7 +249,7 @@ class Collector:
         return bytes(self._sender.send(call)["transactionHash"])
 
 
-def _signed(job: StageJob) -> SignedWork:
+def _signed(job: StoredJob) -> SignedWork:
     return SignedWork(job.request, job.request_signature, job.assignment, job.assignment_signature)
 
 

@@ -1,8 +1,7 @@
-"""The node's store as `declai node claim` uses it: notes that may come twice, and files of older programs."""
+"""The node's store as `declai node claim` uses it: notes that may come twice, and two that use it."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,20 +10,6 @@ import pytest
 from declai.worker.errors import StoreError
 from declai.worker.job.store import NodeStore
 from tests.support.papers import Papers
-
-# As the first nodes wrote it, before gateways accepted receipts and outcomes of batches were noted.
-FIRST_SCHEMA = """
-CREATE TABLE taken (job BLOB PRIMARY KEY, deadline INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE receipts (
-    job BLOB PRIMARY KEY,
-    task TEXT NOT NULL,
-    receipt TEXT NOT NULL,
-    cost TEXT NOT NULL,
-    stored_at INTEGER NOT NULL,
-    acknowledged INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX unacknowledged ON receipts (stored_at) WHERE NOT acknowledged;
-"""
 
 
 @pytest.fixture
@@ -37,27 +22,6 @@ def store(path: Path) -> Iterator[NodeStore]:
     opened = NodeStore(path)
     yield opened
     opened.close()
-
-
-def test_a_store_of_the_first_schema_opens_and_learns(path: Path) -> None:
-    papers, request = Papers(), Papers().request()
-    aside = NodeStore(path.with_name("aside.db"))
-    kept = papers.keep(aside, request)
-    aside.close()
-    with sqlite3.connect(path) as db:
-        db.executescript(FIRST_SCHEMA)
-        row = (kept.job.job_id, kept.job.model_dump_json(), kept.receipt.model_dump_json(), "7", kept.stored_at, 1)
-        db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", row)
-    db.close()
-    for _ in range(2):  # what the first opening adds, the second finds
-        store = NodeStore(path)
-        assert store.unpaid() == [kept]
-        assert store.unacknowledged() == []
-        store.close()
-    store = NodeStore(path)
-    store.note_batch(b"r" * 32, [kept.job.job_id], [])
-    assert store.unpaid() == []
-    store.close()
 
 
 def test_notes_of_a_batch_may_come_twice(store: NodeStore) -> None:
