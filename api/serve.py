@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from declai.api.app import create_app
 from declai.api.settings import GatewaySettings
+from declai.chain.settings import explain
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     try:
         settings = GatewaySettings()
     except ValidationError as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: wrong settings: {explain(error)}")
     # Requests carry keys in headers and prompts in bodies: the access log, which is about neither, stays off.
     uvicorn.run(
         create_app(settings),

@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 class GatewaySettings(ChainSettings):
-    """One gateway. `data_dir` holds its store, blocks and index; `keys_dir` the three keys named below."""
+    """One gateway. `data_dir` holds its store, its blocks and its index; its three keys lie where it is said below."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

@@ -1,16 +1,98 @@
 """Settings that every program of DeCLAI shares: where the chain is and which contracts are meant.
 
 From the environment (`DECLAI_*`) or a TOML file named by `DECLAI_CONFIG`; the environment wins. Worker and gateway add
-their own in classes below this one.
+their own in classes below this one. What no program knows is refused: a misspelt setting must not be one left out.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PREFIX = "DECLAI_"
+# Of all programs together: they share a machine, its variables, and sometimes a file.
+SETTINGS = frozenset(
+    [
+        "rpc_url",
+        "deployment",
+        "operator",
+        "gateway",
+        "gateway_url",
+        "model",
+        "numeric_profile",
+        "data_dir",
+        "signer_keystore",
+        "password_file",
+        "link_key",
+        "link_bind",
+        "ipfs_peers",
+        "device",
+        "cuda_graphs",
+        "num_threads",
+        "max_jobs",
+        "max_context_tokens",
+        "max_cache_bytes",
+        "prefill_chunk_tokens",
+        "mixed_prefill_tokens",
+        "prefix_reuse",
+        "metrics_port",
+        "idle_timeout_s",
+        "peer_grace_s",
+        "host",
+        "port",
+        "behind_tls",
+        "private_network",
+        "public_url",
+        "relay",
+        "relay_node_bytes",
+        "relay_all_bytes",
+        "session_keystore",
+        "redis_url",
+        "node_redis_url",
+        "database_url",
+        "fee_bps",
+        "settle_every_s",
+        "confirmation_depth",
+        "max_claims_per_batch",
+        "max_receipts_per_batch",
+        "max_body_bytes",
+        "max_unacknowledged",
+        "max_requests_running",
+        "api_key_days",
+        "ready_timeout_s",
+        "stall_timeout_s",
+        "receipt_timeout_s",
+        "coarsest_prompt_format",
+    ]
+)
+# Variables that are no settings of a program that serves: where things are, and how a command is called.
+OTHER_VARIABLES = frozenset({"config", "home", "network", "wallet", "api_key", "blocks", "debug"})
+# Settings of earlier releases, and what became of them.
+FORMER_SETTINGS = {"max_sessions": "it is max_jobs now", "heartbeat_s": "a gateway tells its nodes how often to report"}
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with settings, in one line. Values stay out of it: some are secret."""
+    found = [": ".join([*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")]) for one in error.errors()]
+    return "; ".join(found)
+
+
+def _refusal(name: str, prefix: str, known: Collection[str]) -> str:
+    """Why a setting is refused that is written with this prefix; one of the `known` ones may be meant."""
+
+    def written(setting: str) -> str:
+        return prefix + setting.upper() if prefix else setting
+
+    if name in FORMER_SETTINGS:
+        return f"{written(name)} is no setting any more: {FORMER_SETTINGS[name]}"
+    near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(name, SETTINGS, 1)
+    return f"{written(name)} is no setting" + (f": is {written(near[0])} meant?" if near else "")
 
 
 class ChainSettings(BaseSettings):
@@ -20,6 +102,20 @@ class ChainSettings(BaseSettings):
 
     rpc_url: str = Field(default="http://127.0.0.1:8545", pattern=r"^https?://")
     deployment: Path = Path("deployment.json")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: dict[str, Any]) -> dict[str, Any]:
+        variables = {
+            name.lower().removeprefix(PREFIX.lower()) for name in os.environ if name.upper().startswith(PREFIX)
+        }
+        refused = [
+            *(_refusal(name, "", cls.model_fields) for name in sorted(values.keys() - SETTINGS - variables)),
+            *(_refusal(name, PREFIX, cls.model_fields) for name in sorted(variables - SETTINGS - OTHER_VARIABLES)),
+        ]
+        if refused:
+            raise ValueError("; ".join(refused))
+        return values
 
     @classmethod
     def settings_customise_sources(

@@ -9,18 +9,24 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 import httpx
+from pydantic import ValidationError
 
 from declai.chain.pricing import format_credits
+from declai.chain.settings import explain
 from declai.children import spawn
 from declai.cli.options import config_option, network_option
 from declai.cli.output import emit, fields, json_option, table
-from declai.errors import ApiError
+from declai.errors import ApiError, DeclaiError
 from declai.extras import require
 from declai.fetch import get_json
 from declai.network import default_path, load
+
+if TYPE_CHECKING:
+    from declai.api.settings import GatewaySettings
 
 GRACE_S = 15.0
 
@@ -41,9 +47,8 @@ def command() -> None:
 def start() -> None:
     """Run the gateway: its HTTP server, its settlement worker and the clock of that. Ctrl-C ends them."""
     require("gateway")
-    from declai.api.settings import GatewaySettings
 
-    settings = GatewaySettings()
+    settings = _settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     logs = settings.data_dir / "logs"
     celery = [sys.executable, "-m", "celery", "-A", "declai.api.settlement.periodic"]
@@ -91,11 +96,10 @@ def status(network_path: Path | None, as_json: bool) -> None:
 def settle(network_path: Path | None, as_json: bool) -> None:
     """Settle all durable receipts now, and print the batches. Run it where the gateway's settings are."""
     require("gateway")
-    from declai.api.settings import GatewaySettings
     from declai.api.settlement.periodic import run_settlement
 
     _use_settings_beside(network_path)
-    rows = run_settlement(GatewaySettings())
+    rows = run_settlement(_settings())
     columns = ["batch", "block", "gas_used", "transaction", "cid"]
     emit(rows, as_json, lambda: table(columns, [[row[c] for c in columns] for row in rows], "Nothing to settle."))
 
@@ -107,13 +111,23 @@ def settle(network_path: Path | None, as_json: bool) -> None:
 def collect(network_path: Path | None, as_json: bool) -> None:
     """Move the gateway's fees into its operator's balance on the ledger. Run it where the gateway's settings are."""
     require("gateway")
-    from declai.api.settings import GatewaySettings
     from declai.api.settlement.periodic import collect_fees
 
     _use_settings_beside(network_path)
-    amount = collect_fees(GatewaySettings())
+    amount = collect_fees(_settings())
     text = f"{format_credits(amount)} credits collected" if amount else "Nothing to collect."
     emit({"collected": str(amount)}, as_json, lambda: click.echo(text))
+
+
+def _settings() -> GatewaySettings:
+    from declai.api.settings import GatewaySettings
+
+    try:
+        return GatewaySettings()
+    except ValidationError as error:
+        raise DeclaiError(
+            f"these are no settings of a gateway ({explain(error)}): name its file with --config"
+        ) from None
 
 
 def _use_settings_beside(network_path: Path | None) -> None:

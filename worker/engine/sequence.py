@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from declai.protocol.grammar import Constraint
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine.errors import EngineError
+from declai.worker.limits import MIXED_PREFILL_TOKENS, PREFILL_CHUNK_TOKENS
 
 FinishReason = Literal["stop", "length"]
 
@@ -31,8 +32,8 @@ class EngineLimits:
     max_sequences: int
     max_context_tokens: int
     max_cache_bytes: int
-    prefill_chunk_tokens: int = 512
-    mixed_prefill_tokens: int = 256
+    prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
+    mixed_prefill_tokens: int = MIXED_PREFILL_TOKENS
     prefix_reuse: bool = True
     cuda_graphs: bool = True
 

@@ -13,6 +13,7 @@ import sys
 from pydantic import ValidationError
 
 from declai.chain.errors import ChainError
+from declai.chain.settings import explain
 from declai.links.errors import LinkError
 from declai.protocol.startup import explained
 from declai.worker.errors import NodeStartError, WorkerError
@@ -35,8 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = NodeSettings()
     except ValidationError as error:
-        problems = "; ".join(f"{'_'.join(['DECLAI', *map(str, e['loc'])]).upper()}: {e['msg']}" for e in error.errors())
-        log.error("wrong settings: %s", problems)
+        log.error("wrong settings: %s", explain(error))
         return EXIT_USAGE
     use_passive_waiting()  # before torch loads, in the child or here: stages that share cores must not spin
     if not options.once:

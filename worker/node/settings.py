@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from declai.chain.fields import Address
 from declai.chain.settings import ChainSettings
+from declai.worker.limits import MIXED_PREFILL_TOKENS, PREFILL_CHUNK_TOKENS
 from declai.worker.model.threads import pick_num_threads
 
 GIB = 2**30
@@ -42,9 +43,14 @@ class NodeSettings(ChainSettings):
     max_jobs: int = Field(default=32, ge=1, le=1024)
     max_context_tokens: int = Field(default=32_768, ge=2, le=2**20)
     max_cache_bytes: int = Field(default=4 * GIB, ge=2**20)
-    prefill_chunk_tokens: int = Field(default=256, ge=1, le=2**16, description="most prompt tokens in one step")
+    prefill_chunk_tokens: int = Field(
+        default=PREFILL_CHUNK_TOKENS, ge=1, le=2**16, description="most prompt tokens in one step"
+    )
     mixed_prefill_tokens: int = Field(
-        default=256, ge=1, le=2**16, description="the same beside sequences that wait for their next token"
+        default=MIXED_PREFILL_TOKENS,
+        ge=1,
+        le=2**16,
+        description="the same beside sequences that wait for their next token",
     )
     prefix_reuse: bool = Field(default=True, description="whether a payer's later requests reuse what earlier computed")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")

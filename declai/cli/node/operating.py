@@ -14,6 +14,7 @@ from declai.chain.client import Chain
 from declai.chain.contracts.nodes import RegisteredNode
 from declai.chain.fields import to_hex
 from declai.chain.pricing import format_credits
+from declai.chain.settings import explain
 from declai.cli.output import emit, fields
 from declai.client.aio import chain_of
 from declai.contributor.operator import Operator, local_time
@@ -58,8 +59,7 @@ def node_settings() -> NodeSettings:
     try:
         return NodeSettings()
     except ValidationError as error:
-        first = error.errors()[0]
-        what = ": ".join([*map(str, first["loc"]), first["msg"]])
+        what = explain(error)
     except ValueError as error:
         what = f"no TOML: {error}"
     raise DeclaiError(f"these are no settings of a node ({what}): name its file with --config")

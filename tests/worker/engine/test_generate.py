@@ -9,7 +9,7 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineLimits
-from tests.support.pipelines import GREEDY, LIMITS, Pipeline, generated, ids, prompt_of, spec
+from tests.support.pipelines import GREEDY, Pipeline, generated, ids, prompt_of, spec
 from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
 SAMPLED = SamplingParameters(temperature=0.8, top_k=40, top_p=0.95, seed=7)
@@ -165,7 +165,6 @@ def test_a_stop_string_ends_the_output_at_its_last_token(zoo: Zoo) -> None:
 
 def test_greedy_is_the_default_of_no_one_but_temperature_zero(zoo: Zoo) -> None:
     prompt = prompt_of(20)
-    assert LIMITS.prefill_chunk_tokens == 512
     assert ids(Pipeline(zoo, "llama").generate(prompt, spec(prompt, 12, SamplingParameters(seed=3)))) != ids(
         Pipeline(zoo, "llama").generate(prompt, spec(prompt, 12, GREEDY))
     )
