@@ -51,6 +51,12 @@ def test_every_problem_of_receipts_is_documented_and_no_other() -> None:
     assert sorted(named) == sorted(ProblemKind)
 
 
+def test_every_field_of_a_completion_is_documented_and_no_other() -> None:
+    named = {name for cells in table(DOCS / "http.md", "field") for name in re.findall(r"`(\w+)`", cells[0])}
+    today = surface()["http"]
+    assert named == {*today["POST /v1/chat/completions"], *today["POST /v1/completions"]}
+
+
 def test_every_error_code_is_documented_and_no_other() -> None:
     named = [code for cells in table(DOCS / "http.md", "code") for code in re.findall(r"`(\w+)`", cells[0])]
     assert sorted(named) == error_codes()
