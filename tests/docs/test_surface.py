@@ -7,6 +7,7 @@ import re
 import pytest
 
 from declai import cli
+from declai.chain.settings import OTHER_VARIABLES
 from declai.protocol.problems import ProblemKind
 from tests.docs.documents import DOCUMENTS, ROOT, table
 from tests.docs.surface import (
@@ -60,6 +61,13 @@ def test_every_field_of_a_completion_is_documented_and_no_other() -> None:
 def test_every_error_code_is_documented_and_no_other() -> None:
     named = [code for cells in table(DOCS / "http.md", "code") for code in re.findall(r"`(\w+)`", cells[0])]
     assert sorted(named) == error_codes()
+
+
+def test_every_variable_is_documented_and_no_other() -> None:
+    """Those that are no settings of a node or a gateway, and one that is a setting, too."""
+    rows = table(DOCS / "requesters.md", "variable")
+    named = {name.removeprefix("DECLAI_").lower() for cells in rows for name in re.findall(r"`(\w+)`", cells[0])}
+    assert named == OTHER_VARIABLES | {"password_file"}
 
 
 @pytest.mark.parametrize(("program", "page"), [("node", "contributors.md"), ("gateway", "gateways.md")])
