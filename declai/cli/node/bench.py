@@ -12,7 +12,7 @@ import click
 
 from declai.chain.fields import NUMERIC_PROFILES
 from declai.cli.node.offer import Layers
-from declai.cli.node.operating import node_settings
+from declai.cli.node.settings import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option, steps_progress, table
 from declai.worker.model.threads import num_usable_cores, use_passive_waiting

@@ -18,8 +18,9 @@ from declai.chain.errors import ChainError
 from declai.chain.fields import to_hex
 from declai.chain.index import EventIndex
 from declai.chain.state import SettledBatch
-from declai.cli.node.operating import Operating, node_settings, open_operating
+from declai.cli.node.operating import Operating, open_operating
 from declai.cli.node.owed import REQUEST_DIGITS, ClaimOutcome, Outcome, Report
+from declai.cli.node.settings import node_settings
 from declai.cli.options import config_option, network_option, operator_options
 from declai.cli.output import json_option
 from declai.contributor.batches import note_batches, receipts_here

@@ -8,7 +8,7 @@ from collections import Counter
 
 import click
 
-from declai.cli.node.operating import node_settings
+from declai.cli.node.settings import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, json_option
 from declai.contributor.doctor import Level, examine

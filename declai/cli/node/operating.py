@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from eth_utils.address import to_checksum_address
-from pydantic import ValidationError
 from web3.types import TxReceipt
 
 from declai.chain.client import Chain
 from declai.chain.contracts.nodes import RegisteredNode
 from declai.chain.fields import to_hex
 from declai.chain.pricing import format_credits
-from declai.chain.settings import explain
 from declai.cli.output import emit, fields
 from declai.client.aio import chain_of
 from declai.contributor.operator import Operator, local_time
-from declai.errors import DeclaiError
 from declai.network import Network, load
 from declai.wallets import unlock, wallet_address
-from declai.worker.node.settings import NodeSettings
 
 
 @dataclass(frozen=True)
@@ -48,21 +44,6 @@ def open_operating(network_path: Path | None, wallet: str, password_file: Path |
     chain = chain_of(network)
     chain.check()
     return Operating(network, chain, wallet, password_file)
-
-
-def node_settings() -> NodeSettings:
-    """The settings of the node on this machine, from the file of --config and the environment.
-
-    Raises:
-        DeclaiError: they are none. Values stay out of the text.
-    """
-    try:
-        return NodeSettings()
-    except ValidationError as error:
-        what = explain(error)
-    except ValueError as error:
-        what = f"no TOML: {error}"
-    raise DeclaiError(f"these are no settings of a node ({what}): name its file with --config")
 
 
 def print_node(operator: Operator, node: RegisteredNode, receipt: TxReceipt, as_json: bool, **more: Any) -> None:
