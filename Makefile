@@ -9,7 +9,7 @@ AUDIT_VENV := .venv-audit
 STAMPS := .stamps
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup demo test brownie audit mutation lint format bench lock clean
+.PHONY: help setup tools demo test part brownie audit mutation lint format bench lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -51,6 +51,11 @@ demo: setup  ## A devnet, one streamed answer, its receipts and their settlement
 
 test: setup lint $(STAMPS)/brownie $(STAMPS)/audit  ## All checks and tests
 	$(BIN)/python -m pytest
+
+tools: setup $(STAMPS)/brownie $(STAMPS)/audit  ## The set-up with Brownie and Slither, each in an environment of its own
+
+part: setup  ## A part of the tests, such as: make part TESTS="tests/api tests/planning"
+	$(BIN)/python -m pytest $(TESTS)
 
 brownie: setup $(STAMPS)/brownie  ## The contracts as a Brownie project: compiled, deployed on Anvil, one settlement
 	contracts/bin/brownie test
