@@ -12,7 +12,7 @@ from enum import IntEnum
 from declai.chain.errors import InvalidAmount
 
 DECIMALS = 18
-UNITS_PER_CREDIT = 10**DECIMALS
+UNITS_PER_CREDIT: int = 10**DECIMALS
 TOKEN_LAYERS_PER_PRICE = 10**6
 BPS = 10_000
 
@@ -42,6 +42,14 @@ def stage_cost(
     """What one stage earns, in base units, rounded down once (to the payer's favour)."""
     price = (num_prompt_tokens * prompt_price + num_output_tokens * output_price) * num_layers
     return price * tier.factor_bps // (TOKEN_LAYERS_PER_PRICE * BPS)
+
+
+def credits_per_layer(
+    *, num_prompt_tokens: int, num_output_tokens: int, prompt_price: int, output_price: int, tier_bps: int
+) -> float:
+    """What a stage earns for each of its layers, in credits and before rounding: to compare plans by."""
+    price = num_prompt_tokens * prompt_price + num_output_tokens * output_price
+    return price * tier_bps / (TOKEN_LAYERS_PER_PRICE * BPS * UNITS_PER_CREDIT)
 
 
 def gateway_fee(stage_costs: Iterable[int], fee_bps: int) -> int:

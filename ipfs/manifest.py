@@ -70,7 +70,6 @@ class Manifest(_Part):
     tokenizer: Annotated[list[TokenizerFile], Field(max_length=32)]
     shards: Shards
     license: Annotated[str, Field(max_length=200)] | None = None
-    calibration: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Manifest:

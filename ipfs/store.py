@@ -1,19 +1,15 @@
 """The embedded block store: one file a block, every read verified, safe for several processes at once.
 
 A block is written to a temporary file, synced and renamed, so that it is there whole or not at all. Pins are empty
-files named by CID. Garbage collection keeps everything reachable from a pin and everything younger than a grace
-period: an `add` in another process writes its blocks first and its pin last, and re-adding a block that exists
-refreshes its age under a lock that excludes deletion, so nothing that is being added can be collected.
+files named by CID: what is to be kept. An `add` writes its blocks first and its pin last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +20,6 @@ from declai.ipfs.errors import CorruptBlock, InvalidBlock, IpfsError, MissingBlo
 from declai.ipfs.unixfs import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DEPTH, build, decode
 
 Progress = Callable[[int], None]
-GRACE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +56,6 @@ class BlockStore:
 
     # Blocks
 
-    @contextlib.contextmanager
-    def _lock(self, kind: int) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, kind)
-            yield
-
     def _path(self, cid: Cid) -> Path:
         text = str(cid)
         return self._blocks / text[-3:-1] / text
@@ -81,9 +70,8 @@ class BlockStore:
         if Cid.of(cid.codec, block) != cid:
             raise CorruptBlock(f"the bytes given for {cid} do not hash to it")
         path = self._path(cid)
-        with contextlib.suppress(FileNotFoundError), self._lock(fcntl.LOCK_SH):
+        with contextlib.suppress(FileNotFoundError):
             if path.read_bytes() == block:
-                os.utime(path)  # young again: a collection that runs now must not take it
                 return
         path.parent.mkdir(exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self._new)
@@ -190,39 +178,14 @@ class BlockStore:
                 result.corrupt.append(str(current))
         return result
 
-    # Pins and garbage
+    # Pins
 
     def pin(self, cid: str) -> None:
-        """Keep a DAG from being collected. Pinning twice is pinning once."""
+        """Note that a DAG is to be kept. Pinning twice is pinning once."""
         (self._pins / str(Cid.parse(cid))).touch()
-
-    def unpin(self, cid: str) -> None:
-        (self._pins / str(Cid.parse(cid))).unlink(missing_ok=True)
 
     def pins(self) -> list[str]:
         return sorted(path.name for path in self._pins.iterdir())
-
-    def collect_garbage(self, grace_s: float = GRACE_S) -> int:
-        """Delete blocks that no pin reaches and nobody wrote or added in the last `grace_s`; returns how many.
-
-        Raises:
-            MissingBlock, CorruptBlock: a pinned DAG is not whole; nothing is deleted then.
-        """
-        started = time.time()
-        kept = {str(found) for cid in self.pins() for found in self.walk(cid)}
-        num_deleted = 0
-        for path in self._blocks.glob("*/*"):
-            if path.name in kept:
-                continue
-            with contextlib.suppress(FileNotFoundError), self._lock(fcntl.LOCK_EX):
-                if path.stat().st_mtime < started - grace_s:
-                    path.unlink()
-                    num_deleted += 1
-        for path in self._new.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < started - max(grace_s, GRACE_S):
-                    path.unlink()
-        return num_deleted
 
 
 def _chunks(stream: BinaryIO, progress: Progress | None) -> Iterator[bytes]:

@@ -17,14 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from declai.links.errors import LinkError, LinkGone
-from declai.links.seals import Seals
+from declai.links.seals import FRAME_BYTES, Seals
 from declai.protocol.peers import Peer
 from declai.protocol.wire import Frame, JobFrame, Listening, Relayed
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
-# What a waiting frame takes beside its payload.
-FRAME_BYTES = 1024
 # A connection's name that ZeroMQ chose begins so. Others are chosen by the peer, and could be another's one day; one
 # that begins so may be, too, but nobody can tell which will be another's.
 CHOSEN_BY_US = b"\0"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import zmq
 
-from declai.links.seals import Seals
+from declai.links.seals import FRAME_BYTES, Seals
 from declai.protocol.errors import ForgedFrame, MalformedFrame, RepeatedFrame
 from declai.protocol.peers import Peer
 from declai.protocol.wire import Frame, Listening, Relayed, decode, encode
@@ -16,7 +16,6 @@ from declai.protocol.wire import Frame, Listening, Relayed, decode, encode
 LISTENING_AGAIN_S = 2.0
 # The gateway is told what is here when so much has come, or at the next look at the clock: not for each token.
 TAKEN_BYTES = 2**18
-FRAME_BYTES = 1024
 
 
 class WayIn:

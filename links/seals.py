@@ -40,6 +40,8 @@ from declai.protocol.wire import (
 LABEL = b"DeCLAI relayed frames 1"
 STREAM_BYTES, COUNTER_BYTES, NONCE_BYTES, TAG_BYTES, SIZE_BYTES = 16, 8, 12, 16, 2
 PREFIX_BYTES = STREAM_BYTES + COUNTER_BYTES
+# What a frame takes in memory beside its payload while it waits.
+FRAME_BYTES = 1024
 OVERHEAD_BYTES = PREFIX_BYTES + SIZE_BYTES + TAG_BYTES
 # Who came first stays: to forget a sender would let a gateway repeat that sender's frames.
 MAX_SENDERS = 10_000

@@ -19,11 +19,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from declai.chain.pricing import credits_per_layer
 from declai.planning.errors import NoPlan
 
-CREDIT = 10**18
-TOKEN_LAYERS_PER_PRICE = 10**6
-BASIS_POINTS = 10**4
 # Between two nodes while nothing is measured: one site.
 DEFAULT_RTT_S = 0.0005
 DEFAULT_BYTES_PER_S = 125e6
@@ -137,6 +135,17 @@ def place(
     return market.plan(_branch_and_bound(market))
 
 
+def _price(offer: NodeOffer, demand: Demand) -> float:
+    """Of one layer, in credits."""
+    return credits_per_layer(
+        num_prompt_tokens=demand.num_prompt_tokens,
+        num_output_tokens=demand.num_output_tokens,
+        prompt_price=offer.prompt_price,
+        output_price=offer.output_price,
+        tier_bps=demand.tier_bps,
+    )
+
+
 def _uncovered(offers: Sequence[NodeOffer], num_layers: int) -> list[tuple[int, int]]:
     held = np.zeros(num_layers, dtype=bool)
     for offer in offers:
@@ -157,10 +166,7 @@ class _Market:
         self.offers = offers
         num_tokens = demand.num_prompt_tokens + demand.num_output_tokens
         self.layer_seconds = np.array([num_tokens * o.seconds_per_token_layer * (1 + o.num_running) for o in offers])
-        price = np.array(
-            [o.prompt_price * demand.num_prompt_tokens + o.output_price * demand.num_output_tokens for o in offers],
-            dtype=np.float64,
-        ) * (demand.tier_bps / (TOKEN_LAYERS_PER_PRICE * BASIS_POINTS * CREDIT))
+        price = np.array([_price(offer, demand) for offer in offers])
         self.layer_cost = price + self.layer_seconds * demand.credits_per_second
         rtt, bytes_per_s = self._matrices(links)
         # A token crosses each link once, one way: as hidden states forth, as its id from the last node back.

@@ -11,7 +11,8 @@ from declai.protocol.message import ProtocolMessage
 from declai.protocol.wire import MAX_TOKENS
 
 MAX_GRAMMAR_BYTES = 32 * 1024
-
+# Of one request. Each is an output of its own, with a signature and a price.
+MAX_CHOICES = 8
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -17,12 +17,11 @@ from declai.api.errors import InvalidRequest, UnsupportedParameter
 from declai.api.http.grammars import ResponseFormat, StructuredOutputs
 from declai.api.serving.intake import Ask
 from declai.chain.pricing import Tier
-from declai.protocol.options import Grammar, Sampling
+from declai.protocol.options import MAX_CHOICES, Grammar, Sampling
 from declai.protocol.tokenizer import ModelTokenizer
 from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
 MAX_TEXT_CHARS = 2**22
-MAX_CHOICES = 8
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
 MIN_TEMPERATURE = 1e-4
 # Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.

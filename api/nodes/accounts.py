@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import uuid
 from collections import defaultdict
 
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -12,8 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from declai.api.errors import BrokerUnavailable
-from declai.protocol.jobs import Envelope
-from declai.protocol.tasks import key_prefix, queue_key, task_message, username
+from declai.protocol.tasks import key_prefix, username
 
 MAX_CONNECTIONS_PER_NODE = 8
 
@@ -44,16 +42,6 @@ async def grant(redis: Redis, operator: str) -> Credentials:
     return Credentials(username=username(operator), password=SecretStr(password), key_prefix=key_prefix(operator))
 
 
-async def revoke(redis: Redis, operator: str) -> None:
-    """Take a node's account, its open connections and its waiting tasks away. Raises BrokerUnavailable."""
-    try:
-        await _execute(redis, "ACL", "DELUSER", username(operator))
-        await _disconnect(redis, username(operator))
-        await redis.delete(queue_key(operator))
-    except RedisError as error:
-        raise BrokerUnavailable(f"the account of {operator} may still be open: {error}") from error
-
-
 async def _execute(redis: Redis, *command: str) -> None:
     await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
@@ -82,13 +70,3 @@ async def limit_connections(redis: Redis, limit: int = MAX_CONNECTIONS_PER_NODE)
     except RedisError as error:
         raise BrokerUnavailable(f"connections cannot be counted: {error}") from error
     return greedy
-
-
-async def dispatch(redis: Redis, operator: str, envelope: Envelope) -> str:
-    """Put a task into a node's queue; returns its id. Raises BrokerUnavailable when it may not have arrived."""
-    task_id = str(uuid.uuid4())
-    try:
-        await redis.lpush(queue_key(operator), task_message(envelope, task_id))
-    except RedisError as error:
-        raise BrokerUnavailable(f"no task for {operator}: {error}") from error
-    return task_id

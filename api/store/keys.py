@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select
 
 from declai.api.errors import Overloaded
 from declai.api.store.schema import api_keys, signin_nonces
@@ -45,8 +45,3 @@ class KeyTables:
         if row is None or row.revoked or row.expires_at < time.time():
             return None
         return row.session, row.payer
-
-    def revoke_api_keys(self, session: str) -> int:
-        """Revoke every key of a session; returns how many."""
-        with self.engine.begin() as db:
-            return db.execute(update(api_keys).where(api_keys.c.session == session).values(revoked=True)).rowcount

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from declai.chain.parameters import DAY_S
 from declai.chain.pricing import format_credits, parse_credits
 from declai.cli.options import network_option, wallet_options
 from declai.cli.output import emit, fields, json_option, table
@@ -15,7 +16,6 @@ from declai.fetch import get_json
 from declai.signin import sign_in
 from declai.wallets import unlock
 
-DAY_S = 86_400
 days_option = click.option("--days", type=click.IntRange(1, 365), default=30, show_default=True, help="Until it ends.")
 
 

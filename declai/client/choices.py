@@ -10,8 +10,7 @@ from typing import Any
 from declai.chain.pricing import format_credits, parse_credits
 from declai.client.aio import AsyncClient
 from declai.client.evidence import Evidence
-
-MAX_CHOICES = 8
+from declai.protocol.options import MAX_CHOICES
 
 
 def bodies_of(body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from declai.api.nodes.hub import LinkHub
 from declai.links.errors import LinkGone
 from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
-from declai.links.relay import FRAME_BYTES, MIB, Connections, RelayLimits
-from declai.links.seals import Seals
+from declai.links.relay import MIB, Connections, RelayLimits
+from declai.links.seals import FRAME_BYTES, Seals
 from declai.links.sockets import Inbound, LinkOptions
 from declai.protocol import wire
 from declai.protocol.peers import Peer

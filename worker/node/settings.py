@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from declai.chain.fields import Address
 from declai.chain.settings import ChainSettings
+from declai.protocol.wire import MAX_TOKENS
 from declai.worker.limits import MIXED_PREFILL_TOKENS, PREFILL_CHUNK_TOKENS
 from declai.worker.model.threads import pick_num_threads
 
@@ -41,7 +42,7 @@ class NodeSettings(ChainSettings):
         default=0, ge=0, le=1024, description="of the model; 0: the cores that are this node's own"
     )
     max_jobs: int = Field(default=32, ge=1, le=1024)
-    max_context_tokens: int = Field(default=32_768, ge=2, le=2**20)
+    max_context_tokens: int = Field(default=32_768, ge=2, le=MAX_TOKENS)
     max_cache_bytes: int = Field(default=4 * GIB, ge=2**20)
     prefill_chunk_tokens: int = Field(
         default=PREFILL_CHUNK_TOKENS, ge=1, le=2**16, description="most prompt tokens in one step"
