@@ -15,6 +15,7 @@
   * NotLoaded
   * PositionGap
   * Refused
+  * RowsLost
   * StageLoadError
   * StoreError
   * UnsupportedArchitecture

@@ -18,6 +18,7 @@ from declai.worker.engine import (
     SequenceFailed,
     SequenceSpec,
 )
+from declai.worker.job.kept_rows import KeptRows
 from declai.worker.model.stage import Stage
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
@@ -34,10 +35,13 @@ class Pipeline:
         limits: EngineLimits = LIMITS,
         tokenizer: Tokenizer | None = None,
         profile: str = "fp32",
+        max_kept_bytes: int = 1 << 24,
     ) -> None:
         files = [zoo.folder(name) / "model.safetensors"]
         stages = [Stage.load(zoo.architecture(name), first, end, files, profile) for first, end in pairwise(boundaries)]
-        self.engines = [Engine(stage, limits, tokenizer if stage.is_last else None) for stage in stages]
+        self.engines = [
+            Engine(stage, limits, tokenizer if stage.is_last else None, KeptRows(max_kept_bytes)) for stage in stages
+        ]
         self.tokens: dict[bytes, list[SampledToken]] = {}
 
     def start(self, sequence_id: bytes, prompt: Sequence[int], spec: SequenceSpec) -> None:

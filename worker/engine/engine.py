@@ -3,7 +3,9 @@
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from declai.protocol.sampling import Logits
@@ -22,12 +24,14 @@ from declai.worker.engine.sequence import (
 )
 from declai.worker.engine.stats import EngineStats, SequenceClock
 from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.job.kept_rows import JobRows, KeptRows, RowsLost
 from declai.worker.model.layout import BLOCK_TOKENS
 from declai.worker.model.packed import Pool
 from declai.worker.model.stage import Stage
 
 # A hit's rows go to the next stage in as few pieces as links take well: they come faster than a forward makes them.
 MAX_PIECE_BYTES = 2**24
+DEFAULT_KEPT_BYTES = 2**28
 
 
 class Engine:
@@ -36,16 +40,22 @@ class Engine:
     An error about one sequence closes that sequence and leaves the others as they were.
     """
 
-    def __init__(self, stage: Stage, limits: EngineLimits, tokenizer: Tokenizer | None = None) -> None:
-        """`tokenizer` is needed at the last stage for sequences with stop strings."""
+    def __init__(
+        self, stage: Stage, limits: EngineLimits, tokenizer: Tokenizer | None = None, kept_rows: KeptRows | None = None
+    ) -> None:
+        """
+        Args:
+            tokenizer: needed at the last stage for sequences with stop strings.
+            kept_rows: where hidden states that were handed out are kept; may be shared with engines of the same thread.
+        """
         self.limits = limits
         self.stats = EngineStats()
         self._clock = SequenceClock(self.stats)
         self._stage = stage
         self._tokenizer = tokenizer
         self._reuses = limits.prefix_reuse and stage.packs
-        keeps_hidden = self._reuses and not stage.is_last  # the next stage needs them, computed or not
-        layout = stage.layout(limits.prefill_chunk_tokens, keeps_hidden=keeps_hidden) if stage.packs else None
+        self._kept_rows = KeptRows(DEFAULT_KEPT_BYTES) if kept_rows is None else kept_rows
+        layout = stage.layout(limits.prefill_chunk_tokens) if stage.packs else None
         self._cache = CacheManager(limits.max_sequences, limits.max_cache_bytes, layout)
         self._scheduler = Scheduler(
             limits.prefill_chunk_tokens,
@@ -57,6 +67,7 @@ class Engine:
         self._runner = Runner(stage, limits.prefill_chunk_tokens, pool, records_steps=limits.cuda_graphs)
         self._sequences: dict[bytes, SequenceSpec] = {}
         self._generations: dict[bytes, SequenceOutput] = {}
+        self._rows: dict[bytes, JobRows] = {}
 
     @property
     def num_sequences(self) -> int:
@@ -148,6 +159,16 @@ class Engine:
         self._scheduler.feed(sequence_id, len(inputs))
         self._clock.feed(sequence_id, first_position + len(inputs), time.perf_counter())
 
+    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]:
+        """What an open sequence handed out at positions [first, end), uint8 [positions, bytes per row], once more.
+
+        Raises RowsLost unless all of it is kept; the last stage keeps none.
+        """
+        rows = self._rows.get(sequence_id)
+        if rows is None:
+            raise RowsLost(f"sequence {sequence_id.hex()} keeps no rows here")
+        return rows.read(first, end)
+
     def hold(self, sequence_id: bytes, held: bool) -> None:
         """Compute nothing for a sequence, whatever it is fed, until it is held no more: nobody takes its output now."""
         self._scheduler.hold(sequence_id, held)
@@ -178,6 +199,7 @@ class Engine:
         """Close a sequence and free all it held; does nothing when it is not open."""
         self._sequences.pop(sequence_id, None)
         self._generations.pop(sequence_id, None)
+        self._rows.pop(sequence_id, None)
         self._clock.close(sequence_id)
         self._scheduler.remove(sequence_id)
         self._runner.close(sequence_id)
@@ -195,29 +217,32 @@ class Engine:
         outputs = list[StageOutput]()
         for sequence_id, end in self._scheduler.skippable():
             hit = self._cache.find(sequence_id, end)
-            if hit is not None:
-                chunk = self._scheduler.skip(sequence_id, hit.num_tokens)
-                try:
-                    outputs += self._take_over(chunk, hit)
-                except Exception as error:  # out of memory, say
-                    outputs.append(self._fail(chunk, error))
+            if hit is None:
+                continue
+            try:
+                rows = None if hit.rows is None else hit.rows.read(hit.first_position, hit.num_tokens)
+            except RowsLost:  # what the next stage needs is computed then
+                continue
+            chunk = self._scheduler.skip(sequence_id, hit.num_tokens)
+            try:
+                outputs += self._take_over(chunk, hit, rows)
+            except Exception as error:  # out of memory, say
+                outputs.append(self._fail(chunk, error))
         return outputs
 
-    def _take_over(self, chunk: Chunk, hit: Hit) -> list[HiddenRows]:
+    def _take_over(self, chunk: Chunk, hit: Hit, rows: NDArray[np.uint8] | None) -> list[HiddenRows]:
         began = time.perf_counter()
         self._runner.take([chunk])
         self._runner.reuse(chunk, hit)
         self._cache.copied(chunk.sequence_id, hit)
         self.stats.num_reused_tokens += chunk.num_prompt_tokens
         self._clock.step([chunk], began, time.perf_counter())
-        if self._stage.is_last:
+        if rows is None:
             return []
-        rows, most = self._runner.kept_rows(chunk), max(1, MAX_PIECE_BYTES // self._stage.bytes_per_row)
-        pieces = [rows[begin : begin + most] for begin in range(0, len(rows), most)]
+        most = max(1, MAX_PIECE_BYTES // self._stage.bytes_per_row)
         firsts = range(chunk.first_position, chunk.end, most)
-        return [
-            HiddenRows(chunk.sequence_id, first, len(piece), piece) for first, piece in zip(firsts, pieces, strict=True)
-        ]
+        pieces = [rows[first - chunk.first_position :][:most] for first in firsts]
+        return [self._hand_out(chunk.sequence_id, first, piece) for first, piece in zip(firsts, pieces, strict=True)]
 
     def _run(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         """Compute chunks. When that fails, each by itself: one request must not end the others."""
@@ -237,9 +262,13 @@ class Engine:
         for chunk in chunks:
             self._cache.computed(chunk.sequence_id, chunk.end)
             own = rows[begin : begin + chunk.num_tokens]
-            outputs.append(HiddenRows(chunk.sequence_id, chunk.first_position, chunk.num_tokens, own))
+            outputs.append(self._hand_out(chunk.sequence_id, chunk.first_position, own))
             begin += chunk.num_tokens
         return outputs
+
+    def _hand_out(self, sequence_id: bytes, first_position: int, rows: NDArray[np.uint8]) -> HiddenRows:
+        self._rows[sequence_id].append(first_position, rows)
+        return HiddenRows(sequence_id, first_position, len(rows), rows)
 
     def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
         with self.stats.timed("forward"):
@@ -271,7 +300,10 @@ class Engine:
         self._check_spec(spec)
         bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
         salt = spec.cache_salt if self._reuses else b""
-        self._cache.allocate(sequence_id, bytes_besides, spec.max_positions, salt)
+        rows = None if self._stage.is_last else self._kept_rows.open(self._stage.bytes_per_row)
+        self._cache.allocate(sequence_id, bytes_besides, spec.max_positions, salt, rows)
+        if rows is not None:
+            self._rows[sequence_id] = rows
 
     def _check_spec(self, spec: SequenceSpec) -> None:
         if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:

@@ -90,8 +90,6 @@ class Runner:
                 hidden = self._static.run(inputs, segments)
             else:
                 hidden = self.stage.forward_packed(inputs, segments, self._pool)
-            if self._pool.layout.row_lanes:
-                self._pool.write_hidden(segments, hidden)
         else:
             (chunk,) = chunks
             hidden = self.stage.forward(inputs, self._caches[chunk.sequence_id])
@@ -105,12 +103,6 @@ class Runner:
                 self._pool.clear(target.runs)
             if first < chunk.end:
                 self._pool.copy(source.cut(first, chunk.end), target.cut(first, chunk.end))
-
-    def kept_rows(self, chunk: Chunk) -> NDArray[np.uint8]:
-        """What `run` returned for these positions, where the pool has a place for it."""
-        assert self._pool is not None
-        lanes = self._lanes[chunk.sequence_id]
-        return as_bytes(self._pool.read_hidden(lanes, chunk.first_position, chunk.end, self.stage.bytes_per_row))
 
     def run_logits(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> NDArray[np.float32]:
         """Compute chunks at the last stage; returns the logits after each, float32 [chunks, vocab_size], on the CPU."""

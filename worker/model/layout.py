@@ -1,9 +1,8 @@
 """How a stage's cache is laid out. Pure Python: the memory is `packed.Pool`'s.
 
-The memory is one long list of rows of one size. A row is a token's keys and values of one layer, or a piece of the
-hidden state that left the stage. All rows of one sequence for one layer are a lane, of whole blocks. A lane is as
-long as the sequence. Only where a window slides, the lane is a ring, a window and a step long, in which new tokens
-overwrite those that nobody needs any more.
+The memory is one long list of rows of one size. A row is a token's keys and values of one layer. All rows of one
+sequence for one layer are a lane, of whole blocks. A lane is as long as the sequence. Only where a window slides, the
+lane is a ring, a window and a step long, in which new tokens overwrite those that nobody needs any more.
 """
 
 from __future__ import annotations
@@ -46,25 +45,20 @@ class Group:
     Attributes:
         window: how many positions a token attends to, itself included; None for all.
         max_slots: of a lane.
-        num_row_lanes: lanes of hidden states, after those of the layers.
     """
 
     layers: tuple[int, ...]
     window: int | None
     max_slots: int | None
-    num_row_lanes: int = 0
 
     @property
     def num_lanes(self) -> int:
-        return len(self.layers) + self.num_row_lanes
+        return len(self.layers)
 
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """The lanes of each sequence of a stage: those of the first group, then those of the next.
-
-    The hidden states go with the first group, which keeps most.
-    """
+    """The lanes of each sequence of a stage: those of the first group, then those of the next."""
 
     row_bytes: int
     groups: tuple[Group, ...]
@@ -77,18 +71,13 @@ class CacheLayout:
             begin += group.num_lanes
         return found
 
-    @property
-    def row_lanes(self) -> range:
-        return range(len(self.groups[0].layers), self.groups[0].num_lanes)
-
 
 def make_layout(
-    layers: Sequence[LayerCache], first_layer: int, element_bytes: int, hidden_bytes: int, max_step_tokens: int
+    layers: Sequence[LayerCache], first_layer: int, element_bytes: int, max_step_tokens: int
 ) -> CacheLayout:
     """
     Args:
         layers: those of the stage, `first_layer` being the number of the first.
-        hidden_bytes: of a hidden state that is to be kept; 0 for none.
         max_step_tokens: of one sequence in one forward.
     """
     row_bytes = max(layer.elements_per_token for layer in layers) * element_bytes
@@ -98,7 +87,6 @@ def make_layout(
             layers=tuple(first_layer + index for index, layer in enumerate(layers) if layer.window == window),
             window=window,
             max_slots=None if window is None else window - 1 + max_step_tokens,
-            num_row_lanes=-(-hidden_bytes // row_bytes) if window == windows[0] else 0,
         )
         for window in windows
     ]

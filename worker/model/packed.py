@@ -85,20 +85,6 @@ class Pool:
         return own_keys, own_values
 
     @torch.inference_mode()
-    def write_hidden(self, segments: Sequence[Segment], hidden: torch.Tensor) -> None:
-        """Put hidden states [tokens, hidden_size] of a batch's tokens into their lanes."""
-        slots = torch.from_numpy(slots_of(segments, self.layout.row_lanes)).to(hidden.device)
-        pieces = torch.split(hidden.contiguous().view(torch.uint8), self.layout.row_bytes, dim=1)
-        memory = self._memory_on(hidden.device)
-        for own_slots, piece in zip(slots, pieces, strict=True):
-            memory[:, : piece.shape[1]].index_copy_(0, own_slots, piece)
-
-    def read_hidden(self, lanes: Sequence[Lane], first: int, end: int, num_bytes: int) -> torch.Tensor:
-        """A copy of a sequence's hidden states at positions [first, end), uint8 [tokens, num_bytes]."""
-        pieces = [self._rows(lanes[number].cut(first, end)) for number in self.layout.row_lanes]
-        return torch.cat(pieces, dim=1)[:, :num_bytes]
-
-    @torch.inference_mode()
     def copy(self, source: Sequence[Run], target: Sequence[Run]) -> None:
         """Put all that lies in some slots into as many others."""
         pieces = torch.split(self._rows(source), [length for _, length in target])

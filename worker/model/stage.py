@@ -86,14 +86,10 @@ class Stage:
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
         return sum(layer.elements_per_token for layer in layers) * self.cache_dtype.itemsize
 
-    def layout(self, max_step_tokens: int, *, keeps_hidden: bool) -> CacheLayout:
-        """How the stage's sequences lie in a pool, when they bring at most `max_step_tokens` each to one forward.
-
-        `keeps_hidden`: whether their hidden states lie there, too.
-        """
+    def layout(self, max_step_tokens: int) -> CacheLayout:
+        """How the stage's sequences lie in a pool, when they bring at most `max_step_tokens` each to one forward."""
         layers = self.architecture.layer_caches[self.first_layer : self.end_layer]
-        hidden_bytes = self.bytes_per_row if keeps_hidden else 0
-        return make_layout(layers, self.first_layer, self.cache_dtype.itemsize, hidden_bytes, max_step_tokens)
+        return make_layout(layers, self.first_layer, self.cache_dtype.itemsize, max_step_tokens)
 
     @classmethod
     def load(

@@ -54,6 +54,10 @@ class NodeSettings(ChainSettings):
         description="the same beside sequences that wait for their next token",
     )
     prefix_reuse: bool = Field(default=True, description="whether a payer's later requests reuse what earlier computed")
+    kept_rows_bytes: int = Field(
+        default=GIB // 2, ge=0, description="memory for what was sent on, so that it can be sent again"
+    )
+    kept_rows_disk_bytes: int = Field(default=4 * GIB, ge=0, description="the same on disk, for the oldest of it")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")
     idle_timeout_s: float = Field(default=60.0, gt=0)
     peer_grace_s: float = Field(default=3.0, gt=0)

@@ -22,6 +22,7 @@ from declai.protocol.options import Grammar
 from declai.protocol.wire import Dtype
 from declai.worker.engine import Engine, EngineLimits
 from declai.worker.errors import WorkerError
+from declai.worker.job.kept_rows import KeptRows
 from declai.worker.job.running import StageIdentity
 from declai.worker.model.architecture import inspect_architecture
 from declai.worker.model.stage import Stage
@@ -51,14 +52,19 @@ class ModelStages:
         blocks: BlockStore,
         fetch: Fetch | None,
         folder: Path,
+        kept_rows: KeptRows,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Pull the shards of all these layers. Raises what `ipfs` and `worker.model` raise when that fails."""
+        """Pull the shards of all these layers; all engines share `kept_rows`.
+
+        Raises what `ipfs` and `worker.model` raise when that fails.
+        """
         self.manifest = manifest
         self.profile = profile
         self._limits = limits
         self._blocks = blocks
         self._folder = folder
+        self._kept_rows = kept_rows
         self._device = device
         self._linears: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -103,7 +109,7 @@ class ModelStages:
                 stage = Stage.load(
                     self._architecture, first_layer, end_layer, files, self.profile, self._device, self._linears
                 )
-                found = stage, Engine(stage, self._limits, self._tokenizer)
+                found = stage, Engine(stage, self._limits, self._tokenizer, self._kept_rows)
                 self._loaded[first_layer, end_layer] = found
             return found
 

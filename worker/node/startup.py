@@ -22,6 +22,7 @@ from declai.protocol.peers import RELAY
 from declai.worker.engine import EngineLimits
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
+from declai.worker.job.kept_rows import KeptRows
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.store import NodeStore
 from declai.worker.model.devices import open_device
@@ -102,9 +103,12 @@ def _status_file(node: NodeParts) -> Iterator[None]:
 @contextmanager
 def _layers(node: NodeParts) -> Iterator[None]:
     """The model's layers on the device, pulled where they are missing, and their speed."""
-    node.stages = _load_stages(node.settings, node.identity, node.device)
-    node.s_per_token_layer = node.stages.measure_s_per_token_layer(*node.layers)
-    yield
+    settings = node.settings
+    folder = settings.data_dir / "kept-rows"
+    with closing(KeptRows(settings.kept_rows_bytes, folder, settings.kept_rows_disk_bytes)) as kept_rows:
+        node.stages = _load_stages(settings, node.identity, node.device, kept_rows)
+        node.s_per_token_layer = node.stages.measure_s_per_token_layer(*node.layers)
+        yield
 
 
 @contextmanager
@@ -196,7 +200,7 @@ def _description(settings: NodeSettings, identity: Identity) -> dict[str, object
     }
 
 
-def _load_stages(settings: NodeSettings, identity: Identity, device: torch.device) -> ModelStages:
+def _load_stages(settings: NodeSettings, identity: Identity, device: torch.device, kept_rows: KeptRows) -> ModelStages:
     """Pull what is missing of the offered layers and load them."""
     offer, cid = identity.offer, identity.version.manifest_cid
     blocks = BlockStore(settings.data_dir / "blocks")
@@ -223,6 +227,7 @@ def _load_stages(settings: NodeSettings, identity: Identity, device: torch.devic
             blocks=blocks,
             fetch=exchange.fetch,
             folder=settings.data_dir / "models" / cid,
+            kept_rows=kept_rows,
             device=device,
         )
     except IpfsError as error:

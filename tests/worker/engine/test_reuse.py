@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
 from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.job.kept_rows import PAGE_ROWS, RowsLost
 from tests.support.pipelines import GREEDY, Pipeline, ask, engine_of, generated, ids, prompt_of, reused, spec
 from tests.support.zoo import NUM_LAYERS, ONE_BY_ONE, Zoo
 
@@ -52,6 +54,35 @@ def test_prompts_that_come_at_once_share_what_one_of_them_computes(zoo: Zoo) -> 
     for sequence_id, prompt in prompts.items():
         assert ids(pipeline.tokens[sequence_id]) == generated(zoo, "qwen3", prompt, 8)
     assert all(number > 400 for number in reused(pipeline))
+
+
+def test_what_the_next_stage_needs_and_is_kept_no_more_is_computed_again(zoo: Zoo) -> None:
+    prompt = prompt_of(100)
+    row_bytes = 4 * zoo.architecture("llama").hidden_size
+    for num_pages, expected in [(0, [0, 0]), (2, [0, 0]), (8, [96, 96])]:
+        pipeline = Pipeline(zoo, "llama", limits=LIMITS, max_kept_bytes=num_pages * PAGE_ROWS * row_bytes)
+        for _ in range(2):
+            assert ask(pipeline, prompt) == generated(zoo, "llama", prompt, 8)
+        assert reused(pipeline)[:2] == expected
+        for engine in pipeline.engines:
+            engine.check_integrity()
+
+
+def test_what_was_handed_out_can_be_had_again_while_the_sequence_is_open(zoo: Zoo) -> None:
+    for name in ("llama", "bloom"):  # in a batch, and one by one
+        stage = engine_of(zoo, 0, 2, LIMITS, name)
+        prompt, handed_out = prompt_of(90), list[HiddenRows]()
+        stage.add(b"s", SequenceSpec(len(prompt), 1))
+        stage.feed(b"s", 0, prompt)
+        while stage.has_work:
+            handed_out += [output for output in stage.step() if isinstance(output, HiddenRows)]
+        assert np.array_equal(stage.kept_rows(b"s", 0, 90), np.concatenate([output.rows for output in handed_out]))
+        assert np.array_equal(stage.kept_rows(b"s", 31, 65), stage.kept_rows(b"s", 0, 90)[31:65])
+        with pytest.raises(RowsLost):
+            stage.kept_rows(b"s", 0, 91)
+        stage.remove(b"s")
+        with pytest.raises(RowsLost):
+            stage.kept_rows(b"s", 0, 1)
 
 
 def test_nobody_meets_what_another_payer_computed(zoo: Zoo) -> None:

@@ -75,7 +75,7 @@ def test_all_of_a_forward_is_on_the_stages_device(
     monkeypatch.setattr(linears, "quantise", quantise_stack)
     stage = Stage.load(zoo.architecture(name), 3, 5, [zoo.folder(name) / "model.safetensors"], profile)
     without_numbers(stage)
-    pool, rows = Pool(stage.layout(8, keeps_hidden=False), 160), torch.empty(7, 32, device=META)
+    pool, rows = Pool(stage.layout(8), 160), torch.empty(7, 32, device=META)
     lanes = [
         tuple(Lane(((begin + 80 * lane, 16), (begin + 20 + 80 * lane, 16))) for lane in (0, 1)) for begin in (0, 40)
     ]

@@ -61,8 +61,7 @@ def test_what_a_layer_adds_to_large_numbers_is_not_lost(zoo: Zoo, profile: str) 
 def test_keys_and_values_are_kept_in_the_profiles_format(zoo: Zoo) -> None:
     architecture, files = zoo.architecture("llama"), [zoo.folder("llama") / "model.safetensors"]
     sizes = {
-        profile: Stage.load(architecture, 0, 2, files, profile).layout(8, keeps_hidden=False).row_bytes
-        for profile in NUMERIC_PROFILES
+        profile: Stage.load(architecture, 0, 2, files, profile).layout(8).row_bytes for profile in NUMERIC_PROFILES
     }
     assert sizes["fp32"] == 2 * sizes["bf16"] == 2 * sizes["fp16"] == 2 * sizes["int8"] == 2 * sizes["int4"]
 

@@ -19,7 +19,7 @@ Lanes = tuple[Lane, ...]
 
 def pool_and_lanes(stage: Stage) -> tuple[Pool, list[Lanes]]:
     """Sequences' lanes where other sequences' ends left room between others': in several pieces."""
-    layout = stage.layout(STEP_TOKENS, keeps_hidden=True)
+    layout = stage.layout(STEP_TOKENS)
     manager = CacheManager(9999, 2**30, layout)
     num_blocks = 3 * sum(manager.num_blocks_for(length + NUM_TOKENS) for length in LENGTHS)
     manager = CacheManager(9999, num_blocks * BLOCK_TOKENS * layout.row_bytes, layout)

@@ -54,6 +54,7 @@ from declai.protocol.startup import explained
 from declai.publish import Publication, add_model
 from declai.worker.engine import EngineLimits, SequenceSpec
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
+from declai.worker.job.kept_rows import KeptRows
 from declai.worker.node import runtime
 from declai.worker.node.identity import open_identity
 from declai.worker.node.membership import Membership
@@ -629,7 +630,9 @@ def test_joining_trusts_only_the_registered_gateway(world: World) -> None:
 def test_any_part_of_the_layers_held_can_be_served(world: World, tmp_path: Path) -> None:
     limits = EngineLimits(max_sequences=2, max_context_tokens=100, max_cache_bytes=2**24, prefill_chunk_tokens=4)
     manifest = world.published.manifest
-    stages = ModelStages(manifest, 0, 5, "fp32", limits, blocks=world.blocks, fetch=None, folder=tmp_path)
+    stages = ModelStages(
+        manifest, 0, 5, "fp32", limits, blocks=world.blocks, fetch=None, folder=tmp_path, kept_rows=KeptRows(2**20)
+    )
     (first, one), (second, two) = stages.get(0, 3), stages.get(3, 5)
     assert stages.get(0, 3)[0] is first
     assert (one.shard_root, two.shard_root) == (manifest.shard_root(0, 3), manifest.shard_root(3, 5))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from declai.worker.engine.errors import AtCapacity
 from declai.worker.engine.memory.blocks import FreeBlocks
 from declai.worker.engine.memory.prefix import Hit, PrefixCache
+from declai.worker.job.kept_rows import JobRows
 from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Lane, Run
 
 
@@ -58,10 +59,18 @@ class CacheManager:
         needed = self.needed_bytes(num_other_bytes, num_tokens)
         return self.num_sequences < self.max_sequences and self.used_bytes + needed <= self.max_bytes
 
-    def allocate(self, sequence_id: bytes, num_other_bytes: int, num_tokens: int = 0, salt: bytes = b"") -> None:
+    def allocate(
+        self,
+        sequence_id: bytes,
+        num_other_bytes: int,
+        num_tokens: int = 0,
+        salt: bytes = b"",
+        rows: JobRows | None = None,
+    ) -> None:
         """Reserve blocks for `num_tokens` and some bytes besides for a sequence until `free`.
 
-        Sequences of one `salt` share what they compute; with an empty one, nobody shares. Raises AtCapacity.
+        Sequences of one `salt` share what they compute; with an empty one, nobody shares. `rows` is where the sequence
+        keeps what the next stage gets of it, if there is one; closed here once nobody can find it. Raises AtCapacity.
         """
         assert sequence_id not in self._reserved_bytes
         if self.num_sequences >= self.max_sequences:
@@ -78,7 +87,7 @@ class CacheManager:
         self._reserved_bytes[sequence_id] = needed
         runs = self._blocks[sequence_id] = self._free.take(self.num_blocks_for(num_tokens))
         lanes = self._lanes[sequence_id] = self._divide(runs, num_tokens)
-        self._prefixes.open(sequence_id, salt if lanes else b"", runs, lanes)
+        self._prefixes.open(sequence_id, salt if lanes else b"", runs, lanes, rows)
 
     def free(self, sequence_id: bytes, *, keep: bool = True) -> None:
         """Give a sequence's share back; does nothing when it has none. Unless `keep`, nobody finds what it computed."""
@@ -141,9 +150,8 @@ def _lane_blocks(group: Group, num_tokens: int) -> int:
 
 
 def _reaches(groups: Iterable[Group]) -> tuple[int | None, ...]:
-    """How many positions before the next token each lane is needed for: all (None) where the next stage wants them."""
+    """How many positions before the next token each lane is needed for; None for all."""
     found: list[int | None] = []
     for group in groups:
         found += [None if group.window is None else group.window - 1] * len(group.layers)
-        found += [None] * group.num_row_lanes
     return tuple(found)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from declai.worker.job.kept_rows import JobRows
 from declai.worker.model.layout import BLOCK_TOKENS, Lane, Run
 
 
@@ -42,13 +43,15 @@ class InputChain:
 class Holding:
     """What lies in the blocks of one sequence, open or ended: the first `num_computed` positions of its input.
 
-    Of each lane only what is not yet overwritten, and from a position in `firsts` on.
+    Of each lane only what is not yet overwritten, and from a position in `firsts` on. `rows`: what the next stage was
+    given of these positions, where there is one.
     """
 
     runs: tuple[Run, ...]
     lanes: tuple[Lane, ...]
     chain: InputChain
     firsts: list[int]
+    rows: JobRows | None = None
     num_computed: int = 0
     num_findable: int = 0
 
@@ -58,11 +61,16 @@ class Holding:
 
 @dataclass(frozen=True)
 class Hit:
-    """Rows to be copied: of each of these lanes the positions [first, num_tokens)."""
+    """What is to be copied: of each of these lanes the positions [first, num_tokens).
 
+    `rows`, from `first_position` on: what the next stage gets.
+    """
+
+    first_position: int
     num_tokens: int
     lanes: tuple[Lane, ...]
     firsts: tuple[int, ...]
+    rows: JobRows | None = None
 
 
 class PrefixCache:
@@ -75,12 +83,19 @@ class PrefixCache:
         self._ended: list[Holding] = []
         self._holders: dict[bytes, list[Holding]] = {}
 
-    def open(self, sequence_id: bytes, salt: bytes, runs: tuple[Run, ...], lanes: tuple[Lane, ...]) -> None:
-        """A sequence that was given blocks: what ended sequences left there is gone."""
+    def open(
+        self,
+        sequence_id: bytes,
+        salt: bytes,
+        runs: tuple[Run, ...],
+        lanes: tuple[Lane, ...],
+        rows: JobRows | None = None,
+    ) -> None:
+        """A sequence that was given blocks: what ended sequences left there is gone, and so are the `rows` with it."""
         for holding in [holding for holding in self._ended if _overlap(holding.runs, runs)]:
             self._ended.remove(holding)
             self._forget(holding)
-        self._open[sequence_id] = Holding(runs, lanes, InputChain(salt), [0] * len(lanes))
+        self._open[sequence_id] = Holding(runs, lanes, InputChain(salt), [0] * len(lanes), rows)
 
     def extend(self, sequence_id: bytes, data: memoryview, num_tokens: int) -> None:
         self._open[sequence_id].chain.extend(data, num_tokens)
@@ -150,9 +165,13 @@ class PrefixCache:
             if first < holder.first_kept(number):
                 return None
             firsts.append(first)
-        return Hit(num_tokens, holder.lanes, tuple(firsts))
+        if holder.rows is not None and not holder.rows.holds(own.num_computed, num_tokens):
+            return None
+        return Hit(own.num_computed, num_tokens, holder.lanes, tuple(firsts), holder.rows)
 
     def _forget(self, holding: Holding) -> None:
+        if holding.rows is not None:
+            holding.rows.close()
         for name in _findable(holding):
             holders = self._holders[name]
             holders.remove(holding)
