@@ -123,6 +123,14 @@ class Sender:
         """A peer is away for longer than any job waits for it: nobody will take what is left of theirs."""
         self._lines.pop(peer, None)
 
+    def leave(self, peer: Peer, job: bytes) -> None:
+        """A peer is in a job no more: nothing of it that waits or is kept is for him."""
+        self._last.pop((peer, job), None)
+        for lines in (self._lines, self._gathered or {}):
+            line = lines.pop(peer, deque())
+            if kept := deque(frame for frame in line if frame.job != job):
+                lines[peer] = kept
+
     def ended(self, job: bytes, failed: bool, now: float) -> None:
         """A job is over. Of one that failed nothing but that matters."""
         for (_, name), last in self._last.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from declai.chain.pricing import Tier, request_cost, stage_cost
 from declai.planning.errors import TooManyStages
 from declai.planning.placement import Demand, LinkSpeeds, NodeOffer, Plan, PlannedStage, place
-from declai.protocol.jobs import MAX_STAGES
+from declai.protocol.ring import MAX_STAGES
 
 # Of a number in hidden states, whatever the profile: a plan is made before the profile is known.
 LARGEST_ITEM_BYTES = 4

@@ -54,6 +54,7 @@ def verify_job(
         assignments=[order.assignment for order in papers.orders],
         signers=facts.node_signers,
         num_prompt_tokens=papers.num_prompt_tokens,
+        from_positions=[order.from_position for order in papers.orders],
     )
     return [
         *verify_plan(papers.request, papers.orders, facts),

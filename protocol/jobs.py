@@ -16,11 +16,10 @@ from declai.chain.pricing import Tier
 from declai.protocol.message import ProtocolMessage
 from declai.protocol.options import Sampling, TokenId
 from declai.protocol.peers import Peer
-from declai.protocol.ring import RingView
+from declai.protocol.ring import MAX_STAGES, RingView
 from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
-MAX_STAGES = 255
 
 
 class StageJob(ProtocolMessage):

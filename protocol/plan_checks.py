@@ -23,10 +23,14 @@ class OfferedPrice(Protocol):
 
 @dataclass(frozen=True)
 class StageOrder:
-    """What a gateway told one node to do, and its signature."""
+    """What a gateway told one node to do, and its signature.
+
+    `from_position`: where what the node sent begins: later than 0 where it took another's place.
+    """
 
     assignment: Assignment
     signature: bytes
+    from_position: int = 0
 
 
 @dataclass(frozen=True)

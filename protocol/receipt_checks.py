@@ -30,13 +30,17 @@ class Transcript:
 
 @dataclass(frozen=True)
 class SignedPlan:
-    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer."""
+    """What was agreed before the work: the request, one assignment per stage in order, and each node's signer.
+
+    `from_positions`: for each stage, where what its node sent begins: later than 0 where it took another's place.
+    """
 
     domain: Domain
     request: InferenceRequest
     assignments: Sequence[Assignment]
     signers: Mapping[str, str]
     num_prompt_tokens: int
+    from_positions: Sequence[int] = ()
 
     @property
     def attempt(self) -> int:
@@ -69,7 +73,8 @@ def verify_job_receipts(
         if now is not None and signed.receipt.finished_at > now + MAX_CLOCK_SKEW_S:
             found.append(Problem(ProblemKind.WRONG_TIMES, stage, "finished in the future"))
     for stage, (upstream, downstream) in enumerate(itertools.pairwise(records)):
-        if upstream and downstream and not commitments.neighbours_match(upstream, downstream):
+        from_position = plan.from_positions[stage] if plan.from_positions else 0
+        if upstream and downstream and not commitments.neighbours_match(upstream, downstream, from_position):
             text = f"stage {stage} sent other bytes than stage {stage + 1} received"
             found.append(Problem(ProblemKind.NEIGHBOURS_DIFFER, stage + 1, text))
     return found

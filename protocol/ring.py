@@ -9,16 +9,21 @@ knows its own place and its neighbours (`RingView`), the gateway knows all (`Rin
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from eth_account.signers.local import LocalAccount
 from pydantic import Field, model_validator
 
+from declai.chain.fields import Bytes32
+from declai.chain.messages import sign_text
 from declai.protocol.message import ProtocolMessage
 from declai.protocol.peers import Peer
-from declai.protocol.wire import MAX_TOKENS
+from declai.protocol.wire import MAX_TOKENS, Replaced
 
 MAX_REPLICAS = 8
+MAX_STAGES = 255
 
 
 class Replica(ProtocolMessage):
@@ -39,6 +44,14 @@ class Replica(ProtocolMessage):
 Replicas = Annotated[tuple[Replica, ...], Field(max_length=MAX_REPLICAS)]
 
 
+class Replacement(ProtocolMessage):
+    """A gateway's word that a place in a job's ring is another node's now."""
+
+    job: Bytes32
+    stage: Annotated[int, Field(ge=0, lt=MAX_STAGES)]
+    replica: Replica
+
+
 class RingView(ProtocolMessage):
     """The ring as one replica sees it: its own place, and who stands beside it, by their numbers."""
 
@@ -54,6 +67,20 @@ class RingView(ProtocolMessage):
                 raise ValueError("a stage's replicas are numbered from 0 on")
         return self
 
+    def with_replacement(self, change: Replacement, stage: int, num_stages: int) -> RingView:
+        """What a node of `stage` sees after a change beside it.
+
+        Raises ValueError where no such place is beside, or the new node does not follow on the one that stood there.
+        """
+        sides = {"upstream": (stage - 1) % num_stages, "downstream": (stage + 1) % num_stages}
+        changed = {}
+        for side, beside in sides.items():
+            if beside == change.stage and beside != stage:
+                changed[side] = _with(getattr(self, side), change.replica)
+        if not changed:
+            raise ValueError(f"stage {change.stage} is not beside stage {stage}")
+        return self.model_copy(update=changed)
+
     @property
     def neighbours(self) -> tuple[Peer, ...]:
         """Everyone beside, each once: in a ring of two stages the same nodes are on both sides."""
@@ -63,6 +90,11 @@ class RingView(ProtocolMessage):
     def speaks(self) -> bool:
         """Whether others hear what this replica makes."""
         return self.number == 0
+
+    @property
+    def listeners(self) -> tuple[Peer, ...]:
+        """Who hears what this replica makes."""
+        return tuple(replica.peer for replica in self.downstream) if self.speaks else ()
 
 
 @dataclass(frozen=True)
@@ -93,12 +125,10 @@ class Ring:
 
         Raises ValueError where nobody would be left who has been in the job from the beginning: that is a new job.
         """
-        attempt = self.stages[stage][number].attempt + 1
-        new = Replica(peer=peer, number=number, attempt=attempt, from_position=from_position)
-        changed = tuple(
-            tuple(new if (k, replica.number) == (stage, number) else replica for replica in replicas)
-            for k, replicas in enumerate(self.stages)
-        )
+        before = self.stages[stage]
+        attempt = before[number].attempt + 1
+        new = _with(before, Replica(peer=peer, number=number, attempt=attempt, from_position=from_position))
+        changed = (*self.stages[:stage], new, *self.stages[stage + 1 :])
         ring = replace(self, stages=changed)
         if ring.attempt != self.attempt:
             raise ValueError("every node of the job was replaced: begin a new attempt")
@@ -108,3 +138,16 @@ class Ring:
 def new_ring(gateway: Peer, nodes: tuple[Peer, ...] | list[Peer], attempt: int) -> Ring:
     """A ring with one replica a stage; `nodes` in the order of the stages."""
     return Ring(gateway, tuple((Replica(peer=peer, attempt=attempt),) for peer in nodes))
+
+
+def seal_replacement(change: Replacement, account: LocalAccount) -> Replaced:
+    """The frame that tells of a change, signed with the gateway's signer key."""
+    text = json.dumps(change.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return Replaced(change.job, text, sign_text(text, account))
+
+
+def _with(replicas: Replicas, new: Replica) -> Replicas:
+    """Replicas with another one in its place. Raises ValueError unless its attempt follows."""
+    if new.number >= len(replicas) or new.attempt != replicas[new.number].attempt + 1:
+        raise ValueError(f"attempt {new.attempt} follows on nobody in place {new.number}")
+    return (*replicas[: new.number], new, *replicas[new.number + 1 :])

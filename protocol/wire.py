@@ -62,7 +62,10 @@ _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 @dataclass(frozen=True, config=_STRICT)
 class Ready:
-    """Stage to its upstream (stage 0: to the gateway): this stage and all after it can take data."""
+    """Stage to its upstream (stage 0: to the gateway): this stage and all after it can take data.
+
+    To the last stage, stage 0 says so where it took another's place: it has the prompt, and needs the tokens.
+    """
 
     kind: ClassVar[str] = "ready"
     job: JobId
@@ -147,6 +150,17 @@ class Failed:
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     message: Annotated[str, Field(max_length=400)] = ""
     blamed: Address | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Replaced:
+    """Gateway to the stages beside: another node stands in a place of the ring now. `replacement`: what is signed, the
+    JSON of `ring.Replacement`; `signature`: EIP-191, of the gateway's signer."""
+
+    kind: ClassVar[str] = "replaced"
+    job: JobId
+    replacement: Annotated[str, Field(max_length=2048)]
+    signature: SignatureBytes
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -275,7 +289,7 @@ class Listening:
     ticket: U64 = 0
 
 
-JobFrame: TypeAlias = Ready | Prompt | Hidden | Token | Finish | Cancel | Failed | Receipt | ReceiptAck
+JobFrame: TypeAlias = Ready | Prompt | Hidden | Token | Finish | Cancel | Failed | Replaced | Receipt | ReceiptAck
 Frame: TypeAlias = JobFrame | Heartbeat | Ping | Pong | Relayed | Listening
 
 _FRAMES: dict[str, type[Any]] = {frame.kind: frame for frame in get_args(Frame)}

@@ -43,7 +43,7 @@ def checked_stages(
     costs = [signed.receipt.cost for signed in receipts]
     papers = JobPapers(
         request=jobs[0].request,
-        orders=[StageOrder(job.assignment, job.assignment_signature) for job in jobs],
+        orders=[StageOrder(job.assignment, job.assignment_signature, job.ring.from_position) for job in jobs],
         receipts=receipts,
         num_prompt_tokens=len(transcript.prompt_token_ids),
         num_output_tokens=len(transcript.output_token_ids),

@@ -135,6 +135,9 @@ class FakeRegistry:
         self.holders = {party.link[0]: party.address for party in [*gateways, *nodes]}
         self.session: str | None = SESSION.address
 
+    def add(self, node: Party) -> None:
+        self.holders[node.link[0]] = node.address
+
     def gateway_of(self, signer: str) -> str | None:
         return self.gateways.get(signer)
 

@@ -11,6 +11,7 @@ import struct
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from declai.worker.engine import (
     EngineLimits,
@@ -22,6 +23,7 @@ from declai.worker.engine import (
     StageOutput,
     UnknownSequence,
 )
+from declai.worker.job.kept_rows import RowsLost
 
 VOCAB = 997
 ROW = struct.Struct("<4f")
@@ -42,10 +44,14 @@ class _Session:
         self.total = 0.0
         self.num_tokens = 0
         self.is_held = False
+        self.kept: list[NDArray[np.uint8]] = []
 
 
 class ToyEngine:
-    """Layers [first, end) of `num_layers`. `delay_s` slows each step down; rows are padded to `row_bytes`."""
+    """Layers [first, end) of `num_layers`. `delay_s` slows each step down; rows are padded to `row_bytes`.
+
+    `pause_at`: of each session so many positions are computed, and no more.
+    """
 
     def __init__(
         self, first: int, end: int, num_layers: int, *, chunk: int = 4, delay_s: float = 0.0, row_bytes: int = ROW.size
@@ -56,11 +62,11 @@ class ToyEngine:
             max_sequences=8, max_context_tokens=10_000, max_cache_bytes=2**30, prefill_chunk_tokens=chunk
         )
         self.sessions: dict[bytes, _Session] = {}
+        self.pause_at = 2**31
 
     @property
     def step_in_s(self) -> float | None:
-        waits = any(not s.is_held and s.num_computed < len(s.rows) for s in self.sessions.values())
-        return 0.0 if waits else None
+        return 0.0 if any(map(self._may_run, self.sessions.values())) else None
 
     def add(self, sequence_id: bytes, spec: SequenceSpec) -> None:
         self.sessions[sequence_id] = _Session(spec)
@@ -81,23 +87,35 @@ class ToyEngine:
             raise InvalidInput("too many positions, or not finite")
         session.rows += new
 
+    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]:
+        rows: NDArray[np.uint8] = np.concatenate(self.sessions[sequence_id].kept)[first:end]
+        if len(rows) < end - first:
+            raise RowsLost("not so many")
+        return rows
+
     def hold(self, sequence_id: bytes, held: bool) -> None:
         if sequence_id in self.sessions:
             self.sessions[sequence_id].is_held = held
 
     def step(self) -> list[StageOutput]:
         for sequence_id, session in self.sessions.items():
-            if not session.is_held and session.num_computed < len(session.rows):
+            if self._may_run(session):
                 time.sleep(self.delay_s)
                 return self._run(sequence_id, session)
         return []
+
+    def _may_run(self, session: _Session) -> bool:
+        return not session.is_held and session.num_computed < min(len(session.rows), self.pause_at)
 
     def remove(self, sequence_id: bytes) -> None:
         self.sessions.pop(sequence_id, None)
 
     def _run(self, sequence_id: bytes, session: _Session) -> list[StageOutput]:
         first = session.num_computed
-        rows = session.rows[first : first + self.limits.prefill_chunk_tokens]
+        most = self.limits.prefill_chunk_tokens
+        if self.end == self.num_layers:  # a token is drawn after each position from the prompt's last one on
+            most = min(most, max(1, session.spec.num_prompt_tokens - first))
+        rows = session.rows[first : min(first + most, self.pause_at)]
         session.num_computed += len(rows)
         out = []
         for row in rows:
@@ -108,6 +126,7 @@ class ToyEngine:
         if self.end < self.num_layers:
             packed = b"".join(ROW.pack(value, 0, 0, 0).ljust(self.row_bytes, b"\0") for value in out)
             array = np.frombuffer(packed, np.uint8).reshape(len(rows), self.row_bytes)
+            session.kept.append(array)
             return [HiddenRows(sequence_id, first, len(rows), array)]
         spec = session.spec
         if session.num_computed < spec.num_prompt_tokens:

@@ -7,11 +7,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from eth_utils.crypto import keccak
 
-from declai.chain.messages import sign
+from declai.chain.messages import Assignment, sign
 from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.links.sockets import LinkOptions
@@ -22,6 +23,7 @@ from declai.protocol.jobs import Envelope, StageJob, seal
 from declai.protocol.options import Grammar, Sampling
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt, acceptance_of
+from declai.protocol.ring import Replacement, Ring, seal_replacement
 from declai.worker.errors import WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
 from declai.worker.job.running import StageIdentity
@@ -73,6 +75,7 @@ class ToyNode:
             ServedLayers(model, MANIFEST, *cut, capacity=4),
             options=QUICK,
             on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
+            on_replaced=lambda job, frame: self.service.take_replacement(job, frame),
         )
         terms = Terms(
             node=party.address,
@@ -135,10 +138,17 @@ class Network:
         cuts = layer_cuts(num_nodes)
         self.num_layers = cuts[-1][1]
         self.links = self._open(self.gateway)
-        self.nodes = [
-            ToyNode(party, self.registry, cut, self.num_layers, folder, delay_s, row_bytes, options)
-            for party, cut in zip(parties, cuts, strict=True)
-        ]
+        self._new_node = partial(
+            ToyNode,
+            registry=self.registry,
+            num_layers=self.num_layers,
+            folder=folder,
+            delay_s=delay_s,
+            row_bytes=row_bytes,
+            options=options,
+        )
+        self.nodes = [self._new_node(party, cut=cut) for party, cut in zip(parties, cuts, strict=True)]
+        self.left: list[ToyNode] = []
         self.frames: list[tuple[str, wire.Frame]] = []
 
     def _open(self, party: Party) -> NodeLinks:
@@ -164,12 +174,34 @@ class Network:
         for stage in order or range(len(jobs)):
             self.nodes[stage].dispatch(seal(jobs[stage], self.gateway.signer))
 
+    def replace(self, jobs: list[StageJob], ring: Ring, stage: int, from_position: int) -> tuple[list[StageJob], Ring]:
+        """Put another node into a stage's place, and tell its neighbours; its own task is still to be dispatched.
+
+        Returns the jobs and the ring as they are then.
+        """
+        party = Party()
+        self.registry.add(party)
+        self.left.append(self.nodes[stage])
+        self.nodes[stage] = self._new_node(party, cut=(self.nodes[stage].engine.first, self.nodes[stage].engine.end))
+        ring = ring.with_node(stage, 0, party.peer, from_position)
+        replica = ring.stages[stage][0]
+        fields = {"node": party.address, "attempt": replica.attempt}
+        assignment = Assignment.model_validate(jobs[stage].assignment.model_dump() | fields)
+        signature = sign(assignment, DOMAIN, self.gateway.signer)
+        own = {"assignment": assignment, "assignment_signature": signature, "ring": ring.view(stage)}
+        changed = list(jobs)
+        changed[stage] = StageJob.model_validate(jobs[stage].model_dump() | own)
+        frame = seal_replacement(Replacement(job=jobs[0].job_id, stage=stage, replica=replica), self.gateway.signer)
+        for beside in {(stage - 1) % len(jobs), (stage + 1) % len(jobs)}:
+            self.send(beside, frame)
+        return changed, ring
+
     def send(self, stage: int, frame: wire.Frame) -> None:
         self.links.send(self.nodes[stage].party.peer, frame)
 
     def until(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
-        """Receive, answering `ready` with the prompt and acknowledging receipts, until the condition holds."""
-        names = {node.party.link[0]: node.party.address for node in self.nodes}
+        """Receive until the condition holds."""
+        names = {node.party.link[0]: node.party.address for node in [*self.nodes, *self.left]}
 
         def receive() -> None:
             for inbound in self.links.poll(0.02):
@@ -208,7 +240,10 @@ class Network:
     def check(self, jobs: list[StageJob], tokens: list[int], sampling: Sampling | None = None) -> list[SignedReceipt]:
         receipts = self.receipts(jobs)
         signers = {node.party.address: node.party.signer.address for node in self.nodes}
-        plan = SignedPlan(DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(self.prompt_ids))
+        from_positions = [job.ring.from_position for job in jobs]
+        plan = SignedPlan(
+            DOMAIN, jobs[0].request, [j.assignment for j in jobs], signers, len(self.prompt_ids), from_positions
+        )
         transcript = Transcript(self.prompt_ids, tokens, sampling or Sampling())
         assert verify_job_receipts(receipts, plan, len(tokens), transcript, int(time.time())) == []
         return receipts
@@ -217,7 +252,7 @@ class Network:
         wait_until(lambda: all(node.idle for node in self.nodes))
 
     def close(self) -> None:
-        for node in self.nodes:
+        for node in [*self.nodes, *self.left]:
             if node.pipeline.is_alive():
                 node.stop()
         self.links.close()

@@ -23,6 +23,7 @@ from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.joining import HEARTBEAT_S
 from declai.protocol.peers import RELAY, Peer
+from declai.protocol.ring import Replacement
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
 from declai.worker.job.hashing import Hasher
 from declai.worker.job.neighbours import Neighbours
@@ -82,8 +83,14 @@ class EngineThread(threading.Thread):
         options: JobTimeouts | None = None,
         seconds_per_token_layer: float = 0.0,
         on_acknowledged: Callable[[bytes, bytes], None] = lambda job_id, acceptance: None,
+        on_replaced: Callable[[StageJob, wire.Replaced], None] = lambda job, frame: None,
     ) -> None:
-        """`on_acknowledged(job, acceptance)` is called in this thread and must not wait; `delivered` answers it."""
+        """
+        Args:
+            on_acknowledged: called with a job's id and its acceptance, in this thread; must not wait. `delivered`
+                answers it.
+            on_replaced: the same with a job and a change beside it that its gateway tells of; `replace` answers it.
+        """
         super().__init__(name="engine", daemon=True)
         self._links = links
         self._served = served
@@ -97,6 +104,7 @@ class EngineThread(threading.Thread):
         self._sender = self._neighbours.sender
         self._dropped = self._neighbours.dropped
         self._outbox = Outbox(links.send, on_acknowledged)
+        self._on_replaced = on_replaced
         self._held: set[bytes] = set()
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
@@ -122,6 +130,10 @@ class EngineThread(threading.Thread):
     def delivered(self, job_id: bytes) -> None:
         """The gateway's acceptance of a job's receipt is kept: send it no more."""
         self._call(lambda: self._outbox.remove(job_id))
+
+    def replace(self, change: Replacement) -> None:
+        """Another node stands in a place beside a job of this one. Nothing happens where the job is over."""
+        self._call(lambda: self._replace(change))
 
     def refuse(self, job: StageJob, code: str, message: str) -> None:
         """Tell the gateway that a job of its will not run here."""
@@ -195,6 +207,8 @@ class EngineThread(threading.Thread):
 
     def _turn(self) -> None:
         waits_s = [step_in_s for engine in self._engines() if (step_in_s := engine.step_in_s) is not None]
+        if self._behind():
+            waits_s.append(0.0)
         for inbound in self._links.poll(min([*waits_s, max(0.0, self._next_tick - time.monotonic())])):
             self._receive(inbound)
         self._run_inbox()
@@ -202,6 +216,7 @@ class EngineThread(threading.Thread):
             if engine.step_in_s == 0:
                 self._step(engine)
         self._wait_for_links()
+        self._catch_up()
         if time.monotonic() >= self._next_tick:
             self._tick(time.monotonic())
         self._hasher.release()
@@ -244,13 +259,29 @@ class EngineThread(threading.Thread):
         now = time.monotonic()
         entry = _Entry(running, future, now, now)
         self._jobs[job.job_id] = entry
-        for replica in job.ring.downstream:
-            if not job.is_last and self._parked.take(replica.peer.link_key, job.job_id):
-                running.hear_ready(replica.peer.link_key)
         with self._guard(entry):
-            for peer in running.peers:
-                self._links.connect(peer)
-            self._announce(entry, now)
+            self._meet(entry, [replica.peer for replica in job.ring.downstream])
+
+    def _replace(self, change: Replacement) -> None:
+        entry = self._jobs.get(change.job)
+        if entry is None:
+            self._dropped["unknown_job"] += 1
+            return
+        with self._guard(entry):
+            for peer in entry.running.replace(change):
+                self._sender.leave(peer, change.job)
+            self._meet(entry, [change.replica.peer])
+
+    def _meet(self, entry: _Entry, new: Iterable[Peer]) -> None:
+        """Open the links of a job in which some are new, who may have said already that they are ready."""
+        job_id, now = entry.running.job.job_id, time.monotonic()
+        entry.last_activity = now
+        for peer in entry.running.peers:
+            self._links.connect(peer)
+        for peer in new:
+            if self._parked.take(peer.link_key, job_id):
+                entry.running.hear_ready(peer.link_key)
+        self._announce(entry, now)
 
     def _end_before_start(self, job: StageJob, future: Future[JobEnd], code: str, message: str) -> None:
         self._turn_away(job, code, message)
@@ -274,6 +305,8 @@ class EngineThread(threading.Thread):
                 self._parked.park(sender, frame.job, time.monotonic())
             else:
                 self._dropped["unknown_job"] += 1
+        elif isinstance(frame, wire.Replaced) and sender == entry.running.job.gateway.link_key:
+            self._on_replaced(entry.running.job, frame)
         else:
             with self._guard(entry):
                 entry.running.receive(sender, frame)
@@ -287,6 +320,16 @@ class EngineThread(threading.Thread):
             if (entry := self._jobs.get(job_id)) is not None:
                 entry.running.engine.hold(job_id, job_id in waiting)
         self._held = waiting
+
+    def _catch_up(self) -> None:
+        """Send a piece of what was kept in each job whose neighbour needs it, and whose links take it now."""
+        for entry in self._behind():
+            with self._guard(entry):
+                entry.running.catch_up()
+                entry.last_activity = time.monotonic()
+
+    def _behind(self) -> list[_Entry]:
+        return [e for job_id, e in self._jobs.items() if e.running.is_behind and job_id not in self._held]
 
     def _flush(self) -> None:
         for job_id, (peer, error) in self._sender.flush().items():

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from declai.chain.pricing import BPS, Tier
 from declai.links.errors import LinkError
@@ -21,13 +23,16 @@ from declai.protocol.errors import BadRows, CommitmentError
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
-from declai.protocol.ring import Replica
-from declai.protocol.rows import decode_rows, encode_rows, formats_of
+from declai.protocol.ring import Replacement, Replica
+from declai.protocol.rows import decode_rows, formats_of
 from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
 from declai.worker.engine.runner import Payload
 from declai.worker.errors import WorkerError
+from declai.worker.job.downstream import Downstream
+from declai.worker.job.kept_rows import RowsLost
 from declai.worker.job.positions import Mark, PositionGap, Positions
+from declai.worker.job.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,7 @@ class StageEngine(Protocol):
     def step_in_s(self) -> float | None: ...
     def add(self, sequence_id: bytes, spec: SequenceSpec) -> None: ...
     def feed(self, sequence_id: bytes, first_position: int, payload: Payload) -> None: ...
+    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]: ...
     def hold(self, sequence_id: bytes, held: bool) -> None: ...
     def step(self) -> list[StageOutput]: ...
     def remove(self, sequence_id: bytes) -> None: ...
@@ -105,10 +111,12 @@ class RunningJob:
         self._identity = identity
         self._send_frame = send
         self._positions = Positions()
-        self._recent_in: deque[tuple[str, int, int]] = deque(maxlen=2)
-        self._tokens: list[int] = []
+        # Who has been there from the beginning gets tokens only after a prompt that all had to be ready for.
+        self._upstream = Upstream(is_silent=job.is_replacement or not job.is_first)
+        self._downstream = Downstream(
+            job, self._positions, identity.dtype, self._send, partial(engine.kept_rows, job.job_id)
+        )
         self._heard: set[bytes] = set()
-        self._ready: set[bytes] = set()
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
@@ -134,20 +142,49 @@ class RunningJob:
         return self._positions.received > 0
 
     @property
-    def downstream_is_ready(self) -> bool:
-        return self.job.is_last or all(replica.peer.link_key in self._ready for replica in self._ring.downstream)
+    def is_behind(self) -> bool:
+        """Whether a node that took a place downstream can be sent more of what it needs: call `catch_up`."""
+        return self._downstream.is_behind
+
+    def catch_up(self) -> None:
+        """Send it the next piece. Raises JobFailed."""
+        try:
+            self._downstream.catch_up()
+        except RowsLost as error:
+            raise JobFailed("rows_lost", str(error)) from error
 
     def hear_ready(self, sender: bytes) -> None:
         """A stage that comes after this one can take data, and so can all after it."""
         self._heard.add(sender)
-        self._ready.add(sender)
+        self._downstream.hear_ready(sender)
 
     def announce(self) -> None:
         """Say `ready` when this stage and all after it are; to be repeated until data comes."""
-        if self.downstream_is_ready and not self.has_data:
-            before = [self.job.gateway] if self.job.is_first else [replica.peer for replica in self._ring.upstream]
-            for peer in before:
-                self._send(peer, wire.Ready(self.job.job_id))
+        if not self._downstream.is_ready:
+            return
+        if self.job.is_first and not self.has_data:
+            self._send(self.job.gateway, wire.Ready(self.job.job_id))
+        elif self._upstream.is_silent:
+            for replica in self._ring.upstream:
+                self._send(replica.peer, wire.Ready(self.job.job_id))
+
+    def replace(self, change: Replacement) -> set[Peer]:
+        """Another node stands in a place beside this one. Returns those who have left the job.
+
+        Heard twice, it changes nothing. Raises ForeignFrame where it does not follow on what stands there.
+        """
+        before = self._ring
+        if change.replica in (*before.upstream, *before.downstream):
+            return set()
+        try:
+            self._ring = before.with_replacement(change, self.job.stage, self.job.num_stages)
+        except ValueError as error:
+            raise ForeignFrame(str(error)) from error
+        if self._ring.upstream[:1] != before.upstream[:1]:
+            self._upstream.is_replaced(self._positions.received)
+        if self._ring.downstream != before.downstream:
+            self._downstream.is_replaced(self._ring.listeners)
+        return set(before.neighbours) - set(self._ring.neighbours)
 
     def receive(self, sender: bytes, frame: wire.JobFrame) -> None:
         """Act on a frame. Raises ForeignFrame, or JobFailed (the caller then calls `fail`)."""
@@ -209,7 +246,7 @@ class RunningJob:
         job, ring = self.job, self._ring
         match frame:
             case wire.Ready():
-                return not job.is_last and _is_of(sender, ring.downstream)
+                return _is_of(sender, ring.downstream)
             case wire.Prompt():
                 return sender == job.gateway.link_key and job.is_first
             case wire.Hidden():
@@ -226,21 +263,15 @@ class RunningJob:
                 return False
 
     def _is_repeated(self, frame: wire.JobFrame) -> bool:
-        """Whether this input is the last or the one before it again: its sender cannot know what a cut link lost."""
+        """Whether this input came before: its sender cannot know what a cut link lost, or what another had sent."""
         match frame:
             case wire.Prompt():
                 # There is but one. A `ready` that was long on its way makes the gateway say it again.
                 return self.has_data and frame.num_tokens == self.job.num_prompt_tokens
-            case wire.Hidden():
-                span = (frame.first_position, frame.num_tokens)
-            case wire.Token():
-                span = (frame.position, 1)
+            case wire.Hidden() | wire.Token():
+                return not self._upstream.is_new(frame)
             case _:
                 return False
-        if (frame.kind, *span) in self._recent_in:
-            return True
-        self._recent_in.append((frame.kind, *span))
-        return False
 
     def _take_prompt(self, frame: wire.Prompt) -> None:
         if frame.num_tokens != self.job.num_prompt_tokens:
@@ -253,6 +284,7 @@ class RunningJob:
         allowed = formats_of(self.job.prompt_format_in, dtype) if in_prompt else (dtype,)
         if frame.dtype not in allowed:
             raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
+        frame = self._upstream.new_part(frame)
         try:
             rows = decode_rows(frame.payload, frame.num_tokens, frame.dtype, dtype)
         except BadRows as error:
@@ -272,7 +304,7 @@ class RunningJob:
         if frame.num_output_tokens > self.job.max_tokens:
             raise JobFailed("finish_mismatch", f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}")
         if self.job.stage < self.job.num_stages - 2:
-            self._send_on(frame)
+            self._downstream.put_finish(frame)
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
 
     def _take_failed(self, sender: bytes, frame: wire.Failed) -> None:
@@ -304,21 +336,20 @@ class RunningJob:
 
     def _put_hidden(self, output: HiddenRows) -> None:
         first, num_tokens = output.first_position, output.num_tokens
-        wanted = self.job.prompt_format_out if self._is_prompt(first, num_tokens) else "profile"
         try:
-            row_format, rows = encode_rows(output.rows.data.cast("B"), num_tokens, self._identity.dtype, wanted)
+            rows = self._downstream.put_rows(first, output.rows)
         except BadRows as error:
             raise JobFailed("not_finite", str(error)) from error
         self._positions.advance(Mark.COMPUTED, first, num_tokens)
         self._commit(first, rows, num_tokens)
-        self._send_on(wire.Hidden(self.job.job_id, first, num_tokens, row_format, rows))
-        self._positions.advance(Mark.SENT, first, num_tokens)
+        self._downstream.note_sent(first, num_tokens)
 
     def _put_token(self, output: SampledToken) -> None:
         ids = (output.index, output.position, output.token_id)
         frame = wire.Token(self.job.job_id, *ids, finish_reason=output.finish_reason)
-        self._send_on(frame)
-        self._tell_gateway(replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
+        self._downstream.put_token(frame)
+        if output.position > self._ring.from_position:
+            self._tell_gateway(replace(frame, logprob=output.logprob, top_logprobs=output.top_logprobs))
         # All of the prompt but its last position is computed with nothing to show for it.
         first, num_silent = self._positions.computed, output.position - 1 - self._positions.computed
         self._positions.advance(Mark.COMPUTED, first, num_silent + 1)
@@ -326,8 +357,7 @@ class RunningJob:
             self._commit(first, b"", num_silent)
         token = struct.pack("<I", output.token_id)
         self._commit(output.position - 1, token, 1)
-        self._positions.advance(Mark.SENT, first, num_silent + 1)
-        self._tokens.append(output.token_id)
+        self._downstream.note_sent(first, num_silent + 1)
         if output.finish_reason is not None:
             self._decide(output.finish_reason)
         elif self.job.num_stages == 1:
@@ -339,12 +369,12 @@ class RunningJob:
 
     def _decide(self, reason: wire.FinishReason) -> None:
         """The last stage ends the job and tells all how many tokens there are."""
-        frame = wire.Finish(self.job.job_id, reason, len(self._tokens))
+        token_ids, sampling = self._downstream.token_ids, self.job.sampling
+        frame = wire.Finish(self.job.job_id, reason, len(token_ids))
         self._tell_gateway(frame)
-        self._send_on(frame)
-        sampling = self.job.sampling
+        self._downstream.put_finish(frame)
         assert sampling is not None
-        self._finish(reason, len(self._tokens), output_record(self._tokens, sampling.seed, sampling.canonical()))
+        self._finish(reason, len(token_ids), output_record(token_ids, sampling.seed, sampling.canonical()))
 
     def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
         if num_output_tokens:
@@ -362,12 +392,6 @@ class RunningJob:
         """A stage may have one position more than the last one counts when a job is cancelled."""
         if not self._positions.received - 1 <= num_positions <= self._positions.committed:
             raise CommitmentError(f"the job cannot end at {num_positions} of {self._positions.received} positions")
-
-    def _send_on(self, frame: wire.Frame) -> None:
-        """To the next stage, if this replica is the one that is heard."""
-        if self._ring.speaks:
-            for replica in self._ring.downstream:
-                self._send(replica.peer, frame)
 
     def _tell_gateway(self, frame: wire.Frame) -> None:
         if self._ring.speaks:

@@ -17,8 +17,10 @@ from declai.ipfs.exchange import Exchange
 from declai.ipfs.manifest import Manifest
 from declai.ipfs.store import BlockStore
 from declai.links.node_links import NodeLinks
+from declai.protocol.jobs import StageJob
 from declai.protocol.joining import JoinAnswer
 from declai.protocol.peers import RELAY
+from declai.protocol.wire import Replaced
 from declai.worker.engine import EngineLimits
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
@@ -48,7 +50,7 @@ class NodeParts:
 
     Attributes:
         s_per_token_layer: seconds of a decode forward, measured while the engine is idle.
-        acceptances: writes down what gateways acknowledge, for the engine thread must not wait for a disk.
+        words: takes what gateways say of running jobs, for the engine thread must not wait for a disk or the chain.
         joined: the gateway's answer, with the account at its broker.
         tasks: consumes the node's queue.
     """
@@ -59,7 +61,7 @@ class NodeParts:
     stages: ModelStages
     s_per_token_layer: float
     store: NodeStore
-    acceptances: ThreadPoolExecutor
+    words: ThreadPoolExecutor
     registry: ChainPeerRegistry
     engine_thread: EngineThread
     service: StageService
@@ -76,7 +78,11 @@ class NodeParts:
 
     def acknowledged(self, job_id: bytes, acceptance: bytes) -> None:
         """A gateway has this job's receipt. Nothing is sent, and so nothing acknowledged, before `service` is there."""
-        self.acceptances.submit(self.service.keep_acceptance, job_id, acceptance)
+        self.words.submit(self.service.keep_acceptance, job_id, acceptance)
+
+    def replaced(self, job: StageJob, frame: Replaced) -> None:
+        """A gateway says that another node stands beside this one in a job."""
+        self.words.submit(self.service.take_replacement, job, frame)
 
 
 @contextmanager
@@ -116,7 +122,7 @@ def _store(node: NodeParts) -> Iterator[None]:
     """Receipts until their gateway has them."""
     with (
         closing(NodeStore(node.settings.data_dir / "node.db")) as node.store,
-        ThreadPoolExecutor(1, "acceptances") as node.acceptances,
+        ThreadPoolExecutor(1, "words") as node.words,
     ):
         yield
 
@@ -133,6 +139,7 @@ def _engine_thread(node: NodeParts) -> Iterator[None]:
         options=JobTimeouts(settings.idle_timeout_s, settings.peer_grace_s),
         seconds_per_token_layer=node.s_per_token_layer,
         on_acknowledged=node.acknowledged,
+        on_replaced=node.replaced,
     )
     node.engine_thread.start()  # from here on the links are the thread's, which closes them
     try:

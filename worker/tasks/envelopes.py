@@ -1,4 +1,4 @@
-"""Whether a node takes a task: every field of an envelope is checked against signatures, registry, offer and clock."""
+"""Whether a node takes a task, or a change of one: all is checked against signatures, registry, offer and clock."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from declai.protocol.errors import (
 )
 from declai.protocol.jobs import Envelope, StageJob
 from declai.protocol.peers import Peer
+from declai.protocol.ring import Replacement
+from declai.protocol.wire import Replaced
 from declai.worker.errors import WorkerError
 from declai.worker.tasks.registry import PeerRegistry
 
@@ -94,13 +96,38 @@ def open_envelope(
     return job
 
 
+def open_replacement(frame: Replaced, job: StageJob, terms: Terms, registry: PeerRegistry) -> Replacement:
+    """A change beside a stage of a running job, believed as far as it can be without knowing who stands there now.
+
+    Raises TaskRefused: not from the job's gateway, for another job, or with a node that the job could not have begun
+    with.
+    """
+    try:
+        change = Replacement.model_validate_json(frame.replacement)
+    except ValidationError as error:
+        raise MalformedTask(f"the replacement has {error.error_count()} errors") from None
+    _check_signer(frame.replacement, frame.signature, job, registry)
+    if not change.job == frame.job == job.job_id:
+        raise InconsistentTask("the replacement is for another job")
+    if change.replica.from_position >= job.max_positions:
+        raise InconsistentTask(f"the job has no position {change.replica.from_position}")
+    if not job.may_be_reached(change.replica.peer):
+        raise InconsistentTask("the job's gateway relays, and nobody else")
+    _check_peer(change.replica.peer, terms, registry)
+    return change
+
+
 def _check_gateway(envelope: Envelope, job: StageJob, terms: Terms, registry: PeerRegistry) -> None:
     if (job.chain_id, job.ledger) != (terms.domain.chain_id, terms.domain.ledger):
         raise WrongNetwork(f"the task is for chain {job.chain_id}, ledger {job.ledger}")
+    _check_signer(envelope.job, envelope.signature, job, registry)
+
+
+def _check_signer(text: str, signature: bytes, job: StageJob, registry: PeerRegistry) -> None:
     try:
-        signer = recover_text(envelope.job, envelope.signature)
+        signer = recover_text(text, signature)
     except BadSignature as error:
-        raise UnknownGateway(f"the envelope's signature: {error}") from None
+        raise UnknownGateway(f"the signature: {error}") from None
     if registry.gateway_of(signer) != job.gateway.address:
         raise UnknownGateway(f"{signer} does not sign for an active gateway {job.gateway.address}")
 
@@ -115,6 +142,8 @@ def _check_consistency(job: StageJob) -> None:
         raise InconsistentTask("the assignment is for another request")
     if job.assignment.attempt < job.attempt:
         raise InconsistentTask(f"attempt {job.attempt} with an assignment for attempt {job.assignment.attempt}")
+    if job.ring.from_position >= job.max_positions:
+        raise InconsistentTask(f"the job has no position {job.ring.from_position}")
     if job.max_tokens > job.request.max_tokens:
         raise InconsistentTask(f"{job.max_tokens} tokens, {job.request.max_tokens} were asked for")
 

@@ -17,12 +17,13 @@ from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import Envelope, StageJob
 from declai.protocol.options import Grammar
 from declai.protocol.receipts import acceptance_of, build_receipt
+from declai.protocol.wire import Replaced
 from declai.worker.engine import InvalidSequence
 from declai.worker.errors import WorkerError
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.running import JobEnd, StageEngine, StageIdentity
 from declai.worker.job.store import NodeStore, StoredReceipt
-from declai.worker.tasks.envelopes import Refused, Terms, open_envelope
+from declai.worker.tasks.envelopes import Refused, Terms, open_envelope, open_replacement
 from declai.worker.tasks.registry import PeerRegistry
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,15 @@ class StageService:
             return
         self._store.accept(job_id, acceptance)
         self._pipeline.delivered(job_id)
+
+    def take_replacement(self, job: StageJob, frame: Replaced) -> None:
+        """Let a job speak with the node that took a place beside it, if that is its gateway's word."""
+        try:
+            change = open_replacement(frame, job, self._terms, self._registry)
+        except TaskRefused as reason:
+            log.warning("refused a change of job %s: %s", job.job_id.hex(), reason)
+            return
+        self._pipeline.replace(change)
 
     def _is_accepted(self, stored: StoredReceipt, acceptance: bytes) -> bool:
         job = stored.job
