@@ -74,12 +74,13 @@ def whole_model(folder: Path) -> Callable[[list[int]], list[int]]:
 
 
 def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
-    from declai.protocol.sampling import SamplingParameters
+    from declai.protocol.options import GenerationOptions, Sampling
     from declai.worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SequenceSpec
     from declai.worker.model.architecture import inspect_architecture
     from declai.worker.model.stage import Stage
 
     architecture = inspect_architecture(folder)
+    greedy = GenerationOptions(sampling=Sampling(temperature=0))
     limits = EngineLimits(max_sequences=1, max_context_tokens=2048, max_cache_bytes=1 << 30)
     engines = [
         Engine(Stage.load(architecture, first, end, [folder / "model.safetensors"]), limits)
@@ -89,8 +90,7 @@ def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
     def run(prompt: list[int]) -> list[int]:
         for engine in engines:
             last = engine is engines[-1]
-            sampling = SamplingParameters(temperature=0) if last else None
-            engine.add(b"session", SequenceSpec(len(prompt), NUM_OUTPUT_TOKENS, sampling=sampling))
+            engine.add(b"session", SequenceSpec(len(prompt), NUM_OUTPUT_TOKENS, greedy if last else None))
         engines[0].feed(b"session", 0, prompt)
         token_ids: list[int] = []
         while len(token_ids) < NUM_OUTPUT_TOKENS:
@@ -122,13 +122,14 @@ def sampling_costs() -> dict[str, float]:
     """Milliseconds to draw one token, the median of 50."""
     import numpy as np
 
-    from declai.protocol.sampling import SamplingParameters, sample
+    from declai.protocol.options import Sampling
+    from declai.protocol.sampling import sample
 
     kinds = {
-        "greedy": SamplingParameters(temperature=0),
-        "temperature": SamplingParameters(),
-        "top_k_50": SamplingParameters(top_k=50),
-        "top_p_0.95": SamplingParameters(top_p=0.95),
+        "greedy": Sampling(temperature=0),
+        "temperature": Sampling(),
+        "top_k_50": Sampling(top_k=50),
+        "top_p_0.95": Sampling(top_p=0.95),
     }
     costs: dict[str, float] = {}
     for vocab_size in (32_000, 128_256):

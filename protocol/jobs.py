@@ -14,10 +14,10 @@ from declai.chain.fields import Address, Signature
 from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
 from declai.chain.pricing import Tier
 from declai.protocol.message import ProtocolMessage
-from declai.protocol.options import Sampling, TokenId
+from declai.protocol.options import GenerationOptions, TokenCount, TokenId
 from declai.protocol.peers import Peer
 from declai.protocol.ring import MAX_STAGES, RingView
-from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, PromptFormat
+from declai.protocol.wire import MAX_TOKENS, PromptFormat
 
 MAX_ENVELOPE_BYTES = 2**20
 
@@ -27,7 +27,7 @@ class StageJob(ProtocolMessage):
 
     `attempt` names the job, for all its stages alike; the assignment's is later where this node took another's place.
     `prompt_format_in` and `_out`: how the prompt's hidden states come from upstream and go downstream.
-    `prompt_token_ids` is given when `sampling` has a repetition penalty, for the last stage sees hidden states only.
+    `prompt_token_ids` is given when the draw needs the prompt (a repetition penalty): nobody else tells it.
     """
 
     version: Literal[2] = 2
@@ -43,16 +43,12 @@ class StageJob(ProtocolMessage):
     attempt: Annotated[int, Field(ge=0, lt=2**32)]
     gateway: Peer
     ring: RingView = RingView()
-    num_prompt_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    num_prompt_tokens: TokenCount
+    max_tokens: TokenCount
     prompt_format_in: PromptFormat = "profile"
     prompt_format_out: PromptFormat = "profile"
-    sampling: Sampling | None = None
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] = ()
+    options: GenerationOptions | None = None
     eos_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] = ()
-    ignore_eos: bool = False
-    logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     prompt_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS)] = ()
 
     @model_validator(mode="after")
@@ -65,18 +61,14 @@ class StageJob(ProtocolMessage):
             raise ValueError("the job's gateway relays, and nobody else")
         if self.ring.from_position and self.assignment.attempt == self.attempt:
             raise ValueError("who is in a job from the beginning sends all from the beginning")
-        if self.is_last != (self.sampling is not None):
-            raise ValueError("the last stage, and no other, gets the sampling parameters")
-        if not self.is_last and (self.stop or self.eos_token_ids or self.prompt_token_ids):
-            raise ValueError("only the last stage decides when to stop")
+        if self.is_last != (self.options is not None):
+            raise ValueError("the last stage, and no other, gets the options")
+        if not self.is_last and (self.eos_token_ids or self.prompt_token_ids):
+            raise ValueError("only the last stage draws tokens and decides when to stop")
         if (self.is_first and self.prompt_format_in != "profile") or (
             self.is_last and self.prompt_format_out != "profile"
         ):
             raise ValueError("a format for hidden states where token ids travel")
-        if self.top_logprobs and not (self.is_last and self.logprobs):
-            raise ValueError("top_logprobs are the last stage's, beside logprobs")
-        if self.sampling is not None and self.sampling.grammar is not None and self.ignore_eos:
-            raise ValueError("an output by a grammar ends where the grammar may: ignore_eos does not go with it")
         if self.prompt_token_ids and len(self.prompt_token_ids) != self.num_prompt_tokens:
             raise ValueError(f"{len(self.prompt_token_ids)} prompt token ids, not {self.num_prompt_tokens}")
         if self.request.tier not in list(Tier):

@@ -6,52 +6,21 @@ E comes from a counter-based generator (Philox 4x64, Salmon et al. 2011) keyed b
 token id, so any process, in any batch, on any rerun draws the same token, and a swapped token can be shown.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from declai.protocol.errors import NonFiniteLogits
+from declai.protocol.options import Sampling
 
 Logits = NDArray[np.float32]
 TokenIds = Sequence[int] | NDArray[np.integer]
 
 
-@dataclass(frozen=True)
-class SamplingParameters:
-    """How a token is drawn. The defaults of all but `temperature` change nothing; temperature 0 is greedy.
-
-    Attributes:
-        top_k: keep the k most likely tokens (0: all). Equal logits stay or go together.
-        top_p: then keep the smallest set of most likely tokens whose share is at least this.
-        min_p: then keep tokens at least this likely relative to the most likely one.
-        repetition_penalty: over prompt and output; a positive logit is divided by it, a negative one multiplied (CTRL,
-            arXiv 1909.05858).
-        presence_penalty, frequency_penalty: over the output; subtracted once, and once per occurrence (OpenAI).
-        logit_bias: added to the logits of these token ids, before penalties.
-        seed: unsigned, 64 bits.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int = 0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def needs_prompt(self) -> bool:
-        """Whether the draw depends on the prompt's token ids."""
-        return self.repetition_penalty != 1.0
-
-
 def sample(
     logits: Logits,
-    parameters: SamplingParameters,
+    sampling: Sampling,
     position: int,
     prompt_token_ids: TokenIds = (),
     output_token_ids: TokenIds = (),
@@ -63,16 +32,16 @@ def sample(
     Raises:
         NonFiniteLogits: a logit is NaN or +infinity (-infinity, "never", is fine unless all are).
     """
-    logits = _adjusted(logits, parameters, prompt_token_ids, output_token_ids)
+    logits = _adjusted(logits, sampling, prompt_token_ids, output_token_ids)
     highest = logits.max()
     if not np.isfinite(highest):
         raise NonFiniteLogits(f"the highest logit at position {position} is {highest}; the model's weights are broken")
-    if parameters.temperature == 0:
+    if sampling.temperature == 0:
         return int(logits.argmax())
     with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp((logits - highest) / np.float32(parameters.temperature))
-    waiting_times = _standard_exponentials(parameters.seed, position, len(logits))
-    candidates = _candidates(logits, weights, parameters)
+        weights = np.exp((logits - highest) / np.float32(sampling.temperature))
+    waiting_times = _standard_exponentials(sampling.seed, position, len(logits))
+    candidates = _candidates(logits, weights, sampling)
     if candidates is not None:
         weights, waiting_times = weights[candidates], waiting_times[candidates]
     rates = weights / waiting_times
@@ -83,7 +52,7 @@ def sample(
 
 
 def log_probabilities(logits: Logits, token_ids: TokenIds) -> list[float]:
-    """Natural logarithms of the model's own probabilities of tokens, before any sampling parameter; at most 0."""
+    """Natural logarithms of the model's own probabilities of tokens, before sampling changes them; at most 0."""
     highest = float(logits.max())
     total = highest + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
     return [min(float(logits[token_id]) - total, 0.0) for token_id in token_ids]
@@ -99,42 +68,40 @@ def most_likely(logits: Logits, count: int) -> list[int]:
     return found
 
 
-def _adjusted(
-    logits: Logits, parameters: SamplingParameters, prompt_token_ids: TokenIds, output_token_ids: TokenIds
-) -> Logits:
+def _adjusted(logits: Logits, sampling: Sampling, prompt_token_ids: TokenIds, output_token_ids: TokenIds) -> Logits:
     """Logits with bias and penalties; a copy when anything changes."""
-    penalises_output = parameters.presence_penalty != 0 or parameters.frequency_penalty != 0
-    if not (parameters.logit_bias or parameters.needs_prompt or penalises_output):
+    penalises_output = sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
+    if not (sampling.logit_bias or sampling.needs_prompt or penalises_output):
         return logits
     logits = logits.copy()
     output = np.asarray(output_token_ids, dtype=np.int64)
-    if parameters.logit_bias:
-        biased = np.fromiter(parameters.logit_bias.keys(), dtype=np.int64)
-        logits[biased] += np.fromiter(parameters.logit_bias.values(), dtype=np.float32)
-    if parameters.needs_prompt:
+    if sampling.logit_bias:
+        biased = np.fromiter(sampling.logit_bias.keys(), dtype=np.int64)
+        logits[biased] += np.fromiter(sampling.logit_bias.values(), dtype=np.float32)
+    if sampling.needs_prompt:
         seen = np.unique(np.concatenate((np.asarray(prompt_token_ids, dtype=np.int64), output)))
-        penalty = np.float32(parameters.repetition_penalty)
+        penalty = np.float32(sampling.repetition_penalty)
         logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
     if penalises_output:
         made, counts = np.unique(output, return_counts=True)
-        penalties = parameters.presence_penalty + parameters.frequency_penalty * counts
+        penalties = sampling.presence_penalty + sampling.frequency_penalty * counts
         logits[made] -= penalties.astype(np.float32)
     return logits
 
 
-def _candidates(logits: Logits, weights: Logits, parameters: SamplingParameters) -> NDArray[np.intp] | None:
+def _candidates(logits: Logits, weights: Logits, sampling: Sampling) -> NDArray[np.intp] | None:
     """Ids of the tokens that may be drawn, ascending, or None for all."""
     kept: NDArray[np.intp] | None = None
-    if 0 < parameters.top_k < len(logits):
-        lowest = np.partition(logits, -parameters.top_k)[-parameters.top_k]
+    if 0 < sampling.top_k < len(logits):
+        lowest = np.partition(logits, -sampling.top_k)[-sampling.top_k]
         kept = np.flatnonzero(logits >= lowest)
-    if parameters.top_p < 1:
+    if sampling.top_p < 1:
         pool = weights if kept is None else weights[kept]
-        inside = np.flatnonzero(pool >= _nucleus_edge(pool, parameters.top_p))
+        inside = np.flatnonzero(pool >= _nucleus_edge(pool, sampling.top_p))
         kept = inside if kept is None else kept[inside]
-    if parameters.min_p > 0:
+    if sampling.min_p > 0:
         # The most likely token has weight 1, so weights are already relative to it.
-        likely = weights >= np.float32(parameters.min_p)
+        likely = weights >= np.float32(sampling.min_p)
         kept = np.flatnonzero(likely) if kept is None else kept[likely[kept]]
     return kept
 

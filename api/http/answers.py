@@ -134,7 +134,7 @@ class AnswerShape:
         self._shows_token_ids = return_token_ids
         # To be shown once: with the whole answer, or with a stream's first chunk.
         self._prompt = {"prompt_token_ids": list(generation.prompt_token_ids)} if return_token_ids else {}
-        self._wants_logprobs = generation.logprobs
+        self._wants_logprobs = generation.options.logprobs
         self.wants_usage = wants_usage
         self._head = {
             "id": style.id_prefix + begun[0].admitted.request[2:34],

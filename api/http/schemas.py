@@ -17,7 +17,16 @@ from declai.api.errors import InvalidRequest, UnsupportedParameter
 from declai.api.http.grammars import ResponseFormat, StructuredOutputs
 from declai.api.serving.intake import Ask
 from declai.chain.pricing import Tier
-from declai.protocol.options import MAX_CHOICES, Grammar, Sampling
+from declai.protocol.options import (
+    MAX_CHOICES,
+    GenerationOptions,
+    Grammar,
+    Sampling,
+    StopString,
+    TokenCount,
+    TokenId,
+    stop_strings,
+)
 from declai.protocol.tokenizer import ModelTokenizer
 from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
@@ -40,9 +49,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-StopText = Annotated[str, Field(min_length=1, max_length=256)]
-TokenId = Annotated[int, Field(ge=0, lt=2**32)]
-TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Schema(BaseModel):
@@ -72,7 +78,7 @@ class GenerationRequest(Schema):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -158,20 +164,26 @@ class GenerationRequest(Schema):
             prompt_param=prompt_param,
             max_tokens=self.wanted_tokens or signed_max_tokens,
             tier=Tier[self.tier.upper()],
-            sampling=self._sampling(),
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
-            ignore_eos=self.ignore_eos,
-            logprobs=self.wants_logprobs,
-            top_logprobs=self.num_top_logprobs,
+            options=self._options(),
             numeric_profile=self.numeric_profile,
             exact=self.exact,
             num_choices=self.n or 1,
             grammar_param="response_format" if self.structured_outputs is None else "structured_outputs",
         )
 
+    def _options(self) -> GenerationOptions:
+        return GenerationOptions(
+            sampling=self._sampling(),
+            stop=stop_strings(self.stop),
+            ignore_eos=self.ignore_eos,
+            logprobs=self.wants_logprobs,
+            top_logprobs=self.num_top_logprobs,
+        )
+
     def _sampling(self) -> Sampling:
-        """OpenAI's defaults: temperature 1, and a random seed when none is given."""
+        """What was given; a random seed when none was."""
         given = {
+            "temperature": self._temperature(),
             "top_p": self.top_p,
             "top_k": None if self.top_k is None else max(self.top_k, 0),
             "min_p": self.min_p,
@@ -180,13 +192,14 @@ class GenerationRequest(Schema):
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias,
         }
-        temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
-            temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
             seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64,
             **{name: value for name, value in given.items() if value is not None},
             grammar=self._grammar(),
         )
+
+    def _temperature(self) -> float | None:
+        return 0.0 if self.temperature is not None and self.temperature < MIN_TEMPERATURE else self.temperature
 
     def _grammar(self) -> Grammar | None:
         if self.structured_outputs is not None:

@@ -147,7 +147,7 @@ class Attempt:
         highest = max([token.token_id, *(token_id for token_id, _ in token.top_logprobs)])
         if highest >= self._generation.model.manifest.vocab_size:
             raise AttemptFailed(f"token id {highest} is outside the vocabulary", self._last.address)
-        if len(token.top_logprobs) > self._generation.top_logprobs:
+        if len(token.top_logprobs) > self._generation.options.top_logprobs:
             raise AttemptFailed("the last stage sent more log probabilities than it was asked for", self._last.address)
 
     async def _collect_receipts(self) -> None:
@@ -208,7 +208,7 @@ class Attempt:
         """
         receipts = [self._receipts[peer.address] for peer in self._peers]
         token_ids = [token.token_id for token in self.tokens]
-        transcript = Transcript(self._generation.prompt_token_ids, token_ids, self._generation.sampling)
+        transcript = Transcript(self._generation.prompt_token_ids, token_ids, self._generation.options.sampling)
         return checked_stages(self._jobs, receipts, transcript, self._facts, self._context.fee_bps)
 
     def acknowledge(self) -> None:

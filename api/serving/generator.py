@@ -129,7 +129,8 @@ class Generator:
 
     async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Attempt, running: Running) -> End:
         running.on_cancel(pipeline.cancel)
-        text = generation.model.tokenizer.output_text(generation.stop, ignore_eos=generation.ignore_eos)
+        options = generation.options
+        text = generation.model.tokenizer.output_text(options.stop, ignore_eos=options.ignore_eos)
         last_at = time.monotonic()
         async for token in pipeline.run():
             now = time.monotonic()

@@ -20,7 +20,7 @@ from declai.chain.pricing import Tier
 from declai.planning.placement import Plan
 from declai.planning.quotes import Quote
 from declai.protocol.errors import InvalidGrammar, TemplateRefused
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions
 from declai.protocol.tokenizer import ModelTokenizer
 
 # When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
@@ -36,12 +36,8 @@ class Ask:
     encode: Callable[[ModelTokenizer], list[int]]
     prompt_param: str
     max_tokens: int | None
+    options: GenerationOptions
     tier: Tier
-    sampling: Sampling
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    logprobs: bool = False
-    top_logprobs: int = 0
     grammar_param: str = "response_format"
     num_choices: int = 1
     numeric_profile: int | None = None
@@ -108,8 +104,9 @@ class Intake:
         return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
 
     def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
-        seed = (generation.sampling.seed + choice) % 2**64
-        chosen = replace(generation, sampling=generation.sampling.model_copy(update={"seed": seed}))
+        sampling = generation.options.sampling
+        seeded = sampling.model_copy(update={"seed": (sampling.seed + choice) % 2**64})
+        chosen = replace(generation, options=generation.options.model_copy(update={"sampling": seeded}))
         return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
 
     def _generation(self, ask: Ask) -> Generation:
@@ -126,11 +123,7 @@ class Intake:
             model=model,
             prompt_token_ids=prompt,
             max_tokens=_room(model, len(prompt), ask),
-            sampling=ask.sampling,
-            stop=ask.stop,
-            ignore_eos=ask.ignore_eos,
-            logprobs=ask.logprobs,
-            top_logprobs=ask.top_logprobs,
+            options=ask.options,
             numeric_profile=ask.numeric_profile,
             exact=ask.exact,
         )
@@ -140,17 +133,17 @@ def _check_vocabulary(model: ServedModel, prompt: list[int], ask: Ask) -> None:
     size = model.manifest.vocab_size
     if max(prompt) >= size:
         raise InvalidRequest(f"token ids of {model.name} are below {size}, not {max(prompt)}", param=ask.prompt_param)
-    foreign = [token_id for token_id in ask.sampling.logit_bias if token_id >= size]
+    foreign = [token_id for token_id in ask.options.sampling.logit_bias if token_id >= size]
     if foreign:
         raise InvalidRequest(f"token ids of {model.name} are below {size}, not {foreign[0]}", param="logit_bias")
 
 
 def _check_grammar(model: ServedModel, ask: Ask) -> None:
     """Compile what the last stage will compile: a grammar that fails there would cost the caller its time."""
-    if ask.sampling.grammar is None:
+    if ask.options.sampling.grammar is None:
         return
     try:
-        model.grammars.constraint(ask.sampling.grammar)
+        model.grammars.constraint(ask.options.sampling.grammar)
     except InvalidGrammar as error:
         raise InvalidRequest(f"no output can be held to this format: {error}", param=ask.grammar_param) from None
 

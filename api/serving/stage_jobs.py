@@ -14,7 +14,7 @@ from declai.chain.messages import Assignment, sign
 from declai.planning.formats import stage_format
 from declai.planning.placement import Plan
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions
 from declai.protocol.ring import Ring
 from declai.protocol.wire import PromptFormat
 
@@ -30,11 +30,7 @@ class Generation:
     model: ServedModel
     prompt_token_ids: Sequence[int]
     max_tokens: int
-    sampling: Sampling
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    logprobs: bool = False
-    top_logprobs: int = 0
+    options: GenerationOptions
     numeric_profile: int | None = None
     exact: bool = False
 
@@ -46,6 +42,7 @@ def stage_jobs(
     deadline = int(time.time()) + ASSIGNMENT_TTL_S
     num_stages = len(plan.stages)
     formats = prompt_formats(context, generation, plan)
+    needs_prompt = generation.options.sampling.needs_prompt
     jobs = []
     for number, stage in enumerate(plan.stages):
         (replica,) = ring.stages[number]
@@ -63,8 +60,6 @@ def stage_jobs(
             deadline=deadline,
         )
         is_last = number == num_stages - 1
-        # The last stage sees hidden states; for a repetition penalty it must be told the prompt's tokens.
-        penalised = is_last and generation.sampling.repetition_penalty != 1
         job = StageJob(
             chain_id=context.domain.chain_id,
             ledger=context.domain.ledger,
@@ -82,13 +77,10 @@ def stage_jobs(
             max_tokens=generation.max_tokens,
             prompt_format_in=formats[number],
             prompt_format_out=formats[number + 1],
-            sampling=generation.sampling if is_last else None,
-            stop=generation.stop if is_last else (),
+            options=generation.options if is_last else None,
             eos_token_ids=tuple(generation.model.manifest.eos_token_ids) if is_last else (),
-            ignore_eos=generation.ignore_eos and is_last,
-            logprobs=generation.logprobs and is_last,
-            top_logprobs=generation.top_logprobs if is_last else 0,
-            prompt_token_ids=tuple(generation.prompt_token_ids) if penalised else (),
+            # The last stage sees hidden states; where its draw needs the prompt's tokens, it must be told them.
+            prompt_token_ids=tuple(generation.prompt_token_ids) if is_last and needs_prompt else (),
         )
         jobs.append(job)
     return jobs

@@ -13,6 +13,7 @@ from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest
 from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
 from declai.protocol.job_checks import Charge, JobPapers, verify_job
+from declai.protocol.options import stop_strings
 from declai.protocol.plan_checks import ChainFacts, StageOrder
 from declai.protocol.receipts import Records, SignedReceipt
 from declai.protocol.tokenizer import ModelTokenizer
@@ -126,12 +127,7 @@ def check_tokens(evidence: Evidence, body: dict[str, Any], tokenizer: ModelToken
         expected = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if expected != evidence.prompt_token_ids:
         raise ReceiptError(f"{len(evidence.prompt_token_ids)} prompt tokens are charged, the prompt is {len(expected)}")
-    output = tokenizer.output_text(_stop_strings(body), ignore_eos=bool(body.get("ignore_eos")))
+    output = tokenizer.output_text(stop_strings(body.get("stop")), ignore_eos=bool(body.get("ignore_eos")))
     text = "".join(output.push(token_id) for token_id in evidence.token_ids) + output.flush()
     if text != evidence.text:
         raise ReceiptError("the tokens that are charged are not the text that came")
-
-
-def _stop_strings(body: dict[str, Any]) -> tuple[str, ...]:
-    stop = body.get("stop") or ()
-    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -13,7 +13,7 @@ from declai.chain.messages import sign
 from declai.protocol import wire
 from declai.protocol.errors import InvalidReceipt
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.protocol.problems import Problem, ProblemKind
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt
@@ -33,7 +33,7 @@ def receipts_of(
 
 @pytest.fixture(scope="module")
 def jobs() -> list[StageJob]:
-    return make_jobs(GATEWAY, NODES, num_prompt_tokens=len(PROMPT), sampling=SAMPLING)
+    return make_jobs(GATEWAY, NODES, num_prompt_tokens=len(PROMPT), options=GenerationOptions(sampling=SAMPLING))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ class _Session:
         self.ids: list[int] = []
         self.num_computed = 0
         self.num_drawn = 0
-        self.generation = SequenceOutput(sequence_id, spec, spec.sampling, tokenizer) if spec.sampling else None
+        self.generation = SequenceOutput(sequence_id, spec, spec.options, tokenizer) if spec.options else None
 
 
 class EchoEngine:

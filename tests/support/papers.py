@@ -14,7 +14,7 @@ from declai.chain.state import ChainState, Debit, SettledBatch
 from declai.ipfs.cid import RAW, Cid
 from declai.protocol.batches import BatchFile, ClaimEntry, Header, PayoutEntry, ReceiptEntry, root_of, sum_tree
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions
 from declai.protocol.peers import Peer
 from declai.protocol.receipts import SignedReceipt, acceptance_of, cost_of
 from declai.worker.job.store import NodeStore, StoredReceipt
@@ -80,7 +80,7 @@ class Papers:
             gateway=Peer(address=self.gateway, link_key=bytes(32), endpoint="tcp://127.0.0.1:9"),
             num_prompt_tokens=5,
             max_tokens=100,
-            sampling=Sampling(),
+            options=GenerationOptions(),
         )
 
     def keep(

@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 
 from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, new_account, sign
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions
 from declai.protocol.peers import Peer
 from declai.protocol.ring import new_ring
 
@@ -56,7 +56,7 @@ def make_jobs(
     *,
     num_prompt_tokens: int = 3,
     max_tokens: int = 8,
-    sampling: Sampling | None = None,
+    options: GenerationOptions | None = None,
     attempt: int = 0,
     tier: int = 0,
     lifetime_s: int = 3000,  # parametrised jobs are made when the tests are collected
@@ -117,7 +117,7 @@ def make_jobs(
                 ring=ring.view(stage),
                 num_prompt_tokens=num_prompt_tokens,
                 max_tokens=max_tokens,
-                sampling=(sampling or Sampling()) if last else None,
+                options=(options or GenerationOptions()) if last else None,
                 **(extra if last else {}),
             )
         )

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.worker.engine import (
     Engine,
     EngineError,
@@ -22,7 +23,7 @@ from declai.worker.job.kept_rows import KeptRows
 from declai.worker.model.stage import Stage
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 
-GREEDY = SamplingParameters(temperature=0)
+GREEDY = Sampling(temperature=0)
 LIMITS = EngineLimits(max_sequences=4, max_context_tokens=640, max_cache_bytes=1 << 24)
 
 
@@ -46,7 +47,7 @@ class Pipeline:
 
     def start(self, sequence_id: bytes, prompt: Sequence[int], spec: SequenceSpec) -> None:
         for engine in self.engines[:-1]:
-            engine.add(sequence_id, replace(spec, sampling=None))
+            engine.add(sequence_id, replace(spec, options=None))
         self.engines[-1].add(sequence_id, spec)
         self.tokens[sequence_id] = []
         self.engines[0].feed(sequence_id, 0, prompt)
@@ -90,8 +91,10 @@ class Pipeline:
                 engine.remove(token.sequence_id)
 
 
-def spec(prompt: Sequence[int], max_tokens: int, sampling: SamplingParameters = GREEDY, **more: object) -> SequenceSpec:
-    return SequenceSpec(len(prompt), max_tokens, sampling=sampling, **more)  # type: ignore[arg-type]
+def spec(prompt: Sequence[int], max_tokens: int, sampling: Sampling = GREEDY, **more: Any) -> SequenceSpec:
+    """`more`: further fields of the spec, or of its options."""
+    options = {name: more.pop(name) for name in GenerationOptions.model_fields.keys() & more.keys()}
+    return SequenceSpec(len(prompt), max_tokens, GenerationOptions(sampling=sampling, **options), **more)
 
 
 def ids(tokens: Sequence[SampledToken]) -> list[int]:

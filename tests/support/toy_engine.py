@@ -135,7 +135,7 @@ class ToyEngine:
         session.num_tokens += 1
         token = round(out[-1]) % VOCAB  # a prompt's rows may have been rounded on their way
         reason = None
-        if token in spec.eos_token_ids and not spec.ignore_eos:
+        if token in spec.eos_token_ids and not (spec.options and spec.options.ignore_eos):
             reason = "stop"
         elif session.num_tokens >= spec.max_tokens:
             reason = "length"

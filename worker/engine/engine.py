@@ -66,7 +66,7 @@ class Engine:
         pool = Pool(layout, self._cache.num_blocks * BLOCK_TOKENS) if layout else None
         self._runner = Runner(stage, limits.prefill_chunk_tokens, pool, records_steps=limits.cuda_graphs)
         self._sequences: dict[bytes, SequenceSpec] = {}
-        self._generations: dict[bytes, SequenceOutput] = {}
+        self._outputs: dict[bytes, SequenceOutput] = {}
         self._rows: dict[bytes, JobRows] = {}
 
     @property
@@ -132,8 +132,8 @@ class Engine:
             num_stages=spec.num_stages if self._stage.is_first else 1,
         )
         self._runner.open(sequence_id, spec.max_positions, self._cache.lanes(sequence_id))
-        if spec.sampling is not None:
-            self._generations[sequence_id] = SequenceOutput(sequence_id, spec, spec.sampling, self._tokenizer)
+        if spec.options is not None:
+            self._outputs[sequence_id] = SequenceOutput(sequence_id, spec, spec.options, self._tokenizer)
 
     def feed(self, sequence_id: bytes, first_position: int, payload: Payload) -> None:
         """Give a sequence its next input: token ids at the first stage, hidden states at the others (see Runner.parse).
@@ -198,7 +198,7 @@ class Engine:
     def remove(self, sequence_id: bytes) -> None:
         """Close a sequence and free all it held; does nothing when it is not open."""
         self._sequences.pop(sequence_id, None)
-        self._generations.pop(sequence_id, None)
+        self._outputs.pop(sequence_id, None)
         self._rows.pop(sequence_id, None)
         self._clock.close(sequence_id)
         self._scheduler.remove(sequence_id)
@@ -283,7 +283,7 @@ class Engine:
 
     def _draw(self, chunk: Chunk, logits: Logits) -> StageOutput:
         try:
-            return self._generations[chunk.sequence_id].draw(logits)
+            return self._outputs[chunk.sequence_id].draw(logits)
         except Exception as error:  # else the whole step would run again, and draw for the others a second time
             return self._fail(chunk, error)
 
@@ -315,15 +315,16 @@ class Engine:
                 f"{spec.num_prompt_tokens} prompt and {spec.max_tokens} output tokens; "
                 f"the context holds {self.max_context_tokens}"
             )
-        if self._stage.is_last != (spec.sampling is not None):
-            raise InvalidSequence("the last stage needs sampling parameters, and no other takes them")
-        if spec.sampling is None:
+        if self._stage.is_last != (spec.options is not None):
+            raise InvalidSequence("the last stage needs generation options, and no other takes them")
+        if spec.options is None:
             return
+        sampling = spec.options.sampling
         vocab_size = self._stage.architecture.vocab_size
-        token_ids = (*spec.prompt_token_ids, *spec.sampling.logit_bias)
+        token_ids = (*spec.prompt_token_ids, *sampling.logit_bias)
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise InvalidSequence(f"a prompt token or logit bias is outside the vocabulary of {vocab_size}")
-        if spec.sampling.needs_prompt and len(spec.prompt_token_ids) != spec.num_prompt_tokens:
+        if sampling.needs_prompt and len(spec.prompt_token_ids) != spec.num_prompt_tokens:
             raise InvalidSequence("a repetition penalty needs the token ids of the whole prompt at the last stage")
-        if spec.stop and self._tokenizer is None:
+        if spec.options.stop and self._tokenizer is None:
             raise InvalidSequence("stop strings need the model's tokenizer, which this engine was not given")

@@ -2,7 +2,8 @@
 
 from tokenizers import Tokenizer
 
-from declai.protocol.sampling import Logits, SamplingParameters, log_probabilities, most_likely, sample
+from declai.protocol.options import GenerationOptions
+from declai.protocol.sampling import Logits, log_probabilities, most_likely, sample
 from declai.protocol.text import OutputText
 from declai.worker.engine.sequence import FinishReason, SampledToken, SequenceSpec
 
@@ -11,15 +12,16 @@ class SequenceOutput:
     """The tokens drawn so far. Mutated by each `draw`."""
 
     def __init__(
-        self, sequence_id: bytes, spec: SequenceSpec, sampling: SamplingParameters, tokenizer: Tokenizer | None
+        self, sequence_id: bytes, spec: SequenceSpec, options: GenerationOptions, tokenizer: Tokenizer | None
     ) -> None:
+        """`options`: those of `spec`, which has some."""
         self._sequence_id = sequence_id
         self._spec = spec
-        self._sampling = sampling
+        self._options = options
         self._output_token_ids: list[int] = []
         # Text costs time: it is made where stop strings must be looked for, and nowhere else.
         self._text = OutputText(
-            tokenizer if spec.stop else None, spec.stop, () if spec.ignore_eos else spec.eos_token_ids
+            tokenizer if options.stop else None, options.stop, () if options.ignore_eos else spec.eos_token_ids
         )
 
     def draw(self, logits: Logits) -> SampledToken:
@@ -28,7 +30,9 @@ class SequenceOutput:
         position = self._spec.num_prompt_tokens + index
         constraint = self._spec.constraint
         drawn_from = logits if constraint is None else constraint.masked(logits)
-        token_id = sample(drawn_from, self._sampling, position, self._spec.prompt_token_ids, self._output_token_ids)
+        token_id = sample(
+            drawn_from, self._options.sampling, position, self._spec.prompt_token_ids, self._output_token_ids
+        )
         self._output_token_ids.append(token_id)
         if constraint is not None:
             constraint.accept(token_id)
@@ -45,9 +49,9 @@ class SequenceOutput:
 
     def _scores(self, logits: Logits, token_id: int) -> tuple[float | None, tuple[tuple[int, float], ...]]:
         """Log probabilities of the token and of the most likely ones, as far as they are wanted."""
-        if not self._spec.logprobs:
+        if not self._options.logprobs:
             return None, ()
-        likely = most_likely(logits, self._spec.top_logprobs)
+        likely = most_likely(logits, self._options.top_logprobs)
         own, *values = log_probabilities(logits, [token_id, *likely])
         return own, tuple(zip(likely, values, strict=True))
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from declai.protocol.grammar import Constraint
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import GenerationOptions
 from declai.worker.engine.errors import EngineError
 from declai.worker.limits import MIXED_PREFILL_TOKENS, PREFILL_CHUNK_TOKENS
 
@@ -40,15 +40,13 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """One request as one stage sees it. From `sampling` to `constraint`, fields matter at the last stage alone.
+    """One request as one stage sees it. From `options` to `constraint`, fields matter at the last stage alone.
 
     Attributes:
-        sampling: required at the last stage, absent elsewhere.
-        constraint: what the output is held to; it belongs to the sequence from now on.
-        stop: strings that end the output; need the engine's tokenizer.
-        prompt_token_ids: required when `sampling.needs_prompt`, for the last stage sees hidden states only.
-        logprobs: whether each token comes with the logarithm of its probability.
-        top_logprobs: how many of the most likely tokens come with theirs, too.
+        options: required at the last stage, absent elsewhere. Stop strings need the engine's tokenizer.
+        eos_token_ids: end the output, unless the options ignore them.
+        prompt_token_ids: required when `options.sampling.needs_prompt`, for the last stage sees hidden states only.
+        constraint: what the output is held to: the options' grammar, compiled. It belongs to the sequence from now on.
         cache_salt: sequences of the same salt share what they compute of the same input; with none, a sequence shares
             nothing. It names who pays, so that nobody can find out by the time it takes what another one has asked.
         weight: the sequence's share of a busy stage, relative to the others'.
@@ -58,13 +56,9 @@ class SequenceSpec:
 
     num_prompt_tokens: int
     max_tokens: int
-    sampling: SamplingParameters | None = None
-    stop: tuple[str, ...] = ()
+    options: GenerationOptions | None = None
     eos_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
     prompt_token_ids: tuple[int, ...] = ()
-    logprobs: bool = False
-    top_logprobs: int = 0
     constraint: Constraint | None = None
     cache_salt: bytes = b""
     weight: float = 1.0

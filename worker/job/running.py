@@ -25,7 +25,6 @@ from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
 from declai.protocol.ring import Replacement, Replica
 from declai.protocol.rows import decode_rows, formats_of
-from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
 from declai.worker.engine.runner import Payload
 from declai.worker.errors import WorkerError
@@ -102,7 +101,7 @@ class RunningJob:
     ) -> None:
         """Add the job to the engine. Raises EngineError when the engine will not have it.
 
-        `constraint`: the compiled grammar of the job's sampling, when it has one; `later` hashes for the commitment.
+        `constraint`: the compiled grammar of the job's options, when it has one; `later` hashes for the commitment.
         """
         self.job = job
         self.engine = engine
@@ -120,7 +119,7 @@ class RunningJob:
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
-        engine.add(job.job_id, _session_spec(job, constraint))
+        engine.add(job.job_id, _sequence_spec(job, constraint))
 
     @property
     def peers(self) -> list[Peer]:
@@ -369,11 +368,12 @@ class RunningJob:
 
     def _decide(self, reason: wire.FinishReason) -> None:
         """The last stage ends the job and tells all how many tokens there are."""
-        token_ids, sampling = self._downstream.token_ids, self.job.sampling
+        token_ids, options = self._downstream.token_ids, self.job.options
+        assert options is not None
         frame = wire.Finish(self.job.job_id, reason, len(token_ids))
         self._tell_gateway(frame)
         self._downstream.put_finish(frame)
-        assert sampling is not None
+        sampling = options.sampling
         self._finish(reason, len(token_ids), output_record(token_ids, sampling.seed, sampling.canonical()))
 
     def _finish(self, reason: wire.FinishReason, num_output_tokens: int, output: bytes | None) -> None:
@@ -408,25 +408,15 @@ def _is_of(sender: bytes, replicas: Sequence[Replica]) -> bool:
     return any(replica.peer.link_key == sender for replica in replicas)
 
 
-def _session_spec(job: StageJob, constraint: Constraint | None) -> SequenceSpec:
-    salt = job.request.session
-    weight = Tier(job.request.tier).factor_bps / BPS  # who pays twice as much per token gets twice as many
-    if job.sampling is None:
-        return SequenceSpec(
-            job.num_prompt_tokens, job.max_tokens, cache_salt=salt, weight=weight, num_stages=job.num_stages
-        )
+def _sequence_spec(job: StageJob, constraint: Constraint | None) -> SequenceSpec:
     return SequenceSpec(
         num_prompt_tokens=job.num_prompt_tokens,
         max_tokens=job.max_tokens,
-        sampling=SamplingParameters(**job.sampling.model_dump(exclude={"grammar"})),
-        stop=job.stop,
+        options=job.options,
         eos_token_ids=job.eos_token_ids,
-        ignore_eos=job.ignore_eos,
         prompt_token_ids=job.prompt_token_ids,
-        logprobs=job.logprobs,
-        top_logprobs=job.top_logprobs,
         constraint=constraint,
-        cache_salt=salt,
-        weight=weight,
+        cache_salt=job.request.session,
+        weight=Tier(job.request.tier).factor_bps / BPS,  # who pays twice as much per token gets twice as many
         num_stages=job.num_stages,
     )

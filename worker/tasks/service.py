@@ -109,7 +109,7 @@ class StageService:
         try:
             engine, identity = self._engines.get(job.assignment.first_layer, job.assignment.end_layer)
             _check_identity(job, identity)
-            grammar = job.sampling.grammar if job.sampling is not None else None
+            grammar = job.options.sampling.grammar if job.options is not None else None
             constraint = self._engines.constraint(grammar) if grammar is not None else None
         except InvalidGrammar as error:
             self._pipeline.refuse(job, InvalidSequence.code, str(error))

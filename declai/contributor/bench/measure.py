@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.worker.engine import Engine, EngineLimits, HiddenRows, SampledToken, SequenceFailed, SequenceSpec
 from declai.worker.model.stage import Stage
 
 NUMS_SEQUENCES = (1, 2, 4, 8, 16, 32)
 CHUNKS = (32, 64, 128, 256, 512)
 PROMPT_TOKENS = 64
+GREEDY = GenerationOptions(sampling=Sampling(temperature=0), ignore_eos=True)
 Payload = torch.Tensor | list[int]
 
 
@@ -98,8 +99,7 @@ class Bench:
         return Engine(self._stage, EngineLimits(max_sequences, max_tokens, max_sequences * per_sequence, chunk, chunk))
 
     def _spec(self, num_prompt_tokens: int, max_tokens: int) -> SequenceSpec:
-        sampling = SamplingParameters(temperature=0) if self._stage.is_last else None
-        return SequenceSpec(num_prompt_tokens, max_tokens, sampling=sampling, ignore_eos=True)
+        return SequenceSpec(num_prompt_tokens, max_tokens, GREEDY if self._stage.is_last else None)
 
     def _input(self, num_tokens: int) -> Payload:
         stage = self._stage

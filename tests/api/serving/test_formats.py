@@ -15,6 +15,7 @@ from declai.chain.fields import NUMERIC_PROFILES
 from declai.planning.formats import prompt_format, stage_format
 from declai.planning.placement import LinkSpeed, NodeOffer, Plan, PlannedStage
 from declai.protocol import wire
+from declai.protocol.options import GenerationOptions
 from declai.protocol.wire import LinkReport, PromptFormat
 
 VALUES = 1000 * 4096
@@ -78,8 +79,7 @@ def test_each_link_of_a_job_has_its_format_unless_the_request_wants_it_exact(
     directory = FakeDirectory({("0", "1"): LinkSpeed(0.01, 1e5), ("1", "2"): LinkSpeed(0.01, 1e9)})
     context = cast(ServingContext, SimpleNamespace(directory=directory, coarsest_prompt_format=coarsest))
     model: Any = SimpleNamespace(manifest=SimpleNamespace(hidden_size=4096))
-    sampling: Any = None
-    generation = Generation(model, range(1000), 10, sampling, exact=exact)
+    generation = Generation(model, range(1000), 10, GenerationOptions(), exact=exact)
     assert prompt_formats(context, generation, Plan(stages, 0.0, 0.0)) == expected
 
 

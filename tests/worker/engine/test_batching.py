@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from declai.chain.fields import NUMERIC_PROFILES
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.worker.engine import AtCapacity, EngineLimits, SampledToken, SequenceSpec
 from declai.worker.engine.runner import Runner
 from declai.worker.model.packed import Pool
@@ -27,7 +27,7 @@ class Request:
     at: int
     prompt: Sequence[int]
     max_tokens: int
-    sampling: SamplingParameters = GREEDY
+    sampling: Sampling = GREEDY
     gives_up_at: int | None = None
 
 
@@ -139,7 +139,7 @@ def test_a_step_takes_all_that_waits(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_seed_gives_one_text_in_any_company(zoo: Zoo) -> None:
-    sampled = [SamplingParameters(temperature=1.0, top_p=0.9, seed=seed) for seed in range(6)]
+    sampled = [Sampling(temperature=1.0, top_p=0.9, seed=seed) for seed in range(6)]
     requests = {
         bytes([seed]): Request(2 * seed, prompt_of(10 + 20 * seed, seed=seed), 25, sampling)
         for seed, sampling in enumerate(sampled)
@@ -158,7 +158,7 @@ def test_a_sequence_in_many_pieces_of_the_pool_is_as_one_in_one(zoo: Zoo) -> Non
         sampling = GREEDY if engine is pipeline.engines[-1] else None
         with contextlib.suppress(AtCapacity):
             for number in range(100):
-                engine.add(bytes([number]), SequenceSpec(1, 10, sampling=sampling))
+                engine.add(bytes([number]), SequenceSpec(1, 10, GenerationOptions(sampling=sampling)))
         for number in range(0, 100, 2):
             engine.remove(bytes([number]))
     pipeline.start(b"long", prompt, spec(prompt, 30))

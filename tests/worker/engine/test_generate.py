@@ -7,12 +7,12 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import Sampling
 from declai.worker.engine import EngineLimits
 from tests.support.pipelines import GREEDY, Pipeline, generated, ids, prompt_of, spec
 from tests.support.zoo import ARCHITECTURES, NUM_LAYERS, VOCAB_SIZE, Zoo
 
-SAMPLED = SamplingParameters(temperature=0.8, top_k=40, top_p=0.95, seed=7)
+SAMPLED = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=7)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -75,11 +75,10 @@ def test_a_seed_gives_one_text_in_one_stage_or_three(zoo: Zoo, name: str) -> Non
     prompt = prompt_of(30)
     one, three = Pipeline(zoo, name, (0, NUM_LAYERS)), Pipeline(zoo, name)
     texts = {
-        seed: ids(one.generate(prompt, spec(prompt, 40, SamplingParameters(temperature=1.0, seed=seed))))
-        for seed in range(4)
+        seed: ids(one.generate(prompt, spec(prompt, 40, Sampling(temperature=1.0, seed=seed)))) for seed in range(4)
     }
     for seed, text in texts.items():
-        assert ids(three.generate(prompt, spec(prompt, 40, SamplingParameters(temperature=1.0, seed=seed)))) == text
+        assert ids(three.generate(prompt, spec(prompt, 40, Sampling(temperature=1.0, seed=seed)))) == text
     assert len(set(map(tuple, texts.values()))) == len(texts)
 
 
@@ -87,7 +86,7 @@ def test_other_sequences_do_not_change_what_is_sampled(zoo: Zoo) -> None:
     prompt = prompt_of(30)
     alone = ids(Pipeline(zoo, "llama").generate(prompt, spec(prompt, 20, SAMPLED)))
     pipeline = Pipeline(zoo, "llama")
-    pipeline.start(b"other", prompt_of(100), spec(prompt_of(100), 25, SamplingParameters(seed=1)))
+    pipeline.start(b"other", prompt_of(100), spec(prompt_of(100), 25, Sampling(seed=1)))
     pipeline.start(b"same", prompt, spec(prompt, 20, SAMPLED))
     pipeline.run()
     assert ids(pipeline.tokens[b"same"]) == alone
@@ -95,7 +94,7 @@ def test_other_sequences_do_not_change_what_is_sampled(zoo: Zoo) -> None:
 
 def test_a_repetition_penalty_reaches_over_prompt_and_output(zoo: Zoo) -> None:
     prompt = prompt_of(20)
-    sampling = SamplingParameters(temperature=0, repetition_penalty=1.3)
+    sampling = Sampling(temperature=0, repetition_penalty=1.3)
     tokens = Pipeline(zoo, "llama").generate(prompt, spec(prompt, 20, sampling, prompt_token_ids=tuple(prompt)))
     assert ids(tokens) == generated(zoo, "llama", prompt, 20, repetition_penalty=1.3)
 
@@ -107,7 +106,7 @@ def test_penalties_over_the_output_alone(zoo: Zoo) -> None:
             return scores - 0.5 * (counts > 0) - 0.7 * counts
 
     prompt = prompt_of(20)
-    sampling = SamplingParameters(temperature=0, presence_penalty=0.5, frequency_penalty=0.7)
+    sampling = Sampling(temperature=0, presence_penalty=0.5, frequency_penalty=0.7)
     tokens = Pipeline(zoo, "llama").generate(prompt, spec(prompt, 20, sampling))
     processors = LogitsProcessorList([Penalties()])
     assert ids(tokens) == generated(zoo, "llama", prompt, 20, logits_processor=processors)
@@ -137,7 +136,7 @@ def test_log_probabilities_are_the_models_own(zoo: Zoo) -> None:
 
 def test_the_likeliest_tokens_are_the_models_own(zoo: Zoo) -> None:
     prompt = prompt_of(20)
-    sampling = SamplingParameters(temperature=1.0, seed=3, top_k=2, logit_bias={5: 50.0})
+    sampling = Sampling(temperature=1.0, seed=3, top_k=2, logit_bias={5: 50.0})
     tokens = Pipeline(zoo, "llama").generate(prompt, spec(prompt, 5, sampling, logprobs=True, top_logprobs=20))
     with torch.inference_mode():
         scores = zoo.whole("llama")(torch.tensor([prompt + ids(tokens)])).logits[0].log_softmax(-1)
@@ -165,6 +164,6 @@ def test_a_stop_string_ends_the_output_at_its_last_token(zoo: Zoo) -> None:
 
 def test_greedy_is_the_default_of_no_one_but_temperature_zero(zoo: Zoo) -> None:
     prompt = prompt_of(20)
-    assert ids(Pipeline(zoo, "llama").generate(prompt, spec(prompt, 12, SamplingParameters(seed=3)))) != ids(
+    assert ids(Pipeline(zoo, "llama").generate(prompt, spec(prompt, 12, Sampling(seed=3)))) != ids(
         Pipeline(zoo, "llama").generate(prompt, spec(prompt, 12, GREEDY))
     )

@@ -16,7 +16,7 @@ from declai.protocol import sampling
 from declai.protocol.errors import InvalidGrammar
 from declai.protocol.grammar import Constraint, GrammarCompiler
 from declai.protocol.options import MAX_GRAMMAR_BYTES, Grammar, Sampling
-from declai.protocol.sampling import SamplingParameters, sample
+from declai.protocol.sampling import sample
 from declai.worker.engine import EngineLimits, SampledToken
 from tests.support.pipelines import Pipeline, ids, prompt_of, spec
 from tests.support.zoo import VOCAB_SIZE, Zoo
@@ -82,7 +82,7 @@ def test_the_end_token_ends() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_outputs_are_in_the_grammar(zoo: Zoo, temperature: float) -> None:
     for seed in range(5):
-        parameters = SamplingParameters(temperature=temperature, seed=seed, top_k=5, presence_penalty=0.5)
+        parameters = Sampling(temperature=temperature, seed=seed, top_k=5, presence_penalty=0.5)
         prompt = prompt_of(12, seed)
         options = {"eos_token_ids": (EOS,), "constraint": COMPILER.constraint(schema(PERSON))}
         tokens = Pipeline(zoo, "llama").generate(prompt, spec(prompt, 100, parameters, **options))
@@ -113,7 +113,7 @@ def test_a_seed_gives_one_output_in_any_company(zoo: Zoo) -> None:
             asked = spec(
                 prompt,
                 30,
-                SamplingParameters(temperature=1.5, seed=number),
+                Sampling(temperature=1.5, seed=number),
                 eos_token_ids=(EOS,),
                 constraint=COMPILER.constraint(grammar) if grammar is not None else None,
             )
@@ -140,7 +140,7 @@ def test_an_endless_wait_of_all_that_may_come_draws_the_likeliest(monkeypatch: p
     """It happens once in 2**25 draws to a lone token, and no forbidden one may take its place."""
     monkeypatch.setattr(sampling, "_standard_exponentials", lambda *_: np.full(4, np.inf, np.float32))
     logits = np.array([-np.inf, -np.inf, 3, -np.inf], np.float32)
-    for parameters in (SamplingParameters(), SamplingParameters(top_k=2), SamplingParameters(min_p=0.1)):
+    for parameters in (Sampling(), Sampling(top_k=2), Sampling(min_p=0.1)):
         assert sample(logits, parameters, 0) == 2
 
 

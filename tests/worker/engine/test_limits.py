@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from declai.protocol.sampling import SamplingParameters
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.worker.engine import (
     AtCapacity,
     Engine,
@@ -25,6 +25,9 @@ from declai.worker.engine import (
 from declai.worker.engine.turns.scheduler import Chunk
 from tests.support.pipelines import GREEDY, LIMITS, Pipeline, engine_of, hidden, ids, spec
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
+
+OPTIONS = GenerationOptions(sampling=GREEDY)
+PENALISED = GenerationOptions(sampling=Sampling(repetition_penalty=1.1))
 
 ROW = 32 * 4
 
@@ -109,7 +112,7 @@ def test_what_a_sequence_takes_by_itself_stays_within_what_was_reserved(zoo: Zoo
         SequenceSpec(1, 0),
         SequenceSpec(600, 41),
         SequenceSpec(1, 2**40),
-        SequenceSpec(1, 1, sampling=GREEDY),
+        SequenceSpec(1, 1, OPTIONS),
     ],
 )
 def test_sequences_that_cannot_run_are_refused(first: Engine, wrong: SequenceSpec) -> None:
@@ -123,11 +126,11 @@ def test_sequences_that_cannot_run_are_refused(first: Engine, wrong: SequenceSpe
     "wrong",
     [
         SequenceSpec(1, 1),
-        SequenceSpec(1, 1, sampling=GREEDY, stop=("x",)),
-        SequenceSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1)),
-        SequenceSpec(2, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(1,)),
-        SequenceSpec(1, 1, sampling=SamplingParameters(logit_bias={VOCAB_SIZE: 1.0})),
-        SequenceSpec(1, 1, sampling=SamplingParameters(repetition_penalty=1.1), prompt_token_ids=(VOCAB_SIZE,)),
+        SequenceSpec(1, 1, GenerationOptions(sampling=GREEDY, stop=("x",))),
+        SequenceSpec(2, 1, PENALISED),
+        SequenceSpec(2, 1, PENALISED, prompt_token_ids=(1,)),
+        SequenceSpec(1, 1, GenerationOptions(sampling=Sampling(logit_bias={VOCAB_SIZE: 1.0}))),
+        SequenceSpec(1, 1, PENALISED, prompt_token_ids=(VOCAB_SIZE,)),
     ],
 )
 def test_output_that_cannot_be_made_is_refused(last: Engine, wrong: SequenceSpec) -> None:
@@ -234,7 +237,7 @@ def test_nothing_is_taken_for_sequences_that_are_not_open(first: Engine) -> None
 
 def test_rows_beyond_the_prompt_make_one_token_each_however_they_come(zoo: Zoo, last: Engine) -> None:
     """A sender that does not wait for tokens gets no more of them, and no fewer, than positions allow."""
-    last.add(b"a", SequenceSpec(3, 4, sampling=GREEDY))
+    last.add(b"a", SequenceSpec(3, 4, OPTIONS))
     last.feed(b"a", 0, hidden(rows=6).tobytes())
     outputs = [output for _ in range(8) for output in last.step()]
     assert [type(output) for output in outputs] == [SampledToken] * 4
@@ -268,9 +271,9 @@ def test_a_draw_that_fails_ends_its_sequence_alone(last: Engine, monkeypatch: py
         raise ValueError("no such token")
 
     for name in (b"first", b"bad", b"later"):
-        last.add(name, SequenceSpec(2, 4, sampling=GREEDY))
+        last.add(name, SequenceSpec(2, 4, OPTIONS))
         last.feed(name, 0, hidden().tobytes())
-    monkeypatch.setattr(last._generations[b"bad"], "draw", fail)
+    monkeypatch.setattr(last._outputs[b"bad"], "draw", fail)
     outputs = {output.sequence_id: output for output in last.step()}
     assert isinstance(outputs[b"bad"], SequenceFailed)
     assert [outputs[name].index for name in (b"first", b"later")] == [0, 0]  # type: ignore[union-attr]
@@ -280,7 +283,7 @@ def test_a_draw_that_fails_ends_its_sequence_alone(last: Engine, monkeypatch: py
 def test_weights_that_give_no_numbers_fail_the_sequence(zoo: Zoo, last: Engine) -> None:
     norm = last._stage._model.get_submodule("model.norm")
     norm.weight = torch.nn.Parameter(torch.full_like(norm.weight, float("nan")), requires_grad=False)
-    last.add(b"a", SequenceSpec(2, 4, sampling=GREEDY))
+    last.add(b"a", SequenceSpec(2, 4, OPTIONS))
     last.feed(b"a", 0, hidden().tobytes())
     (failure,) = last.step()
     assert isinstance(failure, SequenceFailed)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from declai.protocol.options import GenerationOptions
 from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
 from declai.worker.engine.turns.scheduler import Chunk
 from declai.worker.job.kept_rows import PAGE_ROWS, RowsLost
@@ -166,7 +167,7 @@ def test_one_stage_reuses_too(zoo: Zoo) -> None:
 
 
 def drawn(engine: Engine, prompt: Sequence[int]) -> list[int]:
-    engine.add(b"a", SequenceSpec(len(prompt), 4, sampling=GREEDY, cache_salt=b"payer"))
+    engine.add(b"a", SequenceSpec(len(prompt), 4, GenerationOptions(sampling=GREEDY), cache_salt=b"payer"))
     engine.feed(b"a", 0, prompt)
     tokens: list[int] = []
     while engine.has_work:

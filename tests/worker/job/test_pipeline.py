@@ -11,7 +11,7 @@ import pytest
 from declai.chain.messages import new_account, sign
 from declai.protocol import wire
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Grammar, Sampling
+from declai.protocol.options import GenerationOptions, Grammar, Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.receipts import SignedReceipt
 from declai.worker.job.store import NodeStore
@@ -92,12 +92,13 @@ def test_each_stage_shares_what_it_computes_within_a_payers_session_alone(slow_n
 
 def test_end_of_sequence_stops_all_stages(net: Network) -> None:
     expected = expected_tokens(PROMPT, net.num_layers, 12)
-    jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), sampling=Sampling(temperature=1, seed=2**64 - 1))
+    sampling = Sampling(temperature=1, seed=2**64 - 1)
+    jobs = net.jobs(max_tokens=40, eos_token_ids=(expected[11],), options=GenerationOptions(sampling=sampling))
     net.dispatch(jobs)
     net.prompt(jobs[0])
     net.until(lambda: net.finish(jobs[0]))
     assert net.finish(jobs[0]) == wire.Finish(jobs[0].job_id, "stop", 12)
-    net.check(jobs, expected, Sampling(temperature=1, seed=2**64 - 1))
+    net.check(jobs, expected, sampling)
 
 
 def coarser(jobs: list[StageJob], wanted: wire.PromptFormat) -> list[StageJob]:
@@ -249,7 +250,7 @@ def test_a_task_for_other_weights_than_the_nodes_is_told_to_its_gateway(
 
 
 def test_a_grammar_that_does_not_compile_is_told_to_the_gateway(net: Network) -> None:
-    jobs = net.jobs(sampling=Sampling(grammar=Grammar(kind="regex", text="a")))
+    jobs = net.jobs(options=GenerationOptions(sampling=Sampling(grammar=Grammar(kind="regex", text="a"))))
     net.dispatch(jobs)
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     (address, frame), *_ = net.of(wire.Failed, jobs[0])

@@ -44,12 +44,11 @@ from declai.links.node_links import NodeLinks
 from declai.protocol import tasks, wire
 from declai.protocol.jobs import StageJob, seal
 from declai.protocol.joining import JoinAnswer, JoinRequest, join_text
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import SignedPlan, Transcript, verify_job_receipts
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.protocol.ring import new_ring
-from declai.protocol.sampling import SamplingParameters
 from declai.protocol.startup import explained
 from declai.publish import Publication, add_model
 from declai.worker.engine import EngineLimits, SequenceSpec
@@ -69,6 +68,7 @@ from tests.support.waiting import wait_until
 MODEL = "tests/tiny"
 CUTS = [(0, 2), (2, 3), (3, 5)]
 PROMPT = [5, 17, 3, 42, 8, 9, 60]
+GREEDY = Sampling(temperature=0)
 
 
 def save_tiny_model(folder: Path) -> Any:
@@ -300,7 +300,7 @@ class World:
                     ring=ring.view(stage),
                     num_prompt_tokens=len(PROMPT),
                     max_tokens=max_tokens,
-                    sampling=(sampling or Sampling()) if last else None,
+                    options=GenerationOptions(sampling=sampling or GREEDY) if last else None,
                 )
             )
         return jobs
@@ -325,7 +325,7 @@ class World:
             self.links.send(self.peer(member), ack)
         signers = {m.operator.address: m.signer.address for m in self.members}
         plan = SignedPlan(self.domain, jobs[0].request, [j.assignment for j in jobs], signers, len(PROMPT))
-        transcript = Transcript(PROMPT, tokens, sampling or Sampling())
+        transcript = Transcript(PROMPT, tokens, sampling or GREEDY)
         assert verify_job_receipts([found[n] for n in range(3)], plan, len(tokens), transcript, int(time.time())) == []
 
     def generate(self, count: int) -> list[int]:
@@ -638,7 +638,7 @@ def test_any_part_of_the_layers_held_can_be_served(world: World, tmp_path: Path)
     assert (one.shard_root, two.shard_root) == (manifest.shard_root(0, 3), manifest.shard_root(3, 5))
     assert stages.measure_s_per_token_layer(3, 5) > 0
     first.add(b"s", SequenceSpec(len(PROMPT), 6))
-    second.add(b"s", SequenceSpec(len(PROMPT), 6, sampling=SamplingParameters(temperature=0)))
+    second.add(b"s", SequenceSpec(len(PROMPT), 6, GenerationOptions(sampling=GREEDY)))
     fed, tokens = PROMPT, []
     while len(tokens) < 6:
         first.feed(b"s", len(PROMPT) + len(tokens) - 1 if tokens else 0, fed)

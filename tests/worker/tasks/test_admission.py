@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from declai.chain.messages import Assignment, new_account, sign
 from declai.protocol import errors
 from declai.protocol.jobs import Envelope, StageJob, seal
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions, Grammar, Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.ring import Replica, RingView
 from declai.worker.errors import StoreError
@@ -73,8 +73,11 @@ def reassigned(**fields: object) -> StageJob:
 
 
 def test_an_honest_task_is_taken_and_keeps_every_field() -> None:
-    for job in make_jobs(GATEWAY, NODES, sampling=Sampling(seed=2**64 - 1, logit_bias={7: -3.5}), stop=("x",))[1:2]:
-        assert opened(seal(job, GATEWAY.signer)) == job
+    sampling = Sampling(seed=2**64 - 1, logit_bias={7: -3.5}, grammar=Grammar(kind="regex", text="x*"))
+    options = GenerationOptions(sampling=sampling, stop=("x",), logprobs=True, top_logprobs=2)
+    _, middle, last = make_jobs(GATEWAY, NODES, options=options)
+    assert opened(seal(middle, GATEWAY.signer)) == middle
+    assert StageJob.model_validate_json(seal(last, GATEWAY.signer).job) == last
 
 
 @pytest.mark.parametrize(
@@ -204,8 +207,8 @@ def test_a_flipped_character_is_never_taken(data: st.DataObject) -> None:
         {"ring": JOB.ring.model_copy(update={"upstream": ()})},
         {"ring": JOB.ring.model_copy(update={"downstream": (Replica(peer=NODES[2].peer, number=1),)})},
         {"ring": JOB.ring.model_copy(update={"from_position": 3})},
-        {"sampling": Sampling()},
-        {"stop": ("a",)},
+        {"options": GenerationOptions()},
+        {"eos_token_ids": (1,)},
         {"prompt_token_ids": (1, 2, 3)},
         {"version": 1},
         {"surprise": 1},

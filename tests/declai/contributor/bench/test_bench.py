@@ -17,12 +17,11 @@ import torch
 
 from declai.cli import main
 from declai.contributor.bench.machine import Limits
-from declai.contributor.bench.measure import NUMS_SEQUENCES, Timing
+from declai.contributor.bench.measure import GREEDY, NUMS_SEQUENCES, Timing
 from declai.contributor.bench.report import run
 from declai.contributor.bench.roofline import Shares, StepWork, bottleneck, shares
 from declai.contributor.bench.subject import from_folder, made
 from declai.devnet.layout import DevnetLayout
-from declai.protocol.sampling import SamplingParameters
 from declai.worker.engine import AtCapacity, Engine, EngineLimits, SequenceSpec
 from tests.support.desks import Done
 from tests.support.devnet import ROOT, Running
@@ -163,7 +162,7 @@ def test_as_many_sequences_fit_as_it_says(zoo: Zoo) -> None:
     found = run(subject, max_cache_bytes, threads=1, quick=True, started=lambda number: None, tick=lambda: None)
     assert found["cache"]["sequences_that_fit"] == {"1000": 7, "4000": 1}
     engine = Engine(subject.load(), EngineLimits(100, 640, max_cache_bytes))
-    spec = SequenceSpec(500, 1, sampling=SamplingParameters(temperature=0))
+    spec = SequenceSpec(500, 1, options=GREEDY)
     number = max_cache_bytes // engine.sequence_bytes(500, 500)
     for index in range(number):
         engine.add(bytes([index]), spec)
