@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import zmq
 from _kit import ROOT, record
+from numpy.typing import NDArray
 
 import declai.links.sockets
 
@@ -36,6 +37,7 @@ from declai.protocol.jobs import StageJob
 from declai.worker.engine import HiddenRows, SampledToken, SequenceSpec, StageOutput
 from declai.worker.engine.runner import Runner
 from declai.worker.job.engine_thread import EngineThread
+from declai.worker.job.kept_rows import RowsLost
 from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
 from tests.support.parties import Party, curve_pair, make_jobs
@@ -92,6 +94,9 @@ class SleepingEngine:
     def feed(self, sequence_id: bytes, first_position: int, payload: Any) -> None:
         self._parse(payload)
         self._waiting.append((sequence_id, first_position))
+
+    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]:
+        raise RowsLost("nothing is kept where nothing is lost")
 
     def hold(self, sequence_id: bytes, held: bool) -> None:
         pass

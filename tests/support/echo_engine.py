@@ -9,6 +9,7 @@ import struct
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from declai.worker.engine import HiddenRows, PositionMismatch, SampledToken, SequenceSpec, StageOutput, UnknownSequence
@@ -47,6 +48,10 @@ class EchoEngine:
     def add(self, sequence_id: bytes, spec: SequenceSpec) -> None:
         self.sessions[sequence_id] = _Session(sequence_id, spec, self.tokenizer)
 
+    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]:
+        packed = b"".join(ROW.pack(value, 0, 0, 0) for value in self.sessions[sequence_id].ids[first:end])
+        return np.frombuffer(packed, np.uint8).reshape(end - first, ROW.size)
+
     def hold(self, sequence_id: bytes, held: bool) -> None:
         pass
 
@@ -75,14 +80,11 @@ class EchoEngine:
 
     def _run(self, sequence_id: bytes, session: _Session) -> list[StageOutput]:
         first, session.num_computed = session.num_computed, len(session.ids)
-        ids = session.ids[first:]
         if not self.is_last:
-            packed = b"".join(ROW.pack(value, 0, 0, 0) for value in ids)
-            rows = np.frombuffer(packed, np.uint8).reshape(len(ids), ROW.size)
-            return [HiddenRows(sequence_id, first, len(ids), rows)]
-        if session.num_computed < session.spec.num_prompt_tokens:
-            return []
-        return [self._draw(sequence_id, session)]
+            rows = self.kept_rows(sequence_id, first, session.num_computed)
+            return [HiddenRows(sequence_id, first, len(rows), rows)]
+        num_new = session.num_computed + 1 - max(first + 1, session.spec.num_prompt_tokens)
+        return [self._draw(sequence_id, session) for _ in range(num_new) if sequence_id in self.sessions]
 
     def _draw(self, sequence_id: bytes, session: _Session) -> SampledToken:
         index, prompt = session.num_drawn, session.ids[: session.spec.num_prompt_tokens]
