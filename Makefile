@@ -9,7 +9,7 @@ AUDIT_VENV := .venv-audit
 STAMPS := .stamps
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup tools demo test part brownie audit mutation lint format bench lock clean
+.PHONY: help setup tools demo test part nightly brownie audit mutation lint lint-python lint-contracts format bench lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -49,13 +49,24 @@ $(STAMPS)/audit: requirements-audit.lock $(STAMPS)/python
 demo: setup  ## A devnet, one streamed answer, its receipts and their settlement; leaves nothing running
 	$(BIN)/python -m declai.demo
 
-test: setup lint $(STAMPS)/brownie $(STAMPS)/audit  ## All checks and tests
-	$(BIN)/python -m pytest
+# Tests in as many processes as there are cores, four at most: each may hold a gigabyte.
+TEST_PROCESSES ?= logical
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+
+# What needs no other is made and checked beside it.
+test:  ## All checks and tests
+	@$(MAKE) --no-print-directory -j 2 tools lint
+	$(PYTEST)
+
+nightly: tools  ## What `test` has no time for: long fuzzing, invariants and games, all mutants; hours
+	FOUNDRY_PROFILE=nightly contracts/bin/forge test --offline
+	$(PYTEST) --hypothesis-profile thorough --timeout 3600
+	$(BIN)/python contracts/audit/mutate.py
 
 tools: setup $(STAMPS)/brownie $(STAMPS)/audit  ## The set-up with Brownie and Slither, each in an environment of its own
 
 part: setup  ## A part of the tests, such as: make part TESTS="tests/api tests/planning"
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 brownie: setup $(STAMPS)/brownie  ## The contracts as a Brownie project: compiled, deployed on Anvil, one settlement
 	contracts/bin/brownie test
@@ -66,10 +77,14 @@ audit: $(STAMPS)/npm $(STAMPS)/audit  ## Slither over the contracts: each findin
 mutation: setup  ## Mutation tests of the contracts' money paths, about an hour; the next call goes on where one was stopped
 	$(BIN)/python contracts/audit/mutate.py
 
-lint: setup  ## Formatting, types, Solidity style
+lint: lint-python lint-contracts  ## Formatting, types, Solidity style
+
+lint-python: $(STAMPS)/python
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+lint-contracts: $(STAMPS)/npm
 	contracts/bin/forge fmt --check
 	contracts/bin/forge lint contracts/src
 	npx --no-install solhint --disc --max-warnings 0 'contracts/src/**/*.sol'

@@ -19,16 +19,23 @@ from declai.children import Child, ProcessError, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_MODULES = ROOT / "node_modules"
+# Below what Linux (32768), macOS and Windows (49152) give to outgoing connections.
+LISTENING_PORTS = range(20_000, 32_768)
 
 ChainKind = Literal["anvil", "hardhat"]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free a moment ago, and that no system gives to a socket that asks for any port.
+
+    So only another call of this function can take it before its user does, by a chance of one in thousands.
+    """
+    for _ in range(1_000):
+        port = LISTENING_PORTS[secrets.randbelow(len(LISTENING_PORTS))]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise ProcessError(f"no TCP port from {LISTENING_PORTS[0]} to {LISTENING_PORTS[-1]} of {host} is free")
 
 
 def anvil_binary() -> Path:

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from eth_account.signers.local import LocalAccount
 
 from declai.chain.contracts.models import model_id
@@ -15,6 +16,7 @@ from declai.chain.messages import InferenceReceipt, new_account, sign
 from declai.chain.state import ChainState
 from tests.support.world import World, rpc
 
+pytestmark = pytest.mark.every_chain
 CREDIT = 10**18
 MODEL = "tiny"
 

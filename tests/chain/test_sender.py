@@ -12,6 +12,8 @@ from declai.chain.errors import ContractRevert, NonceTaken, TransactionUnconfirm
 from declai.chain.sender import TransactionSender
 from tests.support.world import World, rpc
 
+pytestmark = pytest.mark.every_chain
+
 CREDIT = 10**18
 
 

@@ -15,13 +15,14 @@ from tests.support.toolchain import environment, without_metadata
 CONTRACTS = ["CreditToken", "NodeRegistry", "ModelRegistry", "InferenceLedger", "DisputeCourt"]
 BUILD = ROOT / "build" / "brownie" / "contracts"
 
-pytestmark = pytest.mark.timeout(900)  # the first run on a machine installs Brownie and compiles
+BROWNIE = str(ROOT / "contracts" / "bin" / "brownie")
+
+pytestmark = pytest.mark.timeout(900)  # the first run compiles
 
 
 def output_of(command: list[str], folder: Path, **env: str) -> str:
     """What the command prints; it and all that it started are gone afterwards, however it ends."""
-    inherited = {name: value for name, value in environment().items() if not name.startswith("MAKE")}
-    child = spawn(command[0], command, folder / "log", env={**inherited, **env}, cwd=ROOT)
+    child = spawn(command[0], command, folder / "log", env=environment(**env), cwd=ROOT)
     try:
         status = child.popen.wait(timeout=800)
     finally:
@@ -33,7 +34,7 @@ def output_of(command: list[str], folder: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return output_of(["make", "brownie"], tmp_path_factory.mktemp("brownie"))
+    return output_of([BROWNIE, "test"], tmp_path_factory.mktemp("brownie"))
 
 
 def test_a_settlement_balances(output: str) -> None:
@@ -44,7 +45,7 @@ def test_a_settlement_balances(output: str) -> None:
 def test_a_second_run_compiles_nothing_and_leaves_the_home_alone(output: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    again = output_of([str(ROOT / "contracts" / "bin" / "brownie"), "test"], tmp_path, HOME=str(home))
+    again = output_of([BROWNIE, "test"], tmp_path, HOME=str(home))
     assert "3 passed" in again
     assert "Compiling" not in again
     assert not list(home.iterdir())

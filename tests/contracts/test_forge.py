@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.toolchain import FORGE, RunningTool, run_tool
+from tests.support.toolchain import FORGE, run_tool
 
 # What moves money or measures gas; these run against the code that is deployed, too.
 SHIPPED = "contracts/test/{ledger/{Gas,Settle,DirectClaim},court/Dispute}.t.sol"
@@ -19,16 +19,15 @@ def num_passed(output: str) -> int:
     return int(summary[1])
 
 
-@pytest.mark.last
-@pytest.mark.timeout(2500)
-def test_the_forge_suite_passes(forge_suite: RunningTool | None) -> None:
-    assert forge_suite is not None
-    assert num_passed(forge_suite.wait(timeout_s=2400)) > 300
+@pytest.mark.timeout(1200)
+def test_the_forge_suite_passes() -> None:
+    assert num_passed(run_tool(FORGE, "test", "--offline", "--threads", "1", timeout_s=1100)) > 300
 
 
-@pytest.mark.timeout(2500)
+@pytest.mark.timeout(1200)
 def test_the_deployed_code_passes() -> None:
-    output = run_tool(FORGE, "test", "--offline", "--match-path", SHIPPED, timeout_s=2400, FOUNDRY_PROFILE="shipped")
+    arguments = ["test", "--offline", "--threads", "1", "--match-path", SHIPPED]
+    output = run_tool(FORGE, *arguments, timeout_s=1100, FOUNDRY_PROFILE="shipped")
     assert num_passed(output) > 80
 
 

@@ -23,6 +23,8 @@ from declai.chain.pricing import UNITS_PER_CREDIT
 from tests.support.books import Market
 from tests.support.world import rpc
 
+pytestmark = pytest.mark.every_chain
+
 DOMAIN, URI, CHAIN_ID = "gateway.example", "https://gateway.example", 31337
 ADDRESS = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 SPEC_EXAMPLE = """example.com wants you to sign in with your Ethereum account:
