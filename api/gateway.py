@@ -14,6 +14,7 @@ from redis import asyncio as redis_asyncio
 from declai.api.auth.signin import SignInService
 from declai.api.credits.admission import Admission
 from declai.api.credits.reservations import Reservations
+from declai.api.credits.takeover import Takeover
 from declai.api.errors import BrokerUnavailable
 from declai.api.metrics import Metrics
 from declai.api.nodes.accounts import limit_connections
@@ -119,9 +120,6 @@ async def _store(gateway: Gateway) -> AsyncIterator[None]:
     """What must last: requests and receipts, and the blocks that nodes fetch."""
     gateway.store = await asyncio.to_thread(Store, gateway.settings.store_url)
     with closing(gateway.store):
-        reason = "the gateway was restarted while this request ran"
-        if num_lost := await asyncio.to_thread(gateway.store.fail_all_running, reason):
-            logger.warning("%d requests ran when the gateway ended last: they cost nothing", num_lost)
         gateway.blocks = BlockStore(gateway.settings.blocks_dir)
         gateway.catalog = ModelCatalog(gateway.index, gateway.blocks, gateway.settings.data_dir / "tokenizers")
         yield
@@ -135,8 +133,18 @@ async def _broker(gateway: Gateway) -> AsyncIterator[None]:
     async with aclosing(gateway.redis):
         with redis.Redis.from_url(url) as client:
             gateway.reservations = Reservations(client, gateway.store, gateway.operator)
-            await asyncio.to_thread(gateway.reservations.forget_all)
             yield
+
+
+@asynccontextmanager
+async def _takeover(gateway: Gateway) -> AsyncIterator[None]:
+    """This process is known to the gateway's others, and ends what dead ones left."""
+    takeover = Takeover(gateway.store, gateway.reservations)
+    await asyncio.to_thread(takeover.start)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(takeover.close)
 
 
 @asynccontextmanager
@@ -216,6 +224,7 @@ STEPS: tuple[Callable[[Gateway], AbstractAsyncContextManager[None]], ...] = (
     _registry,
     _store,
     _broker,
+    _takeover,
     _link_hub,
     _chores,
     _services,

@@ -132,7 +132,7 @@ class Reservations:
         self._client.delete(*self._keys(session))
 
     def forget_all(self) -> None:
-        """Drop everything: at start, when the store has ended what ran before."""
+        """Drop what Redis knows of all sessions: the store knows better, after a crash that Redis may have shared."""
         for key in self._client.scan_iter(match=f"{self._prefix}*", count=500):
             self._client.delete(key)
 

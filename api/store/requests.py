@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
-from declai.api.errors import NonceReplayed
+from declai.api.errors import GatewayError, NonceReplayed
+from declai.api.store.processes import say_alive
 from declai.api.store.records import (
     RequestState,
     SessionTotals,
@@ -31,9 +32,10 @@ class RequestTables:
     """Methods block and are one transaction each."""
 
     engine: Engine
+    process_id: str
 
     def begin_request(self, request: str, message: InferenceRequest, signature: bytes) -> None:
-        """Record a request before anything is done for it.
+        """Record a request before anything is done for it; this process owns it until it ends.
 
         Raises:
             NonceReplayed: the session has used this nonce, or acknowledged what lies below a higher one.
@@ -45,9 +47,11 @@ class RequestTables:
             "state": RequestState.RUNNING,
             "created_at": time.time(),
             "excluded": False,
+            "owner": self.process_id,
         }
         try:
             with self.engine.begin() as db:
+                say_alive(db, self.process_id)
                 acked_below = _lock_session(db, session).acked_below
                 # An acknowledged total is final: a request that came in below it would be served and never paid.
                 if message.nonce < acked_below:
@@ -71,12 +75,18 @@ class RequestTables:
         fee: int,
         stages_done: Sequence[StoredStage],
     ) -> int:
-        """Record a finished request with its receipts, durably; returns its cost. A second call changes nothing."""
+        """Record a finished request with its receipts, durably; returns its cost. A second call changes nothing.
+
+        Raises:
+            GatewayError: it was recorded as failed before; its receipts are not owed.
+        """
         cost = sum(stage.cost for stage in stages_done) + fee
         with self.engine.begin() as db:
             row = _lock_request(db, request)
+            if row.state == RequestState.FAILED:
+                raise GatewayError(f"the request was given up before it ended ({row.error}); nothing is charged")
             if row.state != RequestState.RUNNING:
-                return int(row.cost or 0)
+                return int(row.cost)
             for stage in stages_done:
                 db.execute(insert(stages).values(request=request, **stage_values(stage)))
             _end_request(
@@ -97,15 +107,6 @@ class RequestTables:
             row = _lock_request(db, request)
             if row.state == RequestState.RUNNING:
                 _end_request(db, row, state=RequestState.FAILED, cost=0, fee="0", error=error[:500])
-
-    def fail_all_running(self, error: str) -> int:
-        """After a restart: whatever ran is lost and costs nothing. Returns how many."""
-        with self.engine.connect() as db:
-            running = select(requests.c.request).where(requests.c.state == RequestState.RUNNING)
-            names = list(db.execute(running).scalars())
-        for name in names:
-            self.fail_request(name, error)
-        return len(names)
 
     def request(self, request: str) -> StoredRequest | None:
         with self.engine.connect() as db:
@@ -191,7 +192,7 @@ def _end_request(db: Connection, row: Row[Any], *, cost: int, **values: Any) -> 
     db.execute(
         update(requests)
         .where(requests.c.request == row.request)
-        .values(cost=str(cost), finished_at=time.time(), **values)
+        .values(cost=str(cost), finished_at=time.time(), owner=None, **values)
     )
     total = _lock_session(db, row.session)
     new_total = str(int(total.finished_total) + cost)

@@ -6,9 +6,12 @@ on return what it wrote is on disk.
 
 from __future__ import annotations
 
+import secrets
+
 from declai.api.errors import StoreUnusable
 from declai.api.store.batches import BatchTables
 from declai.api.store.keys import KeyTables
+from declai.api.store.processes import ProcessTables
 from declai.api.store.records import StoredStage
 from declai.api.store.requests import RequestTables
 from declai.api.store.schema import MIGRATIONS
@@ -18,11 +21,12 @@ from declai.storage.errors import StorageError
 __all__ = ["Store", "StoredStage"]
 
 
-class Store(RequestTables, BatchTables, KeyTables):
+class Store(RequestTables, BatchTables, KeyTables, ProcessTables):
     """All tables of one gateway, in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
         """Open, and bring to this program's version. Raises StoreUnusable."""
+        self.process_id = secrets.token_hex(16)
         try:
             self.engine = open_database(url, MIGRATIONS)
         except StorageError as error:

@@ -48,7 +48,7 @@ def test_every_thread_of_a_node_is_named() -> None:
 
 def test_every_module_that_code_speaks_of_exists() -> None:
     """In docstrings and comments: `links.seals`, `protocol.rows`, also with a class or function behind it."""
-    rooms = ("api", "chain", "ipfs", "links", "planning", "protocol", "worker")
+    rooms = ("api", "chain", "ipfs", "links", "planning", "protocol", "storage", "worker")
     spoken = re.compile(rf"`((?:declai\.)?(?:{'|'.join(rooms)})(?:\.\w+)+)`")
     files = [path for room in (*rooms, "benchmarks", "declai", "tests") for path in (ROOT / room).rglob("*.py")]
     assert not [(path.name, name) for path in files for name in spoken.findall(path.read_text()) if not is_known(name)]

@@ -7,7 +7,7 @@ import re
 from tests.docs.documents import DOCUMENTS, PLANNED, ROOT, table
 
 PAGE = ROOT / "docs" / "glossary.md"
-SOURCES = ("api", "chain", "contracts/src", "ipfs", "links", "planning", "protocol", "worker")
+SOURCES = ("api", "chain", "contracts/src", "ipfs", "links", "planning", "protocol", "storage", "worker")
 
 
 def terms() -> list[str]:

@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from declai.api.credits.reservations import MAX_UNITS, UNIT, Reservations
+from declai.api.credits.takeover import Takeover
 from declai.api.errors import BookkeepingUnavailable, BudgetExhausted
 from declai.api.store.records import SessionTotals
 from declai.api.store.store import Store
@@ -128,10 +129,10 @@ class BudgetMachine(RuleBasedStateMachine):
     def restart(self, sure: int) -> None:
         """What ran is lost and costs nothing. Only every third time, or no budget would ever be used up."""
         if sure == 0:
-            self.store.fail_all_running("restarted")
+            self.store.leave()
             self.held.clear()
             self.gateways = [Reservations(self.client, self.store, GATEWAY) for _ in range(2)]
-            self.gateways[0].forget_all()
+            Takeover(self.store, self.gateways[0]).look()
 
     @invariant()
     def never_over_budget(self) -> None:

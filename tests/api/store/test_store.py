@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from declai.api.errors import NonceReplayed, Overloaded
+from declai.api.errors import GatewayError, NonceReplayed, Overloaded
 from declai.api.store import keys, schema
 from declai.api.store.store import Store
 from tests.support.stored_requests import begin, finish, message_of
@@ -85,18 +85,13 @@ def test_totals_hold_while_requests_begin_and_end_at_once(store: Store) -> None:
     assert store.session_totals(SESSION).finished_total == num_requests * cap
 
 
-def test_after_a_restart_what_ran_costs_nothing(store_url: str) -> None:
-    store = Store(store_url)
-    done, lost = begin(store, SESSION, 0, 10), begin(store, SESSION, 1, 10)
-    finish(store, done, 10)
-    store.close()
-    again = Store(store_url)
-    assert again.fail_all_running("restarted") == 1
-    found = again.request(lost)
-    assert found is not None
-    assert (found.state, found.cost, found.error) == ("failed", 0, "restarted")
-    assert again.acknowledgement(SESSION) == (2, 10, 0)
-    again.close()
+def test_what_was_given_up_cannot_be_finished(store: Store) -> None:
+    """Or a gateway that was taken for dead would sign that it owes receipts which it can never settle."""
+    request = begin(store, SESSION, 0, 10)
+    store.fail_request(request, "given up")
+    with pytest.raises(GatewayError, match=r"given up.*; nothing is charged"):
+        finish(store, request, 6)
+    assert store.session_totals(SESSION).finished_total == 0
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(store_url: str) -> None:
