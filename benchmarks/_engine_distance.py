@@ -13,7 +13,7 @@ DELAY_S = 0.025
 NUM_STAGES = 3
 HONESTY = [
     "The delay is a proxy's, on one machine: loopback bandwidth, no loss, no jitter.",
-    "Speeds are sums of the sessions' own after their first token. Limit: each session waits for the three delays and "
+    "Speeds are sums of the sequences' own after their first token. Limit: each one waits for the three delays and "
     "its own computation per token; together no more than without delay.",
 ]
 
@@ -41,7 +41,7 @@ def measure(options: Namespace) -> dict[str, Row]:
                 if place is far:
                     row |= {"limit": round(limit, 1), "of the limit": spread([s / limit for s in speeds[far]], 3)}
                 row |= latencies(timing for timings in series.rounds for timing in timings)
-                rows[f"{num_sequences} {'session' if num_sequences == 1 else 'sessions'}, {series.name}"] = row
+                rows[f"{num_sequences} {'sequence' if num_sequences == 1 else 'sequences'}, {series.name}"] = row
     return rows
 
 

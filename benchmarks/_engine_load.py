@@ -21,7 +21,7 @@ HONESTY = [
     "One machine, loopback links, random weights, greedy; lengths and arrivals are drawn from a fixed seed.",
     "Capacity: the same requests, all there at the start. Each load is run once, so its figures vary between runs.",
     "The static batches know all requests and lengths beforehand, and are sorted by length: nobody serves so.",
-    "The long prompt's window ends with its own first token; the time without it is the same sessions' own.",
+    "The long prompt's window ends with its own first token; the time without it is the same sequences' own.",
 ]
 
 
@@ -80,14 +80,14 @@ def _offered(ours: Ring, requests: list[Request]) -> tuple[float, Row]:
 
 def _long_prompt(ours: Ring, num_prompt_tokens: int, num_tokens: int, num_rounds: int) -> dict[str, Row]:
     randomness = random.Random(2)
-    sessions = [Request(_prompt(randomness, 64), num_tokens) for _ in range(8)]
+    sequences = [Request(_prompt(randomness, 64), num_tokens) for _ in range(8)]
     long = Request(_prompt(randomness, num_prompt_tokens), 8, LONG_PROMPT_AT_S)
-    alone, beside = "8 sessions decode", f"8 sessions, {num_prompt_tokens}-token prompt"
+    alone, beside = "8 sequences decode", f"8 sequences, {num_prompt_tokens}-token prompt"
     gaps: dict[str, list[list[float]]] = {alone: [], beside: []}
     first_token_ms: list[float] = []
 
     def run(name: str) -> None:
-        served = [one.timing for one in ours.serve([*sessions, long] if name == beside else sessions)]
+        served = [one.timing for one in ours.serve([*sequences, long] if name == beside else sequences)]
         end_s = math.inf
         if name == beside:
             first_token_s = served.pop().first_token_s

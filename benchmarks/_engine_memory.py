@@ -1,4 +1,4 @@
-"""What a cached token takes, and whether as many sessions fit into a bound as the arithmetic says. One real engine."""
+"""What a cached token takes, and whether as many sequences fit into a bound as the arithmetic says. One real engine."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def measure(options: Namespace) -> dict[str, Row]:
 
 
 def _fill(folder: Path, num_sequences: int, parent: Connection) -> None:
-    """Give an engine a bound that holds exactly so many sessions, fill it, and look at what the process takes."""
+    """Give an engine a bound that holds exactly so many sequences, fill it, and look at what the process takes."""
     import torch
 
     from declai.worker.engine import AtCapacity, Engine, EngineLimits, SequenceSpec
@@ -74,9 +74,9 @@ def _fill(folder: Path, num_sequences: int, parent: Connection) -> None:
         {
             "bytes of a token's keys and values (layers x heads x size x dtype)": {"": token_bytes},
             "bytes reserved per token (whole blocks, prompt that waits)": {"": engine.used_cache_bytes // num_tokens},
-            "bytes resident per token, all sessions full": {"": grown // num_tokens},
-            f"sessions of {PROMPT_TOKENS + OUTPUT_TOKENS} tokens that the bound holds": {"": num_sequences},
-            "sessions that were admitted, and filled": {"": len(opened)},
+            "bytes resident per token, all sequences full": {"": grown // num_tokens},
+            f"sequences of {PROMPT_TOKENS + OUTPUT_TOKENS} tokens that the bound holds": {"": num_sequences},
+            "sequences that were admitted, and filled": {"": len(opened)},
             "MiB of the bound": {"": bound >> 20},
             "MiB resident since the empty engine": {"": grown >> 20},
             "MiB resident since the empty engine, at most": {"": (_peak_bytes() - before) >> 20},

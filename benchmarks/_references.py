@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from _network import Timing
-from _ring import MAX_CONTEXT_TOKENS, MAX_SEQUENCES, Request
+from _ring import Request
 
 BATCH_BLOCK_TOKENS = 256  # transformers' own
+
+
+class CannotRun(Exception):
+    """This machine is too small for a reference; the text says of what there is too little."""
 
 
 class Whole:
@@ -54,34 +58,35 @@ class Whole:
         return [Timing(tokens_s[: request.num_tokens], request.num_tokens) for request in requests]
 
     def generate_batch(self, requests: Sequence[Request], num_threads: int) -> list[Timing]:
-        """Continuous batching with a cache that just holds all requests: by default it takes, and clears, most of the
-        memory. Times begin when the requests are handed in: set-up is left out."""
-        answers = self._batch(requests, num_threads, num_blocks=2 * len(requests))
-        return self._timings(answers, min(answer.created_time for answer in answers))
+        """Continuous batching. Times begin when the requests are handed in: set-up is left out.
 
-    def generate_batch_call(self, requests: Sequence[Request], num_threads: int) -> list[Timing]:
-        """The whole call, with a cache that holds as many tokens as the ring's sessions may have together."""
-        began = time.perf_counter()
-        answers = self._batch(requests, num_threads, MAX_SEQUENCES * MAX_CONTEXT_TOKENS // BATCH_BLOCK_TOKENS)
-        return self._timings(answers, began)
-
-    def _batch(self, requests: Sequence[Request], num_threads: int, num_blocks: int) -> list[Any]:
-        """Requests have one number of tokens."""
+        Requests have one number of tokens. The cache just holds them all: by default it takes, and clears, most of the
+        memory. Raises CannotRun where there is not even so much.
+        """
         import torch
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
         torch.set_num_threads(num_threads)
-        answers = self._model.generate_batch(
-            [request.prompt for request in requests],
-            generation_config=GenerationConfig(
-                max_new_tokens=requests[0].num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
-            ),
-            continuous_batching_config=ContinuousBatchingConfig(num_blocks=num_blocks, max_batch_tokens=512),
-            record_timestamps=True,
+        tokens = [len(request.prompt) + request.num_tokens for request in requests]
+        sizes = ContinuousBatchingConfig(
+            page_size=BATCH_BLOCK_TOKENS,
+            num_blocks=sum(-(-count // BATCH_BLOCK_TOKENS) for count in tokens),
+            max_batch_tokens=512,
+            max_requests_per_batch=len(requests),
         )
-        self.token_ids = [answer.generated_tokens for answer in answers.values()]
-        return list(answers.values())
-
-    @staticmethod
-    def _timings(answers: Sequence[Any], began: float) -> list[Timing]:
+        try:
+            answers = self._model.generate_batch(
+                [request.prompt for request in requests],
+                generation_config=GenerationConfig(
+                    max_new_tokens=requests[0].num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
+                ),
+                continuous_batching_config=sizes,
+                record_timestamps=True,
+            ).values()
+        except (MemoryError, RuntimeError) as error:  # torch's own kind, too, where an allocation fails
+            raise CannotRun(f"{type(error).__name__}: {error}") from error
+        self.token_ids = [answer.generated_tokens for answer in answers]
+        if [len(token_ids) for token_ids in self.token_ids] != [request.num_tokens for request in requests]:
+            raise CannotRun("generate_batch gave up: its log says why")
+        began = min(answer.created_time for answer in answers)
         return [Timing([at - began for at in answer.timestamps], len(answer.generated_tokens)) for answer in answers]

@@ -47,7 +47,7 @@ class Request:
 
 
 @dataclass
-class _Session:
+class _Serving:
     request: Request
     jobs: list[StageJob]
     tokens_s: list[float] = field(default_factory=list)
@@ -100,22 +100,22 @@ class Ring:
 
         Raises RuntimeError when a job fails, a process ends, or nothing comes for a minute.
         """
-        sessions = [_Session(request, self._jobs(request)) for request in requests]
-        coming = deque(sorted(sessions, key=lambda session: session.request.at_s))
-        running: dict[bytes, _Session] = {}
+        servings = [_Serving(request, self._jobs(request)) for request in requests]
+        coming = deque(sorted(servings, key=lambda serving: serving.request.at_s))
+        running: dict[bytes, _Serving] = {}
         began = heard = time.perf_counter()
         while coming or running:
             now = time.perf_counter()
             while coming and coming[0].request.at_s <= now - began and len(running) < MAX_SEQUENCES:
-                session = coming.popleft()
-                running[session.jobs[0].job_id] = session
-                self._dispatch(session)
+                serving = coming.popleft()
+                running[serving.jobs[0].job_id] = serving
+                self._dispatch(serving)
             next_s = coming[0].request.at_s - (now - began) if coming and len(running) < MAX_SEQUENCES else 1.0
             for inbound in self._links.poll(min(max(next_s, 0.001), 1.0)):
                 heard = time.perf_counter()
                 self._receive(inbound.sender, inbound.frame, running, heard - began)
             self._check(time.perf_counter() - heard if running else 0.0)
-        return [self._served(session) for session in sessions]
+        return [self._served(serving) for serving in servings]
 
     def _jobs(self, request: Request) -> list[StageJob]:
         return make_jobs(
@@ -128,35 +128,35 @@ class Ring:
             numeric_profile=self._numeric_profile,
         )
 
-    def _dispatch(self, session: _Session) -> None:
-        for job, (_, pipe) in zip(session.jobs, self._stages, strict=True):
+    def _dispatch(self, serving: _Serving) -> None:
+        for job, (_, pipe) in zip(serving.jobs, self._stages, strict=True):
             pipe.send(seal(job, self._gateway.signer).model_dump_json())
 
-    def _receive(self, sender: bytes, frame: wire.Frame, running: dict[bytes, _Session], now_s: float) -> None:
-        if isinstance(frame, wire.Heartbeat) or (session := running.get(frame.job)) is None:
+    def _receive(self, sender: bytes, frame: wire.Frame, running: dict[bytes, _Serving], now_s: float) -> None:
+        if isinstance(frame, wire.Heartbeat) or (serving := running.get(frame.job)) is None:
             return
         if isinstance(frame, wire.Ready):
-            self._prompt(session)
+            self._prompt(serving)
         elif isinstance(frame, wire.Token):
-            session.tokens_s.append(now_s)
-            session.token_ids.append(frame.token_id)
+            serving.tokens_s.append(now_s)
+            serving.token_ids.append(frame.token_id)
         elif isinstance(frame, wire.Failed):
             raise RuntimeError(f"a job failed: {frame.code}: {frame.message}")
         elif isinstance(frame, wire.Receipt):
             receipt = SignedReceipt.from_frame(frame).receipt
             word = sign(acceptance_of(receipt, DOMAIN), DOMAIN, self._gateway.signer)
             self._links.send(self._peers[self._stage_of[sender]], wire.ReceiptAck(frame.job, word))
-            session.num_receipts += 1
-            if session.is_over:
+            serving.num_receipts += 1
+            if serving.is_over:
                 del running[frame.job]
 
-    def _prompt(self, session: _Session) -> None:
+    def _prompt(self, serving: _Serving) -> None:
         """Once: `ready` may come again before the prompt arrives."""
-        if not session.prompted:
-            session.prompted = True
-            prompt = session.request.prompt
+        if not serving.prompted:
+            serving.prompted = True
+            prompt = serving.request.prompt
             payload = struct.pack(f"<{len(prompt)}I", *prompt)
-            self._links.send(self._peers[0], wire.Prompt(session.jobs[0].job_id, len(prompt), payload))
+            self._links.send(self._peers[0], wire.Prompt(serving.jobs[0].job_id, len(prompt), payload))
 
     def _check(self, silence_s: float) -> None:
         if silence_s > SILENCE_TIMEOUT_S:
@@ -165,11 +165,11 @@ class Ring:
             raise RuntimeError("a stage process has ended")
 
     @staticmethod
-    def _served(session: _Session) -> Served:
-        request = session.request
-        if len(session.token_ids) != request.num_tokens:
-            raise RuntimeError(f"{len(session.token_ids)} tokens came, not {request.num_tokens}")
-        return Served(Timing([at - request.at_s for at in session.tokens_s], request.num_tokens), session.token_ids)
+    def _served(serving: _Serving) -> Served:
+        request = serving.request
+        if len(serving.token_ids) != request.num_tokens:
+            raise RuntimeError(f"{len(serving.token_ids)} tokens came, not {request.num_tokens}")
+        return Served(Timing([at - request.at_s for at in serving.tokens_s], request.num_tokens), serving.token_ids)
 
 
 @contextmanager
