@@ -1,6 +1,5 @@
 """The engine of one stage. `step()` shows the whole: schedule, run, hand out."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +21,9 @@ from declai.worker.engine.sequence import (
     SequenceSpec,
     StageOutput,
 )
-from declai.worker.engine.stats import EngineStats, SequenceClock
-from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.stats import EngineStats, Watch
+from declai.worker.engine.turns.scheduler import Scheduler
+from declai.worker.engine.turns.step import Chunk, Wait
 from declai.worker.job.kept_rows import JobRows, KeptRows, RowsLost
 from declai.worker.model.layout import BLOCK_TOKENS
 from declai.worker.model.packed import Pool
@@ -50,7 +50,6 @@ class Engine:
         """
         self.limits = limits
         self.stats = EngineStats()
-        self._clock = SequenceClock(self.stats)
         self._stage = stage
         self._tokenizer = tokenizer
         self._reuses = limits.prefix_reuse and stage.packs
@@ -63,6 +62,7 @@ class Engine:
             limits.max_sequences if stage.packs else 1,
             samples=stage.is_last,
         )
+        self._watch = Watch(self.stats, self._scheduler.took, counts_processor=stage.device.type == "cpu")
         pool = Pool(layout, self._cache.num_blocks * BLOCK_TOKENS) if layout else None
         self._runner = Runner(stage, limits.prefill_chunk_tokens, pool, records_steps=limits.cuda_graphs)
         self._sequences: dict[bytes, SequenceSpec] = {}
@@ -76,7 +76,7 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for their first step."""
-        return self._clock.num_waiting
+        return self._watch.sequences.num_waiting
 
     @property
     def used_cache_bytes(self) -> int:
@@ -95,7 +95,7 @@ class Engine:
     @property
     def step_in_s(self) -> float | None:
         """Seconds until a step is worth it: more may come that goes with what waits. None while nothing waits."""
-        return self._scheduler.step_in_s
+        return self._scheduler.wait_s(self._watch.now())
 
     @property
     def max_context_tokens(self) -> int:
@@ -123,7 +123,7 @@ class Engine:
             self.stats.refused[error.reason] += 1
             raise
         self._sequences[sequence_id] = spec
-        self._clock.open(sequence_id, spec.num_prompt_tokens)
+        self._watch.sequences.open(sequence_id, spec.num_prompt_tokens)
         self._scheduler.add(
             sequence_id,
             spec.num_prompt_tokens,
@@ -156,8 +156,9 @@ class Engine:
             num_prompt_tokens = self._sequences[sequence_id].num_prompt_tokens
             self.stats.num_reusable_tokens += max(0, min(len(inputs), num_prompt_tokens - first_position))
         self._runner.put(sequence_id, inputs)
-        self._scheduler.feed(sequence_id, len(inputs))
-        self._clock.feed(sequence_id, first_position + len(inputs), time.perf_counter())
+        now = self._watch.now()
+        self._scheduler.feed(sequence_id, len(inputs), now)
+        self._watch.sequences.feed(sequence_id, first_position + len(inputs), now)
 
     def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]:
         """What an open sequence handed out at positions [first, end), uint8 [positions, bytes per row], once more.
@@ -174,25 +175,16 @@ class Engine:
         self._scheduler.hold(sequence_id, held)
 
     def step(self) -> list[StageOutput]:
-        """Take over what was computed before, run the next forward over all else that waits, and return what came of
-        both (a prompt's early chunks make no token)."""
-        outputs = self._reuse() if self._reuses else []
-        chunks = self._scheduler.schedule()
-        if not chunks:
+        """Take over what was computed before, run the next forward if it is time, and hand out what came of both (a
+        prompt's early chunks make no token)."""
+        outputs = self._reuse()
+        step = self._scheduler.next_step(self._watch.now())
+        if isinstance(step, Wait):
             self.check_integrity()
             return outputs
-        began, had_processor_s = time.perf_counter(), time.thread_time()
-        outputs += self._run(chunks, self._runner.take(chunks))
-        ended = time.perf_counter()
-        self.stats.count_step(chunks, ended - began)
-        self._clock.step(chunks, began, ended)
-        seconds = processor_s = ended - began
-        if self._stage.device.type == "cpu":
-            processor_s = min(seconds, time.thread_time() - had_processor_s)
-        self._scheduler.note_time(chunks, seconds, processor_s)
-        for output in outputs:
-            if isinstance(output, SampledToken) and output.finish_reason is not None:
-                self.remove(output.sequence_id)
+        with self._watch.step(step):
+            outputs += self._run(step.chunks, self._runner.take(step.chunks))
+        self._close_finished(outputs)
         return outputs
 
     def remove(self, sequence_id: bytes) -> None:
@@ -200,7 +192,7 @@ class Engine:
         self._sequences.pop(sequence_id, None)
         self._outputs.pop(sequence_id, None)
         self._rows.pop(sequence_id, None)
-        self._clock.close(sequence_id)
+        self._watch.sequences.close(sequence_id)
         self._scheduler.remove(sequence_id)
         self._runner.close(sequence_id)
         self._cache.free(sequence_id)
@@ -212,10 +204,15 @@ class Engine:
         self._scheduler.check_integrity()
         self._runner.check_integrity(sequence_ids)
 
+    def _close_finished(self, outputs: Sequence[StageOutput]) -> None:
+        for output in outputs:
+            if isinstance(output, SampledToken) and output.finish_reason is not None:
+                self.remove(output.sequence_id)
+
     def _reuse(self) -> list[StageOutput]:
         """Copy what others computed of the same input, and pass on what came of it then."""
         outputs = list[StageOutput]()
-        for sequence_id, end in self._scheduler.skippable():
+        for sequence_id, end in self._scheduler.skippable() if self._reuses else ():
             hit = self._cache.find(sequence_id, end)
             if hit is None:
                 continue
@@ -231,12 +228,10 @@ class Engine:
         return outputs
 
     def _take_over(self, chunk: Chunk, hit: Hit, rows: NDArray[np.uint8] | None) -> list[HiddenRows]:
-        began = time.perf_counter()
-        self._runner.take([chunk])
-        self._runner.reuse(chunk, hit)
-        self._cache.copied(chunk.sequence_id, hit)
-        self.stats.num_reused_tokens += chunk.num_prompt_tokens
-        self._clock.step([chunk], began, time.perf_counter())
+        with self._watch.copying(chunk):
+            self._runner.take([chunk])
+            self._runner.reuse(chunk, hit)
+            self._cache.copied(chunk.sequence_id, hit)
         if rows is None:
             return []
         most = max(1, MAX_PIECE_BYTES // self._stage.bytes_per_row)
@@ -256,7 +251,7 @@ class Engine:
             return [self._fail(chunks[0], error)]
 
     def _pass_on(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
-        with self.stats.timed("forward"):
+        with self._watch.part("forward"):
             rows = self._runner.run(chunks, inputs)
         outputs, begin = list[StageOutput](), 0
         for chunk in chunks:
@@ -271,10 +266,10 @@ class Engine:
         return HiddenRows(sequence_id, first_position, len(rows), rows)
 
     def _sample(self, chunks: Sequence[Chunk], inputs: torch.Tensor) -> list[StageOutput]:
-        with self.stats.timed("forward"):
+        with self._watch.part("forward"):
             rows = self._runner.run_logits(chunks, inputs)
         outputs = list[StageOutput]()
-        with self.stats.timed("sample"):
+        with self._watch.part("sample"):
             for chunk, logits in zip(chunks, rows, strict=True):
                 self._cache.computed(chunk.sequence_id, chunk.end)
                 if chunk.end >= self._sequences[chunk.sequence_id].num_prompt_tokens:

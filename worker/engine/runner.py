@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from declai.protocol.rows import is_finite
 from declai.worker.engine.errors import InvalidInput
 from declai.worker.engine.memory.prefix import Hit
-from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.engine.turns.step import Chunk
 from declai.worker.model.cache import StageCache, cache_bytes
 from declai.worker.model.layout import Lane
 from declai.worker.model.packed import Pool, Segment

@@ -1,5 +1,7 @@
 """What an engine has done since it was made: counts for metrics, kept by the engine's thread, read by any.
 
+All that an engine measures is measured here. It changes nothing but through those whom a `Watch` tells.
+
 Times are seconds of `time.perf_counter`, as this stage sees them: waits for other stages are no part of its queue, but
 lie between its outputs.
 """
@@ -7,12 +9,12 @@ lie between its outputs.
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.engine.turns.step import Chunk, EngineStep
 
 STEP_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -84,15 +86,6 @@ class EngineStats:
     refused: Counter[str] = field(default_factory=lambda: _none_of(REFUSALS))
     failed: Counter[str] = field(default_factory=lambda: _none_of(FAILURES))
 
-    @contextmanager
-    def timed(self, part: Literal["forward", "sample"]) -> Iterator[None]:
-        """Count the block's time as this part of a step."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.part_seconds[part] += time.perf_counter() - began
-
     def count_step(self, chunks: Sequence[Chunk], seconds: float) -> None:
         """A step over these chunks; what of its time is in no other part is the rest."""
         num_tokens = sum(chunk.num_tokens for chunk in chunks)
@@ -161,3 +154,54 @@ class SequenceClock:
                 else:
                     self._stats.between_outputs_seconds.observe(ended - times.last_output_at)
                 times.last_output_at = ended
+
+
+class Watch:
+    """Looks at an engine's clock for it: around its steps, and when input comes."""
+
+    def __init__(
+        self, stats: EngineStats, on_step: Callable[[EngineStep, float, float], None], *, counts_processor: bool
+    ) -> None:
+        """
+        Args:
+            on_step: told of each step how many seconds it took, and for how many of these it had a processor.
+            counts_processor: whether that is less than all; where another device computes, the processor only waits.
+        """
+        self.sequences = SequenceClock(stats)
+        self._stats = stats
+        self._on_step = on_step
+        self._counts_processor = counts_processor
+
+    @staticmethod
+    def now() -> float:
+        return time.perf_counter()
+
+    @contextmanager
+    def step(self, step: EngineStep) -> Iterator[None]:
+        """Around the work of a step."""
+        began, processor_began = time.perf_counter(), time.thread_time()
+        yield
+        ended = time.perf_counter()
+        seconds = processor_s = ended - began
+        if self._counts_processor:
+            processor_s = min(seconds, time.thread_time() - processor_began)
+        self._stats.count_step(step.chunks, seconds)
+        self.sequences.step(step.chunks, began, ended)
+        self._on_step(step, seconds, processor_s)
+
+    @contextmanager
+    def part(self, part: Literal["forward", "sample"]) -> Iterator[None]:
+        """Around this part of a step."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stats.part_seconds[part] += time.perf_counter() - began
+
+    @contextmanager
+    def copying(self, chunk: Chunk) -> Iterator[None]:
+        """Around taking over what was computed before."""
+        began = time.perf_counter()
+        yield
+        self._stats.num_reused_tokens += chunk.num_prompt_tokens
+        self.sequences.step([chunk], began, time.perf_counter())

@@ -16,31 +16,32 @@ from declai.worker.engine.turns.budget import (
     num_tokens_in,
     piece,
 )
-from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.turns.step import Chunk
 from declai.worker.engine.turns.times import StepTimes
+from tests.support.turns import ClockedScheduler
 
 NUM_STAGES = 3
 NAMES = [bytes([number]) for number in range(8)]
 
 
-def decoding_since_long(now: list[float], num_sequences: int, most: int = 256) -> Scheduler:
+def decoding_since_long(now: list[float], num_sequences: int, most: int = 256) -> ClockedScheduler:
     """One group of sequences with a round of 0.1 s, steps of 0.01 s, 0.001 s for a prompt token; all are away."""
-    scheduler = Scheduler(512, most, 8, samples=False, clock=lambda: now[0])
+    scheduler = ClockedScheduler(512, most, 8, samples=False, clock=lambda: now[0])
     names = NAMES[:num_sequences]
     scheduler.add(b"first", 400, 401, num_stages=NUM_STAGES)
     for name in names:
         scheduler.add(name, 1, 1000, num_stages=NUM_STAGES)
-        scheduler.feed(name, 1)
-    scheduler.note_time(scheduler.schedule(), 0.02, 0.02)
+        scheduler.come(name, 1)
+    scheduler.ran(scheduler.step(), 0.02)
     for number in range(50):
         now[0] += 0.1
         for name in names:
-            scheduler.feed(name, 1)
+            scheduler.come(name, 1)
         if 3 <= number < 23:
-            scheduler.feed(b"first", 20)
-        while chunks := scheduler.schedule():
+            scheduler.come(b"first", 20)
+        while chunks := scheduler.step():
             seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in chunks)
-            scheduler.note_time(chunks, seconds, seconds)
+            scheduler.ran(chunks, seconds)
     scheduler.remove(b"first")
     return scheduler
 
@@ -49,17 +50,17 @@ def test_a_prompt_runs_alone_while_all_groups_are_away_as_far_as_there_is_time()
     now = [0.0]
     scheduler = decoding_since_long(now, 6)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
-    scheduler.feed(b"prompt", 1000)
+    scheduler.come(b"prompt", 1000)
     now[0] += 0.02
     assert scheduler.step_in_s == 0
-    [chunk] = scheduler.schedule()
+    [chunk] = scheduler.step()
     assert 10 <= chunk.num_tokens <= 80  # milliseconds until the sequences are back
     now[0] += 0.075
     assert 0 < (scheduler.step_in_s or 0) < 0.1
     for name in NAMES[:6]:
-        scheduler.feed(name, 1)
+        scheduler.come(name, 1)
     assert scheduler.step_in_s == 0
-    assert all(not chunk.num_prompt_tokens for chunk in scheduler.schedule())  # it had its turn alone
+    assert all(not chunk.num_prompt_tokens for chunk in scheduler.step())  # it had its turn alone
 
 
 def test_a_prompt_goes_with_a_group_where_there_is_no_time_for_it_alone() -> None:
@@ -67,11 +68,11 @@ def test_a_prompt_goes_with_a_group_where_there_is_no_time_for_it_alone() -> Non
     scheduler = decoding_since_long(now, 6)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
     now[0] += 0.09
-    scheduler.feed(b"prompt", 1000)
+    scheduler.come(b"prompt", 1000)
     assert 0 < (scheduler.step_in_s or 0) < 0.1
     for name in NAMES[:6]:
-        scheduler.feed(name, 1)
-    *_, chunk = scheduler.schedule()
+        scheduler.come(name, 1)
+    *_, chunk = scheduler.step()
     assert MIN_TOKENS <= chunk.num_prompt_tokens <= 10  # milliseconds of a step without
 
 
@@ -82,19 +83,19 @@ def test_a_prompt_does_not_wait_for_sequences_that_are_late(most: int, late_s: f
     scheduler = decoding_since_long(now, 6, most)
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
     now[0] += late_s
-    scheduler.feed(b"prompt", 1000)
+    scheduler.come(b"prompt", 1000)
     assert scheduler.step_in_s == 0
-    [chunk] = scheduler.schedule()
+    [chunk] = scheduler.step()
     assert chunk.sequence_id == b"prompt"
 
 
 def test_without_decoding_sequences_prompts_wait_for_nothing() -> None:
-    scheduler = Scheduler(100, 100, 8, samples=False, clock=lambda: 0.0)
+    scheduler = ClockedScheduler(100, 100, 8, samples=False, clock=lambda: 0.0)
     assert scheduler.step_in_s is None
     scheduler.add(b"prompt", 1000, 1001, num_stages=NUM_STAGES)
-    scheduler.feed(b"prompt", 1000)
+    scheduler.come(b"prompt", 1000)
     assert scheduler.step_in_s == 0
-    assert [chunk.num_tokens for chunk in scheduler.schedule()] == [100]
+    assert [chunk.num_tokens for chunk in scheduler.step()] == [100]
 
 
 @given(
@@ -140,22 +141,22 @@ def test_prompts_alone_are_done_before_the_next_group_is_back(free_s: float, pro
 def test_where_steps_take_one_sequence_a_prompts_turn_is_worth_a_step() -> None:
     """A stage that does not pack: the prompt's step takes the others' time whatever is in it."""
     now = [0.0]
-    scheduler = Scheduler(512, 256, 1, samples=False, clock=lambda: now[0])
+    scheduler = ClockedScheduler(512, 256, 1, samples=False, clock=lambda: now[0])
     decoding = NAMES[:3]
     for name in (*decoding, b"prompt"):
         scheduler.add(name, 200, 1000, num_stages=NUM_STAGES)
     for name in decoding:
-        scheduler.feed(name, 200)
+        scheduler.come(name, 200)
     prompts = list[Chunk]()
     for number in range(120):
         if number > 3:
-            scheduler.feed(decoding[number % 3], 1)  # the others are away, the next is almost back
+            scheduler.come(decoding[number % 3], 1)  # the others are away, the next is almost back
         if number == 60:
-            scheduler.feed(b"prompt", 200)
+            scheduler.come(b"prompt", 200)
         for _ in range(2):
-            if chunks := scheduler.schedule():
+            if chunks := scheduler.step():
                 seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in chunks)
-                scheduler.note_time(chunks, seconds, seconds)
+                scheduler.ran(chunks, seconds)
                 prompts += [chunk for chunk in chunks if chunk.sequence_id == b"prompt"]
         now[0] += 0.02
     assert sum(chunk.num_tokens for chunk in prompts) == 200
@@ -203,13 +204,13 @@ def test_prompts_that_come_together_are_done_in_few_steps_and_whole() -> None:
     now[0] += 0.02
     for number in range(6):
         scheduler.add(bytes([number, number]), 64, 1000, num_stages=NUM_STAGES)
-        scheduler.feed(bytes([number, number]), 64)
+        scheduler.come(bytes([number, number]), 64)
     steps = list[list[Chunk]]()
     while scheduler.has_waiting:
         assert scheduler.step_in_s == 0
-        steps.append(scheduler.schedule())
+        steps.append(scheduler.step())
         seconds = 0.01 + 0.001 * sum(chunk.num_prompt_tokens for chunk in steps[-1])
-        scheduler.note_time(steps[-1], seconds, seconds)
+        scheduler.ran(steps[-1], seconds)
         now[0] += seconds
     assert [[chunk.num_tokens for chunk in step] for step in steps] == [[64]] * 6  # 60 tokens take six steps' time
 
@@ -219,11 +220,11 @@ def test_a_sequence_that_is_back_goes_with_prompts_that_rush() -> None:
     scheduler = decoding_since_long(now, 2)
     for name in (b"p", b"q", b"r"):
         scheduler.add(name, 64, 1000, num_stages=NUM_STAGES)
-        scheduler.feed(name, 64)
+        scheduler.come(name, 64)
     now[0] += 0.09
-    scheduler.feed(NAMES[0], 1)  # the other one, which it would wait for, is not back
+    scheduler.come(NAMES[0], 1)  # the other one, which it would wait for, is not back
     assert scheduler.step_in_s == 0
-    assert [chunk.num_prompt_tokens for chunk in scheduler.schedule()] == [0, 64]
+    assert [chunk.num_prompt_tokens for chunk in scheduler.step()] == [0, 64]
 
 
 def test_prompts_that_rush_take_no_more_than_is_allowed_beside_others() -> None:
@@ -231,10 +232,10 @@ def test_prompts_that_rush_take_no_more_than_is_allowed_beside_others() -> None:
     scheduler = decoding_since_long(now, 1, most=20)
     for name in (b"p", b"q", b"r"):
         scheduler.add(name, 64, 1000, num_stages=NUM_STAGES)
-        scheduler.feed(name, 64)
-    scheduler.feed(NAMES[0], 1)
+        scheduler.come(name, 64)
+    scheduler.come(NAMES[0], 1)
     for _ in range(3):
-        assert sum(chunk.num_prompt_tokens for chunk in scheduler.schedule()) <= 20
+        assert sum(chunk.num_prompt_tokens for chunk in scheduler.step()) <= 20
 
 
 def test_one_prompt_does_not_rush_past_those_that_decode() -> None:
@@ -242,8 +243,8 @@ def test_one_prompt_does_not_rush_past_those_that_decode() -> None:
     scheduler = decoding_since_long(now, 6)
     scheduler.add(b"prompt", 64, 1000, num_stages=NUM_STAGES)
     now[0] += 0.095
-    scheduler.feed(b"prompt", 64)
+    scheduler.come(b"prompt", 64)
     for name in NAMES[:6]:
-        scheduler.feed(name, 1)
-    *_, chunk = scheduler.schedule()
+        scheduler.come(name, 1)
+    *_, chunk = scheduler.step()
     assert chunk.num_prompt_tokens <= 10

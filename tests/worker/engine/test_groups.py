@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from declai.worker.engine.turns.groups import Groups
-from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.turns.step import Chunk
 from declai.worker.engine.turns.times import StepTimes
+from tests.support.turns import ClockedScheduler
 
 NUM_STAGES = 3
 
@@ -27,7 +28,7 @@ class Ring:
     rounds: dict[bytes, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scheduler = Scheduler(512, 256, 32, samples=False, clock=lambda: self.now)
+        self.scheduler = ClockedScheduler(512, 256, 32, samples=False, clock=lambda: self.now)
         self.waiting: list[list[list[bytes]]] = [[] for _ in range(NUM_STAGES)]
         self.steps: list[tuple[int, list[bytes], list[Chunk], float, float] | None] = [None] * NUM_STAGES
         self.on_their_way: list[tuple[float, int, list[bytes]]] = []
@@ -55,7 +56,7 @@ class Ring:
         return self.sizes
 
     def _feed(self, name: bytes) -> None:
-        self.scheduler.feed(name, 1)
+        self.scheduler.come(name, 1)
         self.next_position[name] += 1
         self.rounds.setdefault(name, []).append(self.now)
 
@@ -71,7 +72,7 @@ class Ring:
 
     def _begin(self) -> None:
         if self.steps[0] is None and self.scheduler.step_in_s == 0:
-            chunks = self.scheduler.schedule()
+            chunks = self.scheduler.step()
             self._start(0, [chunk.sequence_id for chunk in chunks], chunks)
             if not chunks[0].num_prompt_tokens:
                 self.sizes.append(len(chunks))
@@ -93,7 +94,7 @@ class Ring:
             return
         self.steps[stage] = None
         if chunks:
-            self.scheduler.note_time(chunks, self.now - began + 1e-9, self.fixed_s + self.row_s * len(names))
+            self.scheduler.ran(chunks, self.now - began + 1e-9, self.fixed_s + self.row_s * len(names))
         self.on_their_way.append((self.now + self.delay_s, (stage + 1) % NUM_STAGES, names))
 
 
@@ -150,54 +151,54 @@ def test_nobody_waits_for_long(num_processors: int, fixed_s: float, row_s: float
 
 def test_who_stays_away_is_not_waited_for() -> None:
     now = [0.0]
-    groups = Groups(StepTimes(), lambda: now[0])
+    groups = Groups(StepTimes())
     for name in NAMES[:6]:
         groups.add(name, NUM_STAGES)
-    groups.step(NAMES[:6], with_prompts=False)
+    groups.step(NAMES[:6], now[0], with_prompts=False)
     now[0] = 0.1
-    groups.come_back(NAMES[0])
-    assert groups.wait_s(NAMES[:1]) == pytest.approx(0.1 / 3)  # a third of a round, for one more
+    groups.come_back(NAMES[0], now[0])
+    assert groups.wait_s(NAMES[:1], now[0]) == pytest.approx(0.1 / 3)  # a third of a round, for one more
     now[0] = 0.21
-    assert groups.wait_s(NAMES[:1]) == 0
-    assert groups.largest(NAMES[:1]) == 1
+    assert groups.wait_s(NAMES[:1], now[0]) == 0
+    assert groups.largest(NAMES[:1], now[0]) == 1
     for name in NAMES[1:3]:
-        groups.come_back(name)
+        groups.come_back(name, now[0])
     groups.remove(NAMES[1])
-    assert groups.wait_s([NAMES[0], NAMES[2]]) == 0
+    assert groups.wait_s([NAMES[0], NAMES[2]], now[0]) == 0
 
 
 def test_who_comes_back_after_long_makes_nobody_wait_longer() -> None:
     now = [0.0]
-    groups = Groups(StepTimes(), lambda: now[0])
+    groups = Groups(StepTimes())
     for name in NAMES[:6]:
         groups.add(name, NUM_STAGES)
     for _ in range(20):
-        groups.step(NAMES[1:6], with_prompts=False)
+        groups.step(NAMES[1:6], now[0], with_prompts=False)
         now[0] += 0.1
         for name in NAMES[1:6]:
-            groups.come_back(name)
-    groups.step(NAMES[:6], with_prompts=False)
+            groups.come_back(name, now[0])
+    groups.step(NAMES[:6], now[0], with_prompts=False)
     now[0] += 30
-    groups.come_back(NAMES[0])
-    assert groups.wait_s(NAMES[:1]) == 0  # the others are away too long
-    groups.step(NAMES[:6], with_prompts=False)
+    groups.come_back(NAMES[0], now[0])
+    assert groups.wait_s(NAMES[:1], now[0]) == 0  # the others are away too long
+    groups.step(NAMES[:6], now[0], with_prompts=False)
     now[0] += 0.1
-    groups.come_back(NAMES[0])
-    assert 0 < groups.wait_s(NAMES[:1]) < 0.05
+    groups.come_back(NAMES[0], now[0])
+    assert 0 < groups.wait_s(NAMES[:1], now[0]) < 0.05
 
 
 def test_sequences_of_later_stages_wait_for_nobody() -> None:
     now = [0.0]
-    groups = Groups(StepTimes(), lambda: now[0])
+    groups = Groups(StepTimes())
     for name in NAMES:
         groups.add(name, 1)
-    groups.step(NAMES, with_prompts=False)
+    groups.step(NAMES, now[0], with_prompts=False)
     now[0] = 0.1
-    groups.come_back(NAMES[0])
-    assert groups.wait_s(NAMES[:1]) == 0
+    groups.come_back(NAMES[0], now[0])
+    assert groups.wait_s(NAMES[:1], now[0]) == 0
     for name in NAMES[1:]:
-        groups.come_back(name)
-    assert groups.largest(NAMES) == 8
+        groups.come_back(name, now[0])
+    assert groups.largest(NAMES, now[0]) == 8
 
 
 @pytest.mark.parametrize(("between_s", "size"), [(0.0, 4), (0.02, 8)])
@@ -206,25 +207,25 @@ def test_what_a_round_takes_beside_its_steps_speaks_for_fewer_groups(between_s: 
     is between the steps is not less for half as many sequences."""
     now, step_s = [0.0], {4: 0.008, 8: 0.0102}
     times = StepTimes()
-    groups = Groups(times, lambda: now[0])
+    groups = Groups(times)
     for name in NAMES:
         groups.add(name, 2)
     for _ in range(50):
         for waiting, away, share in ((NAMES, [], 1.0), (NAMES[:4], NAMES[4:], 0.85)):
             for names in (away, waiting):
-                groups.step(names, with_prompts=False)
+                groups.step(names, now[0], with_prompts=False)
                 groups.note_processor_share(share if names is waiting else 1.0)
             times.note(len(waiting), 0, step_s[len(waiting)])
             now[0] += (2 * step_s[len(waiting)] + between_s) / share
             for name in NAMES:
-                groups.come_back(name)
-    assert groups.largest(NAMES) == size
+                groups.come_back(name, now[0])
+    assert groups.largest(NAMES, now[0]) == size
 
 
 def test_a_round_on_which_others_followed_tells_nothing_of_one_group() -> None:
     now = [0.0]
     times = StepTimes()
-    groups = Groups(times, lambda: now[0])
+    groups = Groups(times)
     for size, seconds in ((4, 0.008), (8, 0.010)):
         times.note(size, 0, seconds)
     for name in NAMES:
@@ -233,24 +234,24 @@ def test_a_round_on_which_others_followed_tells_nothing_of_one_group() -> None:
     def go_round(names: list[bytes], seconds: float) -> None:
         now[0] += seconds
         for name in names:
-            groups.come_back(name)
+            groups.come_back(name, now[0])
 
     for _ in range(20):
-        groups.step(NAMES, with_prompts=False)
+        groups.step(NAMES, now[0], with_prompts=False)
         go_round(NAMES, 0.030)
-        groups.step(NAMES[:4], with_prompts=False)
+        groups.step(NAMES[:4], now[0], with_prompts=False)
         for _ in range(2):  # either leaves while the other one is away, and is back before it
-            groups.step(NAMES[4:], with_prompts=False)
+            groups.step(NAMES[4:], now[0], with_prompts=False)
             go_round(NAMES[:4], 0.035)
-            groups.step(NAMES[:4], with_prompts=False)
+            groups.step(NAMES[:4], now[0], with_prompts=False)
             go_round(NAMES[4:], 0.035)
         go_round(NAMES[:4], 0.0)
-    assert groups.largest(NAMES) == 8
+    assert groups.largest(NAMES, now[0]) == 8
     for _ in range(50):
-        groups.step(NAMES[:4], with_prompts=False)
-        groups.step(NAMES[4:], with_prompts=False)
+        groups.step(NAMES[:4], now[0], with_prompts=False)
+        groups.step(NAMES[4:], now[0], with_prompts=False)
         go_round(NAMES[:4], 0.055)  # for the others were in their way
         for name in NAMES[4:]:
             groups.remove(name)
             groups.add(name, 2)
-    assert groups.largest(NAMES) == 8
+    assert groups.largest(NAMES, now[0]) == 8

@@ -22,7 +22,7 @@ from declai.worker.engine import (
     SequenceSpec,
     UnknownSequence,
 )
-from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.engine.turns.step import Chunk
 from tests.support.pipelines import GREEDY, LIMITS, Pipeline, engine_of, hidden, ids, spec
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 

@@ -11,8 +11,9 @@ from declai.worker.engine.errors import AtCapacity, PositionMismatch
 from declai.worker.engine.memory.blocks import FreeBlocks
 from declai.worker.engine.memory.cache import CacheManager
 from declai.worker.engine.turns.fairness import FairQueue
-from declai.worker.engine.turns.scheduler import Chunk, Scheduler
+from declai.worker.engine.turns.step import Chunk
 from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Run
+from tests.support.turns import ClockedScheduler
 
 
 @given(
@@ -21,16 +22,16 @@ from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Run
 def test_every_position_is_computed_once_and_in_order(pieces: list[int], max_chunk: int, samples: bool) -> None:
     total = sum(pieces)
     num_prompt = max(1, total // 2)
-    scheduler = Scheduler(max_chunk, max_chunk, 4, samples=samples)
+    scheduler = ClockedScheduler(max_chunk, max_chunk, 4, samples=samples)
     scheduler.add(b"a", num_prompt, total)
     chunks: list[Chunk] = []
     at = 0
     for piece in pieces:
         scheduler.check_feed(b"a", at, piece)
-        scheduler.feed(b"a", piece)
+        scheduler.come(b"a", piece)
         at += piece
-        chunks += scheduler.schedule()
-    while found := scheduler.schedule():
+        chunks += scheduler.step()
+    while found := scheduler.step():
         chunks += found
     assert [chunk.first_position for chunk in chunks] == [
         sum(chunk.num_tokens for chunk in chunks[:index]) for index in range(len(chunks))
@@ -43,23 +44,23 @@ def test_every_position_is_computed_once_and_in_order(pieces: list[int], max_chu
     scheduler.check_integrity()
 
 
-def prefilled(scheduler: Scheduler, *names: bytes) -> None:
+def prefilled(scheduler: ClockedScheduler, *names: bytes) -> None:
     """Sequences past a prompt of one token, each with its next token waiting."""
     for name in names:
         scheduler.add(name, 1, 1000)
-        scheduler.feed(name, 1)
-    while scheduler.schedule():
+        scheduler.come(name, 1)
+    while scheduler.step():
         pass
     for name in names:
-        scheduler.feed(name, 1)
+        scheduler.come(name, 1)
 
 
 def test_every_sequence_that_decodes_is_in_every_step() -> None:
-    scheduler = Scheduler(100, 10, 8, samples=True)
+    scheduler = ClockedScheduler(100, 10, 8, samples=True)
     prefilled(scheduler, b"a", b"b", b"c")
     scheduler.add(b"long", 1000, 1001)
-    scheduler.feed(b"long", 1000)
-    first, second = scheduler.schedule(), scheduler.schedule()
+    scheduler.come(b"long", 1000)
+    first, second = scheduler.step(), scheduler.step()
     assert [(chunk.sequence_id, chunk.num_tokens) for chunk in first] == [
         (b"a", 1),
         (b"b", 1),
@@ -70,50 +71,50 @@ def test_every_sequence_that_decodes_is_in_every_step() -> None:
 
 
 def test_a_prompt_has_turns_where_a_step_takes_one_sequence_and_others_always_decode() -> None:
-    scheduler = Scheduler(100, 5, 1, samples=True)
+    scheduler = ClockedScheduler(100, 5, 1, samples=True)
     prefilled(scheduler, b"a", b"b")
     scheduler.add(b"c", 10, 1000)
-    scheduler.feed(b"c", 10)
+    scheduler.come(b"c", 10)
     turns = b""
     for _ in range(6):
-        (chunk,) = scheduler.schedule()
+        (chunk,) = scheduler.step()
         turns += chunk.sequence_id
         if chunk.sequence_id != b"c":
-            scheduler.feed(chunk.sequence_id, 1)
+            scheduler.come(chunk.sequence_id, 1)
     assert turns == b"cacbab"
 
 
 def test_prompts_share_a_step_and_take_turns() -> None:
-    scheduler = Scheduler(10, 10, 8, samples=False)
+    scheduler = ClockedScheduler(10, 10, 8, samples=False)
     for sequence_id, num_tokens in ((b"long", 1000), (b"b", 1), (b"c", 15)):
         scheduler.add(sequence_id, num_tokens, num_tokens)
-        scheduler.feed(sequence_id, num_tokens)
-    steps = [[(chunk.sequence_id, chunk.num_tokens) for chunk in scheduler.schedule()] for _ in range(4)]
+        scheduler.come(sequence_id, num_tokens)
+    steps = [[(chunk.sequence_id, chunk.num_tokens) for chunk in scheduler.step()] for _ in range(4)]
     assert steps == [[(b"long", 10)], [(b"b", 1), (b"c", 9)], [(b"c", 6), (b"long", 4)], [(b"long", 10)]]
 
 
 def test_sequences_that_decode_follow_each_other_in_groups() -> None:
     """Before any step was timed: as many as there are stages, so that each has one to compute."""
-    scheduler = Scheduler(100, 10, 8, samples=False)
+    scheduler = ClockedScheduler(100, 10, 8, samples=False)
     names = [bytes([number]) for number in range(6)]
     for name in names:
         scheduler.add(name, 1, 1000, num_stages=3)
-        scheduler.feed(name, 1)
-    assert len(scheduler.schedule()) == 6  # prompts
+        scheduler.come(name, 1)
+    assert len(scheduler.step()) == 6  # prompts
     for name in names:
-        scheduler.feed(name, 1)
-    steps = [[chunk.sequence_id for chunk in scheduler.schedule()] for _ in range(4)]
+        scheduler.come(name, 1)
+    steps = [[chunk.sequence_id for chunk in scheduler.step()] for _ in range(4)]
     assert steps == [names[:2], names[2:4], names[4:], []]
 
 
 def test_prompts_get_tokens_in_proportion_to_their_weights() -> None:
-    scheduler = Scheduler(10, 10, 8, samples=False)
+    scheduler = ClockedScheduler(10, 10, 8, samples=False)
     for sequence_id, weight in ((b"a", 1.0), (b"b", 2.5)):
         scheduler.add(sequence_id, 1000, 1000, weight=weight)
-        scheduler.feed(sequence_id, 1000)
+        scheduler.come(sequence_id, 1000)
     done: Counter[bytes] = Counter()
     for _ in range(70):
-        for chunk in scheduler.schedule():
+        for chunk in scheduler.step():
             done[chunk.sequence_id] += chunk.num_tokens
     assert done == {b"a": 200, b"b": 500}
 
@@ -147,26 +148,26 @@ def test_who_always_waits_is_served_as_his_weight_says(
 
 
 def test_a_step_has_no_more_sequences_than_allowed() -> None:
-    scheduler = Scheduler(100, 100, 2, samples=True)
+    scheduler = ClockedScheduler(100, 100, 2, samples=True)
     prefilled(scheduler, b"a", b"b", b"c")
-    steps = [[chunk.sequence_id for chunk in scheduler.schedule()] for _ in range(3)]
+    steps = [[chunk.sequence_id for chunk in scheduler.step()] for _ in range(3)]
     assert steps == [[b"a", b"b"], [b"c"], []]
 
 
 def test_a_removed_sequence_has_no_turn() -> None:
-    scheduler = Scheduler(10, 10, 8, samples=False)
+    scheduler = ClockedScheduler(10, 10, 8, samples=False)
     scheduler.add(b"a", 5, 5)
-    scheduler.feed(b"a", 5)
+    scheduler.come(b"a", 5)
     scheduler.remove(b"a")
     scheduler.remove(b"a")
-    assert scheduler.schedule() == []
+    assert scheduler.step() == []
     assert not scheduler.has_waiting
 
 
 def test_positions_that_do_not_continue_are_refused() -> None:
-    scheduler = Scheduler(10, 10, 8, samples=False)
+    scheduler = ClockedScheduler(10, 10, 8, samples=False)
     scheduler.add(b"a", 3, 5)
-    scheduler.feed(b"a", 3)
+    scheduler.come(b"a", 3)
     for first, count in ((2, 1), (4, 1), (3, 3), (3, 0), (3, -1)):
         with pytest.raises(PositionMismatch):
             scheduler.check_feed(b"a", first, count)
@@ -178,7 +179,7 @@ class Turns(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(4, 2, 3, samples=False)
+        self.scheduler = ClockedScheduler(4, 2, 3, samples=False)
         self.fed: dict[bytes, int] = {}
         self.done: dict[bytes, int] = {}
 
@@ -194,7 +195,7 @@ class Turns(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.fed)))
         if self.fed[name] + count <= 10_000:
             self.scheduler.check_feed(name, self.fed[name], count)
-            self.scheduler.feed(name, count)
+            self.scheduler.come(name, count)
             self.fed[name] += count
 
     @precondition(lambda self: self.fed)
@@ -210,7 +211,7 @@ class Turns(RuleBasedStateMachine):
         for _ in range(times):
             waiting = {name for name in self.fed if self.done[name] < self.fed[name]}
             decoding = {name for name in self.fed if self.done[name] >= 100}
-            chunks = self.scheduler.schedule()
+            chunks = self.scheduler.step()
             assert bool(chunks) == bool(waiting)
             assert len(chunks) <= 3
             prefill = sum(chunk.num_tokens for chunk in chunks if chunk.sequence_id not in decoding)
@@ -300,20 +301,20 @@ def test_blocks_are_taken_in_as_few_runs_as_there_are() -> None:
 
 
 def test_a_held_sequence_gets_no_turn_and_goes_on_where_it_was() -> None:
-    scheduler = Scheduler(4, 2, 8, samples=False)
+    scheduler = ClockedScheduler(4, 2, 8, samples=False)
     for name in (b"a", b"b"):
         scheduler.add(name, 10, 20)
-        scheduler.feed(name, 6)
+        scheduler.come(name, 6)
     scheduler.hold(b"a", True)
-    assert [chunk.sequence_id for chunk in scheduler.schedule()] == [b"b"]
-    scheduler.feed(b"a", 4)
+    assert [chunk.sequence_id for chunk in scheduler.step()] == [b"b"]
+    scheduler.come(b"a", 4)
     scheduler.check_integrity()
-    scheduler.schedule()
+    scheduler.step()
     assert not scheduler.has_waiting
     scheduler.hold(b"a", True)
     scheduler.hold(b"a", False)
     scheduler.hold(b"unknown", True)
-    (chunk,) = scheduler.schedule()
+    (chunk,) = scheduler.step()
     assert (chunk.sequence_id, chunk.first_position, chunk.num_tokens) == (b"a", 0, 4)
     scheduler.remove(b"a")
     scheduler.check_integrity()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from declai.worker.engine.turns.scheduler import Scheduler
 from declai.worker.engine.turns.times import StepTimes
+from tests.support.turns import ClockedScheduler
 
 
 @given(st.dictionaries(st.integers(1, 32), st.floats(0.001, 1), min_size=1), st.integers(1, 40))
@@ -25,13 +25,13 @@ def test_times_lie_between_those_of_steps_that_were_tried(tried: dict[int, float
 
 
 def test_times_are_of_sequences_whatever_they_were_fed_at_once() -> None:
-    scheduler = Scheduler(512, 256, 8, samples=False)
+    scheduler = ClockedScheduler(512, 256, 8, samples=False)
     scheduler.add(b"a", 1, 1000)
     for _ in range(2):
-        scheduler.feed(b"a", 1)
-        scheduler.note_time(scheduler.schedule(), 0.01, 0.01)
-    scheduler.feed(b"a", 300)
-    scheduler.note_time(scheduler.schedule(), 0.05, 0.05)
+        scheduler.come(b"a", 1)
+        scheduler.ran(scheduler.step(), 0.01)
+    scheduler.come(b"a", 300)
+    scheduler.ran(scheduler.step(), 0.05)
     times = StepTimes()
     times.note(1, 0, 0.01)
     times.note(1, 0, 0.05)

@@ -16,7 +16,7 @@ from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.worker.engine import AtCapacity, Engine, EngineError, EngineLimits, InvalidSequence, SequenceSpec
 from declai.worker.engine.stats import EngineStats, SequenceClock
-from declai.worker.engine.turns.scheduler import Chunk
+from declai.worker.engine.turns.step import Chunk
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers

@@ -10,8 +10,7 @@ more, at most the time between two groups, and go on with them.
 """
 
 import math
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from declai.worker.engine.turns.times import Mean, StepTimes
@@ -41,9 +40,8 @@ class _Step:
 class Groups:
     """Learns the time of a round, from a sequence's step to its next token's arrival, and the processors' load."""
 
-    def __init__(self, times: StepTimes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, times: StepTimes) -> None:
         self._times = times
-        self._clock = clock
         self._processor_share: dict[int, float] = {}
         self._round_s: float | None = None
         self._quiet_round_s: float | None = None  # without prompts
@@ -59,9 +57,9 @@ class Groups:
         """`num_stages`: that the sequence's tokens go through until it is back; 1 for one that nobody waits for."""
         self._num_stages[sequence_id] = num_stages
 
-    def step(self, sequence_ids: Collection[bytes], *, with_prompts: bool) -> None:
+    def step(self, sequence_ids: Collection[bytes], now: float, *, with_prompts: bool) -> None:
         """A step begins, with the next tokens of these sequences, and prompts perhaps."""
-        self._stepped = self._clock()
+        self._stepped = now
         if with_prompts:
             self._prompts_stepped = self._stepped
         for sequence_id in sequence_ids:
@@ -72,9 +70,8 @@ class Groups:
         self._num_groups_away += bool(sequence_ids)
         self._away |= dict.fromkeys(sequence_ids, step)
 
-    def come_back(self, sequence_id: bytes) -> None:
+    def come_back(self, sequence_id: bytes, now: float) -> None:
         """The sequence has another token to be computed."""
-        now = self._clock()
         self._back.setdefault(sequence_id, now)
         num_on_their_way = self._num_groups_away
         if (step := self._take_back(sequence_id)) is not None:
@@ -101,27 +98,27 @@ class Groups:
         known = self._share(self._num_on_their_way)
         self._processor_share[self._num_on_their_way] = known + (share - known) * SMOOTHING
 
-    def largest(self, waiting: Collection[bytes]) -> int:
+    def largest(self, waiting: Collection[bytes], now: float) -> int:
         """The most sequences for a step, of those that wait and those that are away."""
-        return math.ceil(self._size(self._present(waiting)) - _ROUNDING)
+        return math.ceil(self._size(self._present(waiting, now)) - _ROUNDING)
 
-    def wait_s(self, waiting: Collection[bytes]) -> float:
+    def wait_s(self, waiting: Collection[bytes], now: float) -> float:
         """How long those that wait should do so for others."""
-        present = self._present(waiting)
+        present = self._present(waiting, now)
         size = self._size(present)
         follows = any(self._num_stages[sequence_id] > 1 for sequence_id in present)
         if self._round_s is None or not follows or len(waiting) >= math.floor(size + _ROUNDING):
             return 0.0
         since = min(self._back.get(sequence_id, self._stepped) for sequence_id in waiting)
-        return max(0.0, since + self._round_s * size / len(present) - self._clock())
+        return max(0.0, since + self._round_s * size / len(present) - now)
 
-    def free_s(self) -> float:
+    def free_s(self, now: float) -> float:
         """Seconds until the next group is back if nothing holds it up; endless when none is away."""
-        return self._next_left() + (self._quiet_round_s or 0.0) - self._clock()
+        return self._next_left(now) + (self._quiet_round_s or 0.0) - now
 
-    def late_in_s(self) -> float:
+    def late_in_s(self, now: float) -> float:
         """Seconds until the next group is so late that nobody should wait for it; 0 when none is away."""
-        late_in_s = self._next_left() + (1 + LATE) * (self._round_s or 0.0) - self._clock()
+        late_in_s = self._next_left(now) + (1 + LATE) * (self._round_s or 0.0) - now
         return max(0.0, late_in_s) if late_in_s < math.inf else 0.0
 
     def _take_back(self, sequence_id: bytes) -> _Step | None:
@@ -131,14 +128,14 @@ class Groups:
             self._num_groups_away -= not step.num_away
         return step
 
-    def _next_left(self) -> float:
+    def _next_left(self, now: float) -> float:
         """When the group left that is back next."""
-        return min((self._away[name].began for name in self._present(()) if name in self._away), default=math.inf)
+        return min((self._away[name].began for name in self._present((), now) if name in self._away), default=math.inf)
 
-    def _present(self, waiting: Collection[bytes]) -> list[bytes]:
+    def _present(self, waiting: Collection[bytes], now: float) -> list[bytes]:
         if self._round_s is None:
             return [*waiting, *self._away]
-        earliest = self._clock() - MOST_ROUNDS_AWAY * self._round_s
+        earliest = now - MOST_ROUNDS_AWAY * self._round_s
         return [*waiting, *(sequence_id for sequence_id, step in self._away.items() if step.began > earliest)]
 
     def _size(self, present: Collection[bytes]) -> float:

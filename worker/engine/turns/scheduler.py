@@ -5,30 +5,14 @@ prompts' share of a step is small: a long prompt then takes more steps, and nobo
 Where there is not room for all, each kind has its turns in a fair queue.
 """
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from declai.worker.engine.errors import PositionMismatch
 from declai.worker.engine.turns.budget import MIN_TOKENS, SHARE, Rush, alone_s, beside_s, num_tokens_in, piece
 from declai.worker.engine.turns.fairness import FairQueue
 from declai.worker.engine.turns.groups import Groups
+from declai.worker.engine.turns.step import Chunk, EngineStep, Wait
 from declai.worker.engine.turns.times import StepTimes
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A sequence's part of a step: its positions [first_position, first_position + num_tokens), the first ones of which
-    are `num_prompt_tokens` of its prompt."""
-
-    sequence_id: bytes
-    first_position: int
-    num_tokens: int
-    num_prompt_tokens: int
-
-    @property
-    def end(self) -> int:
-        return self.first_position + self.num_tokens
 
 
 @dataclass
@@ -63,7 +47,6 @@ class Scheduler:
         max_sequences: int,
         *,
         samples: bool,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -78,7 +61,7 @@ class Scheduler:
         self._max_mixed_tokens = min(max_mixed_prefill_tokens, max_prefill_tokens)
         self._max_sequences = max_sequences
         self._times = StepTimes()
-        self._groups = Groups(self._times, clock)
+        self._groups = Groups(self._times)
         self._prompts_turn = self._prompts_went_alone = False
         self._rush = Rush()
         self._sequences: dict[bytes, _Progress] = {}
@@ -88,19 +71,6 @@ class Scheduler:
     @property
     def has_waiting(self) -> bool:
         return bool(self._prompts or self._decoding)
-
-    @property
-    def step_in_s(self) -> float | None:
-        """Seconds until a step is worth it (see Groups); None while nothing waits.
-
-        Prompts fill the time until the next group is back where there is enough of it, or else go with that group.
-        Where they rush nothing is waited for.
-        """
-        if not self.has_waiting:
-            return None
-        if decoding := self._decoding.in_order():
-            return 0.0 if self._prompts and self._rushes() else self._groups.wait_s(decoding)
-        return 0.0 if self._has_time_for_prompts() else self._groups.late_in_s()
 
     def add(
         self,
@@ -131,11 +101,11 @@ class Scheduler:
                 f"{num_tokens} positions from {first_position} on; the sequence ends at {progress.max_positions}"
             )
 
-    def feed(self, sequence_id: bytes, num_tokens: int) -> None:
+    def feed(self, sequence_id: bytes, num_tokens: int, now: float) -> None:
         progress = self._sequences[sequence_id]
         progress.num_fed += num_tokens
         if progress.is_decoding:
-            self._groups.come_back(sequence_id)
+            self._groups.come_back(sequence_id, now)
         if not progress.is_held:
             self._queue_of(progress).wait(sequence_id)
 
@@ -170,31 +140,26 @@ class Scheduler:
             self._queue_of(progress).wait(sequence_id)
         return chunk
 
-    def schedule(self) -> list[Chunk]:
-        """The next step's chunks, one per sequence, decoding sequences first; empty when nothing waits."""
-        decoding = self._decoding.in_order()
-        decoding = decoding[: min(self._max_sequences, self._groups.largest(decoding))]
-        if self._prompts and len(decoding) == self._max_sequences:  # no room for both: by turns
-            self._prompts_turn = not self._prompts_turn
-            decoding = decoding[:-1] if self._prompts_turn else decoding
-        prompts = self._prompts.in_order()[: self._max_sequences - len(decoding)]
-        chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
-        some_decode, (budget, more) = self._num_decoding > 0, self._prefill_budget(len(decoding))
-        for name in prompts:
-            if budget > 0:
-                num_waiting = self._sequences[name].num_waiting
-                chunks.append(self._take(name, num_waiting if num_waiting <= budget + more else budget))
-                budget -= chunks[-1].num_tokens
-        if chunks:
-            self._prompts_went_alone = some_decode and not decoding
-            self._groups.step(decoding, with_prompts=len(chunks) > len(decoding))
-        return chunks
+    def next_step(self, now: float) -> EngineStep | Wait:
+        """What to do now; a step's positions count as computed from here on. Call `took` when it is."""
+        seconds = self.wait_s(now)
+        return EngineStep(self._schedule(now)) if seconds == 0 else Wait(seconds)
 
-    def note_time(self, chunks: Sequence[Chunk], seconds: float, processor_s: float) -> None:
-        """How long a step with these chunks took, and for how much of that time it had a processor."""
-        num_prompt_tokens = sum(chunk.num_prompt_tokens for chunk in chunks)
-        num_decoding = sum(chunk.num_tokens > chunk.num_prompt_tokens for chunk in chunks)
-        self._times.note(num_decoding, num_prompt_tokens, processor_s)
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until a step is worth it (see Groups); None while nothing waits.
+
+        Prompts fill the time until the next group is back where there is enough of it, or else go with that group.
+        Where they rush nothing is waited for.
+        """
+        if not self.has_waiting:
+            return None
+        if decoding := self._decoding.in_order():
+            return 0.0 if self._prompts and self._rushes() else self._groups.wait_s(decoding, now)
+        return 0.0 if self._has_time_for_prompts(now) else self._groups.late_in_s(now)
+
+    def took(self, step: EngineStep, seconds: float, processor_s: float) -> None:
+        """How long a step took, and for how much of that time it had a processor."""
+        self._times.note(step.num_decoding, step.num_prompt_tokens, processor_s)
         self._groups.note_processor_share(processor_s / seconds)
 
     def remove(self, sequence_id: bytes) -> None:
@@ -213,7 +178,26 @@ class Scheduler:
     def _queue_of(self, progress: _Progress) -> FairQueue:
         return self._decoding if progress.is_decoding else self._prompts
 
-    def _prefill_budget(self, num_sequences: int) -> tuple[int, int]:
+    def _schedule(self, now: float) -> list[Chunk]:
+        """The next step's chunks, one per sequence, decoding sequences first."""
+        decoding = self._decoding.in_order()
+        decoding = decoding[: min(self._max_sequences, self._groups.largest(decoding, now))]
+        if self._prompts and len(decoding) == self._max_sequences:  # no room for both: by turns
+            self._prompts_turn = not self._prompts_turn
+            decoding = decoding[:-1] if self._prompts_turn else decoding
+        prompts = self._prompts.in_order()[: self._max_sequences - len(decoding)]
+        chunks = [self._take(name, self._max_decode_tokens) for name in decoding]
+        some_decode, (budget, more) = self._num_decoding > 0, self._prefill_budget(len(decoding), now)
+        for name in prompts:
+            if budget > 0:
+                num_waiting = self._sequences[name].num_waiting
+                chunks.append(self._take(name, num_waiting if num_waiting <= budget + more else budget))
+                budget -= chunks[-1].num_tokens
+        self._prompts_went_alone = some_decode and not decoding
+        self._groups.step(decoding, now, with_prompts=len(chunks) > len(decoding))
+        return chunks
+
+    def _prefill_budget(self, num_sequences: int, now: float) -> tuple[int, int]:
         """Prompt tokens for a step with so many decoding sequences, and how many more to come to a prompt's end."""
         if not self._num_decoding:
             return piece(self._times, self._max_prefill_tokens)
@@ -222,20 +206,20 @@ class Scheduler:
         ratio = len(self._prompting) / self._num_decoding
         if num_sequences and self._prompts_went_alone and ratio <= SHARE:
             return 0, 0
-        group_size = max(1, self._groups.largest(()))
-        if num_sequences or self._decoding or not self._groups.late_in_s():
+        group_size = max(1, self._groups.largest((), now))
+        if num_sequences or self._decoding or not self._groups.late_in_s(now):
             seconds = beside_s(self._times, num_sequences or group_size, ratio)
         else:
-            seconds = alone_s(self._times, self._groups.free_s(), group_size, ratio)
+            seconds = alone_s(self._times, self._groups.free_s(now), group_size, ratio)
         return num_tokens_in(self._times, seconds, self._max_mixed_tokens), 0
 
     def _rushes(self) -> bool:
         left = [progress.num_prompt_tokens - progress.num_computed for progress in self._prompting]
         return self._rush.is_on(self._times, len(left), sum(left), self._num_decoding)
 
-    def _has_time_for_prompts(self) -> bool:
+    def _has_time_for_prompts(self, now: float) -> bool:
         """While no decoding sequence waits."""
-        return not self._num_decoding or self._prefill_budget(0)[0] > min(MIN_TOKENS, self._max_mixed_tokens - 1)
+        return not self._num_decoding or self._prefill_budget(0, now)[0] > min(MIN_TOKENS, self._max_mixed_tokens - 1)
 
     @property
     def _num_decoding(self) -> int:
