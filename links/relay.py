@@ -153,9 +153,13 @@ class Relay:
         return sum(node.num_bytes for node in self._nodes.values())
 
     def open(self, job: bytes, peers: Sequence[Peer]) -> None:
-        """From now on these may send each other frames of this job."""
+        """From now on these may send each other frames of this job, and nobody else may: who has left gets no more."""
+        members = {peer.link_key: peer for peer in peers}
+        for key in self._jobs.pop(job, {}).keys() - members.keys():
+            if (node := self._nodes.get(key)) is not None:
+                node.forget(job)
         if any(peer.relay is not None for peer in peers):
-            self._jobs[job] = {peer.link_key: peer for peer in peers}
+            self._jobs[job] = members
 
     def close(self, job: bytes) -> None:
         """The job is over: nothing of it waits any longer."""

@@ -14,7 +14,19 @@ from declai.links.gateway_links import GatewayLinks
 from declai.links.keys import LinkKeyPair
 from declai.links.relay import Relay, RelayLimits
 from declai.protocol.peers import Peer
-from declai.protocol.wire import Failed, Frame, Heartbeat, JobFrame, Listening, Ping, Pong, Receipt, ReceiptAck, Relayed
+from declai.protocol.wire import (
+    REPLACED,
+    Failed,
+    Frame,
+    Heartbeat,
+    JobFrame,
+    Listening,
+    Ping,
+    Pong,
+    Receipt,
+    ReceiptAck,
+    Relayed,
+)
 
 logger = logging.getLogger(__name__)
 # Per job: a stage that floods the gateway spoils its own job only.
@@ -29,8 +41,12 @@ class JobInbox:
     """What came for one job: (address of the node that sent it, frame), or None when the client wants no more."""
 
     def __init__(self, peers: Sequence[Peer]) -> None:
-        self._members = {peer.link_key: peer.address for peer in peers}
+        self.admit(peers)
         self._frames: asyncio.Queue[tuple[str, JobFrame] | None] = asyncio.Queue()
+
+    def admit(self, peers: Sequence[Peer]) -> None:
+        """From now on these are the job's members, and nobody else."""
+        self._members = {peer.link_key: peer.address for peer in peers}
 
     def put(self, sender: bytes, frame: JobFrame) -> bool:
         """Take a frame from a member's link; False for a stranger's, or when too many wait."""
@@ -90,6 +106,11 @@ class LinkHub:
             del self._inboxes[job]
             self.relay.close(job)
 
+    def change_members(self, job: bytes, peers: Sequence[Peer]) -> None:
+        """Others take part in a job whose inbox is open."""
+        self._inboxes[job].admit(peers)
+        self.relay.open(job, peers)
+
     def send(self, peer: Peer, frame: JobFrame) -> None:
         """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""
         if not self._is_open:
@@ -115,7 +136,13 @@ class LinkHub:
 
     def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
         """A job is over without a receipt: nobody shall work on it or wait for it."""
-        frame = Failed(job, "abandoned", "the gateway gave the job up")
+        self._say_again(peers, Failed(job, "abandoned", "the gateway gave the job up"))
+
+    def dismiss(self, job: bytes, peer: Peer) -> None:
+        """A job goes on without this node, which shall tell nobody."""
+        self._say_again([peer], Failed(job, REPLACED, "another node has this place now"))
+
+    def _say_again(self, peers: Sequence[Peer], frame: Failed) -> None:
         loop = asyncio.get_running_loop()
         for peer in peers:
             self.send(peer, frame)

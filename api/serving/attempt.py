@@ -14,18 +14,18 @@ import numpy as np
 from declai.api.credits.admission import Admitted
 from declai.api.errors import AttemptFailed, ClientGone
 from declai.api.nodes.hub import JobInbox
-from declai.api.serving.checking import checked_stages, facts_of
+from declai.api.serving.checking import checked_stages, facts_of, with_node
 from declai.api.serving.context import ServingContext
-from declai.api.serving.stage_jobs import Generation, stage_jobs
+from declai.api.serving.stage_jobs import Generation, replacement_job, stage_jobs
 from declai.api.store.store import StoredStage
 from declai.chain.messages import sign
-from declai.planning.placement import Plan
+from declai.planning.placement import NodeOffer, Plan
 from declai.protocol.errors import InvalidReceipt
 from declai.protocol.jobs import seal
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import Transcript
 from declai.protocol.receipts import SignedReceipt, acceptance_of
-from declai.protocol.ring import new_ring
+from declai.protocol.ring import Replacement, new_ring, seal_replacement
 from declai.protocol.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
@@ -72,6 +72,33 @@ class Attempt:
             self._cancelled = True
             if self._inbox is not None:
                 self._inbox.cancel()
+
+    async def exchange(self, stage: int, offer: NodeOffer) -> None:
+        """Put another node into a stage's place while the job lives; on the event loop of `run`, while that runs.
+
+        The neighbours are told first: what the node that leaves says from then on is nobody's concern.
+
+        Raises:
+            ValueError: nobody would be left who has been in the job from the beginning.
+            NoCapacity: the broker does not take the new node's task.
+        """
+        context, gone = self._context, self._peers[stage]
+        self._ring = self._ring.with_node(stage, 0, context.directory.peer(offer.address), self._first_unsure_position)
+        job = self._jobs[stage] = replacement_job(context, self._jobs[stage], offer, self._ring)
+        self._facts = with_node(self._facts, context, offer)
+        context.hub.change_members(self._job, self._peers)
+        change = Replacement(job=self._job, stage=stage, replica=self._ring.stages[stage][0])
+        for beside in {(stage - 1) % len(self._jobs), (stage + 1) % len(self._jobs)}:
+            context.hub.send(self._peers[beside], seal_replacement(change, context.account))
+        context.hub.dismiss(self._job, gone)
+        self._prompt_sent_at = 0.0
+        await context.dispatch([(job.assignment.node, seal(job, context.account))])
+
+    @property
+    def _first_unsure_position(self) -> int:
+        """What all stages have received ends here at the earliest. The newest token may be known to us alone: the one
+        before it has gone through the whole ring."""
+        return len(self._generation.prompt_token_ids) + len(self.tokens) - 2 if self.tokens else 0
 
     async def run(self) -> AsyncIterator[Token]:
         """Yield tokens as they are made; ends when every stage's receipt is here.
@@ -128,8 +155,8 @@ class Attempt:
             if address != self._last.address:
                 continue
             if isinstance(frame, Token):
-                if frame in self.tokens[-2:]:
-                    continue  # said again after its link was cut
+                if (frame.index, frame.token_id) in [(token.index, token.token_id) for token in self.tokens[-2:]]:
+                    continue  # said again: after its link was cut, or by another node in the last one's place
                 self._check_token(frame)
                 self.tokens.append(frame)
                 if not asked_to_stop:
@@ -175,6 +202,8 @@ class Attempt:
             if item is None:
                 return "", None
             address, frame = item
+            if address not in {peer.address for peer in self._peers}:
+                continue  # it has left the job since
             if isinstance(frame, Failed):
                 raise AttemptFailed(
                     f"node {address} says that the job failed ({frame.code}): {frame.message}",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from declai.api.errors import AttemptFailed
 from declai.api.serving.context import ServingContext
 from declai.api.serving.stage_jobs import Generation
 from declai.api.store.store import StoredStage
 from declai.chain.pricing import gateway_fee, request_cost
-from declai.planning.placement import Plan
+from declai.planning.placement import NodeOffer, Plan
 from declai.protocol.job_checks import Charge, JobPapers, verify_job
 from declai.protocol.jobs import StageJob
 from declai.protocol.plan_checks import ChainFacts, StageOrder
@@ -29,6 +30,16 @@ def facts_of(context: ServingContext, generation: Generation, plan: Plan) -> Cha
         num_layers={generation.model.manifest.num_layers},
         max_fee_bps=context.fee_bps,
         offers=offers,
+    )
+
+
+def with_node(facts: ChainFacts, context: ServingContext, offer: NodeOffer) -> ChainFacts:
+    """The facts with another node that takes part."""
+    signer = context.directory.registry.workers[offer.address].signer
+    return replace(
+        facts,
+        node_signers={**facts.node_signers, offer.address: signer},
+        offers={**(facts.offers or {}), offer.address: [offer]},
     )
 
 

@@ -12,7 +12,7 @@ from declai.api.serving.catalog import ServedModel
 from declai.api.serving.context import ServingContext
 from declai.chain.messages import Assignment, sign
 from declai.planning.formats import stage_format
-from declai.planning.placement import Plan
+from declai.planning.placement import NodeOffer, Plan
 from declai.protocol.jobs import StageJob
 from declai.protocol.options import GenerationOptions
 from declai.protocol.ring import Ring
@@ -84,6 +84,23 @@ def stage_jobs(
         )
         jobs.append(job)
     return jobs
+
+
+def replacement_job(context: ServingContext, job: StageJob, offer: NodeOffer, ring: Ring) -> StageJob:
+    """The job of a node that takes a stage's place in this ring: the same by an assignment of its own."""
+    own = {
+        "node": offer.address,
+        "prompt_price": offer.prompt_price,
+        "output_price": offer.output_price,
+        "attempt": ring.stages[job.stage][0].attempt,
+    }
+    assignment = Assignment.model_validate(job.assignment.model_dump() | own)
+    changed = {
+        "assignment": assignment,
+        "assignment_signature": sign(assignment, context.domain, context.account),
+        "ring": ring.view(job.stage),
+    }
+    return StageJob.model_validate(job.model_dump() | changed)
 
 
 def prompt_formats(context: ServingContext, generation: Generation, plan: Plan) -> list[PromptFormat]:

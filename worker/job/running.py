@@ -307,7 +307,14 @@ class RunningJob:
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
 
     def _take_failed(self, sender: bytes, frame: wire.Failed) -> None:
-        """A neighbour that says so is blamed, unless it blames another; a gateway has reasons of its own."""
+        """A neighbour that says so is blamed, unless it blames another; a gateway has reasons of its own.
+
+        Who is replaced tells nobody: his neighbours may not have heard yet that it is not their job that is over.
+        """
+        if frame.code == wire.REPLACED and sender == self.job.gateway.link_key:
+            self.engine.remove(self.job.job_id)
+            self.end = JobEnd(code=frame.code, message=frame.message)
+            return
         neighbour = next((peer.address for peer in self.stages_beside if peer.link_key == sender), None)
         self.fail(frame.code, frame.message, told_by=sender, blamed=frame.blamed or neighbour)
 
