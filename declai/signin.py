@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import httpx
 from eth_account.signers.local import LocalAccount
 from pydantic_core import from_json
 
-from declai.api.auth.siwe import compose
 from declai.chain.messages import sign_text
 from declai.errors import ApiError
+from declai.protocol.siwe import compose
 
 STATEMENT = "Give out an API key that can spend this DeCLAI session."
 
@@ -28,6 +30,7 @@ def sign_in(url: str, account: LocalAccount, session: str, chain_id: int) -> str
                 address=account.address,
                 chain_id=chain_id,
                 nonce=challenge["nonce"],
+                issued_at=datetime.now(UTC),
                 statement=STATEMENT,
                 resources=(f"declai:session:{session}",),
             )

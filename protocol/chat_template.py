@@ -8,8 +8,8 @@ and `continue`, `{% generation %}` blocks, and the names raise_exception, strfti
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -27,14 +27,26 @@ MAX_RENDERED_CHARS = 4 * 2**20
 MAX_RENDER_S = 2.0
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The time as templates need it: `monotonic` bounds them, `now` is what they may ask for (`strftime_now`).
+
+    In seconds from any moment, and as a local time.
+    """
+
+    monotonic: Callable[[], float]
+    now: Callable[[], datetime]
+
+
 class ChatTemplate:
     """A compiled template. Thread-safe."""
 
-    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+    def __init__(self, source: str, special_tokens: dict[str, str], clock: Clock) -> None:
         """`special_tokens`: texts by name (`bos_token`, ...). Raises InvalidManifest when `source` does not compile."""
         self._special_tokens = special_tokens
+        self._clock = clock
         try:
-            self._template = _environment().from_string(source)
+            self._template = _environment(clock).from_string(source)
         except (TemplateSyntaxError, RecursionError) as error:
             raise InvalidManifest(f"the model's chat template does not compile: {error}") from None
 
@@ -52,12 +64,12 @@ class ChatTemplate:
             **self._special_tokens,
         }
         parts: list[str] = []
-        num_chars, deadline = 0, time.monotonic() + MAX_RENDER_S
+        num_chars, deadline = 0, self._clock.monotonic() + MAX_RENDER_S
         try:
             for part in self._template.generate(variables):
                 parts.append(part)
                 num_chars += len(part)
-                if num_chars > MAX_RENDERED_CHARS or time.monotonic() > deadline:
+                if num_chars > MAX_RENDERED_CHARS or self._clock.monotonic() > deadline:
                     raise SecurityError("the rendered conversation is too long")
         except TemplateError as error:
             raise TemplateRefused(f"the model's chat template refuses this: {error}") from None
@@ -102,11 +114,11 @@ class _TemplateNamespace(Namespace):
         super().__setitem__(name, value)
 
 
-def _environment() -> _Sandbox:
+def _environment(clock: Clock) -> _Sandbox:
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = lambda form: clock.now().astimezone().strftime(form)
     environment.globals["dict"] = lambda *args, **values: dict(*args, **values)
     environment.globals["namespace"] = _TemplateNamespace
     return environment
@@ -114,10 +126,6 @@ def _environment() -> _Sandbox:
 
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)
 
 
 def _to_json(

@@ -4,13 +4,18 @@
   * BadRows
   * CommitmentError
   * InvalidGrammar
+  * InvalidPrompt
   * InvalidReceipt
+  * InvalidSignedRequest
+    * SignedRequestExpired
   * MalformedFrame
     * ForgedFrame
     * OtherWireVersion
     * RepeatedFrame
+  * MalformedSignIn
   * NonFiniteLogits
   * NotSettled
+  * SignInRefused
   * TaskRefused
     * BadTaskSignature
     * InconsistentTask
@@ -124,6 +129,10 @@ class InvalidGrammar(ProtocolError):
     """A grammar that no output can be held to here; the text says why."""
 
 
+class InvalidPrompt(ProtocolError):
+    """A request's body holds no prompt, or more than one."""
+
+
 class TemplateRefused(ProtocolError):
     """A model's chat template refuses a conversation, fails, or does not come to an end."""
 
@@ -146,3 +155,19 @@ class BadRows(ProtocolError):
 
 class NotSettled(ProtocolError):
     """No batch on chain holds the request."""
+
+
+class InvalidSignedRequest(ProtocolError):
+    """The header of a signed request cannot be read, or the signature is not for this body, model or key."""
+
+
+class SignedRequestExpired(InvalidSignedRequest):
+    """The deadline that was signed has passed, or lies too far ahead."""
+
+
+class MalformedSignIn(ProtocolError):
+    """A text is no EIP-4361 message; the error says where it deviates."""
+
+
+class SignInRefused(ProtocolError):
+    """A sign-in message is for another place, another chain or another time."""

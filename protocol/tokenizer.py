@@ -13,7 +13,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from declai.ipfs.errors import InvalidManifest
-from declai.protocol.chat_template import ChatTemplate
+from declai.protocol.chat_template import ChatTemplate, Clock
+from declai.protocol.prompts import Conversation, PlainText, PlainTokens, PromptSource
 from declai.protocol.text import OutputText
 
 PLAIN_TEMPLATE = (
@@ -27,8 +28,8 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 class ModelTokenizer:
     """The tokenizer and chat template in a folder of a model's tokenizer files."""
 
-    def __init__(self, folder: Path, *, eos_token_ids: Sequence[int] = ()) -> None:
-        """`eos_token_ids`: those that end an output, by the model's manifest.
+    def __init__(self, folder: Path, clock: Clock, *, eos_token_ids: Sequence[int] = ()) -> None:
+        """`clock`: for the chat template. `eos_token_ids`: those that end an output, by the model's manifest.
 
         Raises InvalidManifest when the files are no fast tokenizer or the template does not compile.
         """
@@ -38,13 +39,23 @@ class ModelTokenizer:
         special_tokens = {name: text for name in SPECIAL_TOKENS if (text := _token_text(config.get(name))) is not None}
         source = _template_source(folder / "chat_template.jinja", config)
         self.has_chat_template = source is not None
-        self._template = ChatTemplate(source or PLAIN_TEMPLATE, special_tokens)
+        self._template = ChatTemplate(source or PLAIN_TEMPLATE, special_tokens, clock)
 
     @property
     def vocab_size(self) -> int:
         """Token ids are below this."""
         size: int = self.tokens.get_vocab_size(with_added_tokens=True)
         return size
+
+    def encode_prompt(self, prompt: PromptSource) -> list[int]:
+        """Token ids of whatever prompt a body holds. Raises TemplateRefused."""
+        match prompt:
+            case Conversation():
+                return self.encode_chat(prompt.messages)
+            case PlainText():
+                return self.encode(prompt.text)
+            case PlainTokens():
+                return list(prompt.token_ids)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the special tokens that the model expects around one."""

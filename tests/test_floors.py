@@ -34,6 +34,7 @@ FORBIDDEN = {
         "redis",
         "socket",
         "starlette",
+        "time",
         "torch",
         "transformers",
         "zmq",
@@ -89,6 +90,18 @@ def test_pure_rooms_touch_nothing_of_the_world(room: str) -> None:
         for path in files_of(room)
         for name in sorted(imported_modules(path))
         if name.split(".")[0] in FORBIDDEN[room]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_pure_rooms_are_told_the_time(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} asks the clock"
+        for path in files_of(room)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}
+        if isinstance(node.value, ast.Name) and node.value.id in {"date", "datetime"}
     ]
     assert not wrong
 

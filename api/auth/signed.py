@@ -1,95 +1,38 @@
-"""Requests signed by a session key: the `Authorization: DeCLAI ...` header, parsed and held to body, time and books."""
+"""Requests signed by a session key, as the gateway holds them to protocol, clock and books."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
-from dataclasses import dataclass
 from typing import Any
-
-import rfc8785
-from eth_utils.crypto import keccak
-from pydantic import BaseModel, ConfigDict
 
 from declai.api.errors import AcknowledgementMismatch, DeadlineExpired, InvalidSignature, Overloaded
 from declai.api.store.store import Store
-from declai.chain.errors import BadSignature
-from declai.chain.fields import Bytes32, Signature
-from declai.chain.messages import Domain, InferenceRequest, digest, recover
-
-SCHEME = "DeCLAI "
-MAX_HEADER_CHARS = 8192
-MAX_AHEAD_S = 3600
+from declai.chain.messages import Domain
+from declai.protocol.errors import InvalidSignedRequest, SignedRequestExpired
+from declai.protocol.signed_requests import SignedHeader, SignedRequest, check_signed, parse_header
 
 
-class SignedHeader(BaseModel):
-    """The JSON inside the header."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    request: InferenceRequest
-    salt: Bytes32
-    signature: Signature
-
-
-@dataclass(frozen=True)
-class SignedRequest:
-    """A request that a session key signed, and its digest as 0x-hex."""
-
-    message: InferenceRequest
-    signature: bytes
-    request: str
-
-    @property
-    def session(self) -> str:
-        return "0x" + self.message.session.hex()
-
-
-def parse_header(value: str) -> SignedHeader:
-    """Read the header. Raises InvalidSignature."""
-    if len(value) > MAX_HEADER_CHARS:
-        raise InvalidSignature(f"the Authorization header is over {MAX_HEADER_CHARS} characters")
+def read_header(value: str) -> SignedHeader:
+    """Read the `Authorization` header. Raises InvalidSignature."""
     try:
-        encoded = value.removeprefix(SCHEME).strip().rstrip("=")
-        text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-        return SignedHeader.model_validate_json(text)
-    except (binascii.Error, ValueError):  # pydantic's and Unicode's errors are ValueErrors
-        raise InvalidSignature(
-            "the Authorization header is not base64url JSON with request, salt and signature (see docs/http.md)"
-        ) from None
+        return parse_header(value)
+    except InvalidSignedRequest as error:
+        raise InvalidSignature(str(error)) from None
 
 
-def check_signed(
-    header: SignedHeader, body: dict[str, Any], *, key: str, domain: Domain, model: bytes
-) -> SignedRequest:
-    """Hold a signed request to its body, its model, its key and the clock.
+def check_now(header: SignedHeader, body: dict[str, Any], *, key: str, domain: Domain, model: bytes) -> SignedRequest:
+    """Hold a signed request to its body, its model, its key and this moment.
 
     Raises:
         InvalidSignature: another body or model was signed, or another key signed.
         DeadlineExpired: too late, or too far ahead.
     """
-    message = header.request
     try:
-        committed = keccak(header.salt + rfc8785.dumps(body))
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
-        raise InvalidSignature(f"the body has no canonical JSON: {error}") from None
-    if committed != message.body:
-        raise InvalidSignature("the signature is for another body")
-    if message.model != model:
-        raise InvalidSignature("the signature is for another model")
-    try:
-        signer = recover(message, domain, header.signature)
-    except BadSignature as error:
+        return check_signed(header, body, key=key, domain=domain, model=model, now=time.time())
+    except SignedRequestExpired as error:
+        raise DeadlineExpired(str(error)) from None
+    except InvalidSignedRequest as error:
         raise InvalidSignature(str(error)) from None
-    if signer != key:
-        raise InvalidSignature(f"signed by {signer}, the session's key is {key}")
-    now = time.time()
-    if message.deadline <= now:
-        raise DeadlineExpired(f"the request's deadline passed {now - message.deadline:.0f} s ago: sign a new one")
-    if message.deadline > now + MAX_AHEAD_S:
-        raise DeadlineExpired(f"a deadline lies at most {MAX_AHEAD_S} s ahead")
-    return SignedRequest(message, header.signature, "0x" + digest(message, domain).hex())
 
 
 def check_acknowledgement(store: Store, signed: SignedRequest, max_unacknowledged: int) -> None:

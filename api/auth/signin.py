@@ -7,18 +7,20 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from eth_account.messages import encode_defunct
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from declai.api.auth import siwe
 from declai.api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
 from declai.api.store.store import Store
 from declai.chain.client import Chain
 from declai.chain.contracts.ledger import SessionState
 from declai.chain.errors import BadSignature
 from declai.chain.messages import recover_text
+from declai.protocol import siwe
+from declai.protocol.errors import MalformedSignIn, SignInRefused
 
 NONCE_TTL_S = 300
 KEY_PREFIX = "dcl_"
@@ -64,8 +66,7 @@ class SignInService:
             InvalidSignature: not for here and now, a used nonce, or not signed by its address.
             SessionUnusable: the session is not the signer's, or not with this gateway's key.
         """
-        signin = siwe.parse(message)
-        siwe.check(signin, domain=self._domain, chain_id=self._chain.deployment.chain_id, max_age_s=NONCE_TTL_S)
+        signin = self._read(message)
         sessions = [found[1] for found in map(SESSION_RESOURCE.match, signin.resources) if found]
         if len(sessions) != 1:
             raise InvalidRequest("name one session in Resources, as declai:session:0x...", param="message")
@@ -91,6 +92,18 @@ class SignInService:
         if found is None:
             raise AuthenticationFailed("unknown, expired or revoked API key: get one with `declai session login`")
         return found[0]
+
+    def _read(self, message: str) -> siwe.SignIn:
+        """Parse a message and hold it to this gateway, this chain and this moment."""
+        domain, chain_id = self._domain, self._chain.deployment.chain_id
+        try:
+            signin = siwe.parse(message)
+            siwe.check(signin, domain=domain, chain_id=chain_id, max_age_s=NONCE_TTL_S, now=datetime.now(UTC))
+        except MalformedSignIn as error:
+            raise InvalidRequest(str(error), param="message") from None
+        except SignInRefused as error:
+            raise InvalidSignature(str(error)) from None
+        return signin
 
     def _check_signature(self, message: str, signature: str, address: str) -> None:
         if not re.fullmatch(r"0x([0-9a-fA-F]{2}){1,2048}", signature):

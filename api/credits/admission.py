@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from eth_account.signers.local import LocalAccount
 
-from declai.api.auth.signed import SignedHeader, SignedRequest, check_acknowledgement, check_signed
+from declai.api.auth.signed import check_acknowledgement, check_now
 from declai.api.auth.signin import check_session
 from declai.api.credits.reservations import Reservations, exhausted
 from declai.api.errors import (
@@ -35,6 +35,7 @@ from declai.chain.contracts.models import model_id
 from declai.chain.index import EventIndex
 from declai.chain.messages import InferenceRequest, digest, sign
 from declai.chain.pricing import Tier, format_credits
+from declai.protocol.signed_requests import SignedHeader, SignedRequest
 
 REQUEST_TTL_S = 600
 # A claim lists what ended above the oldest request that still runs: its gas must stay below a block's.
@@ -95,7 +96,7 @@ class Admission:
             raise InvalidRequest(f"nonce and ackedBelow are at most {MAX_INTEGER}: count up from 0", param="nonce")
         session = "0x" + header.request.session.hex()
         state = self._session(session)
-        signed = check_signed(header, asked.body, key=state.key, domain=self._chain.domain, model=model_id(asked.model))
+        signed = check_now(header, asked.body, key=state.key, domain=self._chain.domain, model=model_id(asked.model))
         message = signed.message
         if message.tier != asked.tier or message.max_tokens != asked.max_tokens:
             raise InvalidSignature("the signature is for another tier or max_tokens than the body asks for")

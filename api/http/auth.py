@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from declai.api.auth.siwe import MAX_MESSAGE_CHARS
 from declai.api.http.caller import gateway_of
 from declai.api.http.schemas import Schema
+from declai.protocol.siwe import MAX_MESSAGE_CHARS
 
 router = APIRouter(tags=["auth"])
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from fastapi import Request
 
-from declai.api.auth.signed import SCHEME, SignedHeader, parse_header
+from declai.api.auth.signed import read_header
 from declai.api.errors import AuthenticationFailed
 from declai.api.gateway import Gateway
+from declai.protocol.signed_requests import SCHEME, SignedHeader
 
 MAX_KEY_CHARS = 256
 
@@ -29,7 +29,7 @@ async def payer_of(request: Request) -> SignedHeader | str:
     """
     authorization = request.headers.get("authorization", "")
     if authorization.startswith(SCHEME):
-        return parse_header(authorization)
+        return read_header(authorization)
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip() or len(token) > MAX_KEY_CHARS:
         raise AuthenticationFailed(
@@ -39,6 +39,9 @@ async def payer_of(request: Request) -> SignedHeader | str:
 
 
 async def body_of(request: Request) -> dict[str, Any]:
-    """The body as it was sent, for what is signed is the body and not what a schema made of it."""
-    body: dict[str, Any] = json.loads(await request.body())
+    """The body as it was sent, for what is signed is the body and not what a schema made of it.
+
+    It was parsed once, for the schema, and kept with the request.
+    """
+    body: dict[str, Any] = await request.json()
     return body

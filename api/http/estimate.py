@@ -28,8 +28,8 @@ AnyRequest = Annotated[
 async def estimate(request: Request, asked: AnyRequest) -> dict[str, Any]:
     """The plan that would be chosen now and the most that it may cost: the body is that of the request itself."""
     gateway = gateway_of(request)
-    ask = asked.ask()
-    generation, quote = await gateway.intake.estimate(ask)
+    generation, quote = await gateway.intake.estimate(asked.parsed())
+    num_choices = asked.n or 1
     return {
         "object": "estimate",
         "model": generation.model.name,
@@ -37,9 +37,9 @@ async def estimate(request: Request, asked: AnyRequest) -> dict[str, Any]:
         "num_prompt_tokens": len(generation.prompt_token_ids),
         "max_tokens": generation.max_tokens,
         "tier": asked.tier,
-        "n": ask.num_choices,
-        "max_cost": str(quote.max_cost * ask.num_choices),
-        "max_cost_credits": format_credits(quote.max_cost * ask.num_choices),
+        "n": num_choices,
+        "max_cost": str(quote.max_cost * num_choices),
+        "max_cost_credits": format_credits(quote.max_cost * num_choices),
         "fee_bps": gateway.settings.fee_bps,
         "seconds": round(quote.plan.seconds, 4),
         "stages": [
@@ -48,7 +48,7 @@ async def estimate(request: Request, asked: AnyRequest) -> dict[str, Any]:
                 "layers": [stage.first_layer, stage.end_layer],
                 "prompt_price": str(stage.offer.prompt_price),
                 "output_price": str(stage.offer.output_price),
-                "max_cost": str(cost * ask.num_choices),
+                "max_cost": str(cost * num_choices),
             }
             for stage, cost in zip(quote.plan.stages, quote.stage_costs, strict=True)
         ],

@@ -11,7 +11,6 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Send
 
-from declai.api.auth.signed import SignedHeader
 from declai.api.errors import GatewayError
 from declai.api.http.answers import DONE, AnswerShape, Style, event
 from declai.api.http.caller import body_of, gateway_of, payer_of
@@ -19,6 +18,7 @@ from declai.api.http.errors import respond
 from declai.api.http.schemas import GenerationRequest
 from declai.api.serving.choices import Choices, Item
 from declai.api.serving.running import End, Piece, Running
+from declai.protocol.signed_requests import SignedHeader
 
 logger = logging.getLogger(__name__)
 REQUEST_HEADER = "x-declai-request"
@@ -32,7 +32,7 @@ async def generate(request: Request, asked: GenerationRequest, style: Style) -> 
     """Admit, serve, answer. Errors before the first token have a status of their own, later ones end the stream."""
     payer = await payer_of(request)
     signed_max_tokens = payer.request.max_tokens if isinstance(payer, SignedHeader) else None
-    begun = await gateway_of(request).intake.begin(asked.ask(signed_max_tokens), await body_of(request), payer)
+    begun = await gateway_of(request).intake.begin(asked.parsed(signed_max_tokens), await body_of(request), payer)
     requests = [choice.admitted.request for choice in begun]
     headers = {REQUEST_HEADER: requests[0], REQUESTS_HEADER: ",".join(requests)}
     choices = Choices([choice.running for choice in begun])

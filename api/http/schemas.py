@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from declai.api.errors import InvalidRequest, UnsupportedParameter
 from declai.api.http.grammars import ResponseFormat, StructuredOutputs
-from declai.api.serving.intake import Ask
+from declai.api.serving.intake import ParsedRequest
 from declai.chain.pricing import Tier
+from declai.protocol.errors import InvalidPrompt
 from declai.protocol.options import (
     MAX_CHOICES,
     GenerationOptions,
@@ -27,10 +27,9 @@ from declai.protocol.options import (
     TokenId,
     stop_strings,
 )
-from declai.protocol.tokenizer import ModelTokenizer
+from declai.protocol.prompts import Messages, PromptField, PromptSource, conversation, plain_prompt
 from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
 
-MAX_TEXT_CHARS = 2**22
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
 MIN_TEMPERATURE = 1e-4
 # Harmless values of OpenAI's fields that no stage can honour yet; any other value is refused.
@@ -47,8 +46,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "prediction": (None,),
     "web_search_options": (None,),
 }
-
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 
 class Schema(BaseModel):
@@ -152,16 +149,13 @@ class GenerationRequest(Schema):
         return self.max_tokens
 
     @abstractmethod
-    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
-        """(name of the field with the prompt, how its token ids are made)."""
+    def prompt_source(self) -> PromptSource: ...
 
-    def ask(self, signed_max_tokens: int | None = None) -> Ask:
+    def parsed(self, signed_max_tokens: int | None = None) -> ParsedRequest:
         """The request in the words of the domain. A signature's `max_tokens` stands in for one that is not given."""
-        prompt_param, encode = self.encoder()
-        return Ask(
+        return ParsedRequest(
             model=self.model,
-            encode=encode,
-            prompt_param=prompt_param,
+            prompt=self.prompt_source(),
             max_tokens=self.wanted_tokens or signed_max_tokens,
             tier=Tier[self.tier.upper()],
             options=self._options(),
@@ -207,31 +201,10 @@ class GenerationRequest(Schema):
         return self.response_format.grammar() if self.response_format is not None else None
 
 
-class ContentPart(Schema):
-    type: Literal["text"]
-    text: Text
-
-
-class ChatMessage(Schema):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[ContentPart], Field(max_length=1024)] | None = None
-    name: Annotated[str, Field(max_length=128)] | None = None
-    refusal: None = None
-    tool_calls: None = None
-    audio: None = None
-    annotations: list[Any] | None = None
-
-    def plain(self) -> dict[str, str]:
-        """The message as chat templates take it."""
-        content = self.content
-        text = "".join(part.text for part in content) if isinstance(content, list) else content or ""
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
 class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    messages: Messages
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -256,19 +229,14 @@ class ChatRequest(GenerationRequest):
             raise InvalidRequest("top_logprobs goes with logprobs: true alone", param="top_logprobs")
         return self
 
-    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
-        messages = [message.plain() for message in self.messages]
-        return "messages", lambda tokenizer: tokenizer.encode_chat(messages)
+    def prompt_source(self) -> PromptSource:
+        return conversation(self.messages)
 
 
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`: one prompt, as text or token ids (alone, or in a list of one)."""
 
-    prompt: (
-        Text
-        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
-        | Annotated[list[Text | Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]], Field(min_length=1)]
-    )
+    prompt: PromptField
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @property
@@ -281,14 +249,11 @@ class CompletionRequest(GenerationRequest):
 
     @model_validator(mode="after")
     def _check_one(self) -> CompletionRequest:
-        if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) and len(self.prompt) > 1:
-            raise UnsupportedParameter("one prompt a request: send several requests", param="prompt")
+        try:
+            plain_prompt(self.prompt)
+        except InvalidPrompt as error:
+            raise UnsupportedParameter(str(error), param="prompt") from None
         return self
 
-    def encoder(self) -> tuple[str, Callable[[ModelTokenizer], list[int]]]:
-        prompt: Any = self.prompt
-        if isinstance(prompt, list) and not isinstance(prompt[0], int):
-            prompt = prompt[0]
-        if isinstance(prompt, str):
-            return "prompt", lambda tokenizer: tokenizer.encode(prompt)
-        return "prompt", lambda tokenizer: list(prompt)
+    def prompt_source(self) -> PromptSource:
+        return plain_prompt(self.prompt)

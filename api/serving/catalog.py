@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from declai.api.errors import ModelNotFound, NoCapacity
@@ -17,11 +19,13 @@ from declai.ipfs.exchange import Fetch
 from declai.ipfs.manifest import Manifest
 from declai.ipfs.shards import pull_tokenizer
 from declai.ipfs.store import BlockStore
+from declai.protocol.chat_template import Clock
 from declai.protocol.errors import InvalidGrammar
 from declai.protocol.grammar import GrammarCompiler
 from declai.protocol.tokenizer import ModelTokenizer
 
 logger = logging.getLogger(__name__)
+CLOCK = Clock(time.monotonic, datetime.now)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class ModelCatalog:
                 self._fetch(cid)
             manifest = Manifest.load(cid, self._blocks)
             folder = pull_tokenizer(manifest, self._blocks, self._fetch, self._cache_dir / cid)
-            tokenizer = ModelTokenizer(folder, eos_token_ids=manifest.eos_token_ids)
+            tokenizer = ModelTokenizer(folder, CLOCK, eos_token_ids=manifest.eos_token_ids)
         except IpfsError as error:
             logger.warning("model %s (%s) cannot be opened: %s", name, cid, error)
             raise NoCapacity(f"the files of {name} cannot be opened here now: {error}", param="model") from None

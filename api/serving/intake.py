@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from declai.api.auth.signed import SignedHeader
 from declai.api.credits.admission import Admission, Admitted, Asked
 from declai.api.errors import ContextLengthExceeded, InvalidRequest
 from declai.api.nodes.directory import NodeDirectory
@@ -21,7 +19,8 @@ from declai.planning.placement import Plan
 from declai.planning.quotes import Quote
 from declai.protocol.errors import InvalidGrammar, TemplateRefused
 from declai.protocol.options import GenerationOptions
-from declai.protocol.tokenizer import ModelTokenizer
+from declai.protocol.prompts import PromptSource
+from declai.protocol.signed_requests import SignedHeader
 
 # When the caller names no limit: enough for an answer, and little enough that its price is no surprise.
 DEFAULT_MAX_TOKENS = 512
@@ -29,12 +28,14 @@ MAX_TOKENISING = 8
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What somebody wants generated. `encode` makes the prompt's token ids; `..._param` name fields in errors."""
+class ParsedRequest:
+    """A request's body, parsed and bounded: what somebody wants generated, and what the plan for it must keep to.
+
+    `max_tokens` is None where the caller names no limit; `grammar_param` is the body's field with the grammar.
+    """
 
     model: str
-    encode: Callable[[ModelTokenizer], list[int]]
-    prompt_param: str
+    prompt: PromptSource
     max_tokens: int | None
     options: GenerationOptions
     tier: Tier
@@ -72,17 +73,17 @@ class Intake:
         # Long prompts must not take all threads: others wait for the store and the chain in them.
         self._tokenising = asyncio.Semaphore(MAX_TOKENISING)
 
-    async def estimate(self, ask: Ask, max_cost: int | None = None) -> tuple[Generation, Quote]:
+    async def estimate(self, asked: ParsedRequest, max_cost: int | None = None) -> tuple[Generation, Quote]:
         """What would be generated, on which nodes, and for how much at most. Costs nothing.
 
         Raises:
             GatewayError: the model is not known, the prompt does not fit, or nobody serves it now.
         """
         async with self._tokenising:
-            generation = await asyncio.to_thread(self._generation, ask)
-        return generation, await quote_now(self._directory, generation, ask.tier, self._fee_bps, max_cost=max_cost)
+            generation = await asyncio.to_thread(self._generation, asked)
+        return generation, await quote_now(self._directory, generation, asked.tier, self._fee_bps, max_cost=max_cost)
 
-    async def begin(self, ask: Ask, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
+    async def begin(self, asked: ParsedRequest, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
 
         A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
@@ -90,17 +91,17 @@ class Intake:
         Raises:
             GatewayError: it is refused, and nothing is charged.
         """
-        if ask.num_choices > 1 and isinstance(payer, SignedHeader):
+        if asked.num_choices > 1 and isinstance(payer, SignedHeader):
             raise InvalidRequest("a signed request pays one output: sign one for each choice, with n 1", param="n")
-        self._generator.check_room(ask.num_choices)
+        self._generator.check_room(asked.num_choices)
         signed = payer if isinstance(payer, SignedHeader) else None
         max_cost = signed.request.max_cost if signed else None
-        generation, quoted = await self.estimate(ask, max_cost)
-        asked = Asked(generation.model.name, body, generation.max_tokens, ask.tier, quoted.max_cost)
+        generation, quoted = await self.estimate(asked, max_cost)
+        priced = Asked(generation.model.name, body, generation.max_tokens, asked.tier, quoted.max_cost)
         if isinstance(payer, SignedHeader):
-            admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, asked)]
+            admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, priced)]
         else:
-            admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, asked, ask.num_choices)
+            admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, priced, asked.num_choices)
         return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
 
     def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
@@ -109,52 +110,52 @@ class Intake:
         chosen = replace(generation, options=generation.options.model_copy(update={"sampling": seeded}))
         return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
 
-    def _generation(self, ask: Ask) -> Generation:
-        model = self._catalog.get(ask.model)
+    def _generation(self, asked: ParsedRequest) -> Generation:
+        model = self._catalog.get(asked.model)
         try:
-            prompt = ask.encode(model.tokenizer)
+            prompt = model.tokenizer.encode_prompt(asked.prompt)
         except TemplateRefused as error:
-            raise InvalidRequest(str(error), param=ask.prompt_param) from None
+            raise InvalidRequest(str(error), param=asked.prompt.field) from None
         if not prompt:
-            raise InvalidRequest("the prompt has no tokens: say something", param=ask.prompt_param)
-        _check_vocabulary(model, prompt, ask)
-        _check_grammar(model, ask)
+            raise InvalidRequest("the prompt has no tokens: say something", param=asked.prompt.field)
+        _check_vocabulary(model, prompt, asked)
+        _check_grammar(model, asked)
         return Generation(
             model=model,
             prompt_token_ids=prompt,
-            max_tokens=_room(model, len(prompt), ask),
-            options=ask.options,
-            numeric_profile=ask.numeric_profile,
-            exact=ask.exact,
+            max_tokens=_room(model, len(prompt), asked),
+            options=asked.options,
+            numeric_profile=asked.numeric_profile,
+            exact=asked.exact,
         )
 
 
-def _check_vocabulary(model: ServedModel, prompt: list[int], ask: Ask) -> None:
+def _check_vocabulary(model: ServedModel, prompt: list[int], asked: ParsedRequest) -> None:
     size = model.manifest.vocab_size
     if max(prompt) >= size:
-        raise InvalidRequest(f"token ids of {model.name} are below {size}, not {max(prompt)}", param=ask.prompt_param)
-    foreign = [token_id for token_id in ask.options.sampling.logit_bias if token_id >= size]
+        raise InvalidRequest(f"token ids of {model.name} are below {size}, not {max(prompt)}", param=asked.prompt.field)
+    foreign = [token_id for token_id in asked.options.sampling.logit_bias if token_id >= size]
     if foreign:
         raise InvalidRequest(f"token ids of {model.name} are below {size}, not {foreign[0]}", param="logit_bias")
 
 
-def _check_grammar(model: ServedModel, ask: Ask) -> None:
+def _check_grammar(model: ServedModel, asked: ParsedRequest) -> None:
     """Compile what the last stage will compile: a grammar that fails there would cost the caller its time."""
-    if ask.options.sampling.grammar is None:
+    if asked.options.sampling.grammar is None:
         return
     try:
-        model.grammars.constraint(ask.options.sampling.grammar)
+        model.grammars.constraint(asked.options.sampling.grammar)
     except InvalidGrammar as error:
-        raise InvalidRequest(f"no output can be held to this format: {error}", param=ask.grammar_param) from None
+        raise InvalidRequest(f"no output can be held to this format: {error}", param=asked.grammar_param) from None
 
 
-def _room(model: ServedModel, num_prompt_tokens: int, ask: Ask) -> int:
+def _room(model: ServedModel, num_prompt_tokens: int, asked: ParsedRequest) -> int:
     """How many tokens may be made. Raises ContextLengthExceeded."""
     context = model.manifest.context_length
     room = context - num_prompt_tokens
-    wanted = ask.max_tokens if ask.max_tokens is not None else max(min(DEFAULT_MAX_TOKENS, room), 1)
+    wanted = asked.max_tokens if asked.max_tokens is not None else max(min(DEFAULT_MAX_TOKENS, room), 1)
     if wanted > room:
-        param = ask.prompt_param if room < 1 else "max_tokens"
+        param = asked.prompt.field if room < 1 else "max_tokens"
         raise ContextLengthExceeded(
             f"{model.name} has a context of {context} tokens; the prompt has {num_prompt_tokens} and {wanted} more are "
             "asked for: shorten the prompt or lower max_tokens",

@@ -12,9 +12,11 @@ from declai.chain.fields import Bytes32, Signature, Uint128
 from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest
 from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
+from declai.protocol.errors import InvalidPrompt, TemplateRefused
 from declai.protocol.job_checks import Charge, JobPapers, verify_job
 from declai.protocol.options import stop_strings
 from declai.protocol.plan_checks import ChainFacts, StageOrder
+from declai.protocol.prompts import prompt_source
 from declai.protocol.receipts import Records, SignedReceipt
 from declai.protocol.tokenizer import ModelTokenizer
 
@@ -120,11 +122,10 @@ def check_tokens(evidence: Evidence, body: dict[str, Any], tokenizer: ModelToken
     """
     if evidence.prompt_token_ids is None or not evidence.complete:
         return
-    if "messages" in body:
-        expected = tokenizer.encode_chat(body["messages"])
-    else:
-        prompt = body["prompt"]
-        expected = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    try:
+        expected = tokenizer.encode_prompt(prompt_source(body))
+    except (InvalidPrompt, TemplateRefused) as error:
+        raise ReceiptError(f"tokens are charged for a prompt that cannot be read: {error}") from None
     if expected != evidence.prompt_token_ids:
         raise ReceiptError(f"{len(evidence.prompt_token_ids)} prompt tokens are charged, the prompt is {len(expected)}")
     output = tokenizer.output_text(stop_strings(body.get("stop")), ignore_eos=bool(body.get("ignore_eos")))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import datetime
 
 from declai.chain.client import Chain
 from declai.chain.contracts.models import model_id
@@ -11,7 +13,10 @@ from declai.ipfs.exchange import Exchange
 from declai.ipfs.manifest import Manifest
 from declai.ipfs.shards import pull_tokenizer
 from declai.ipfs.store import BlockStore
+from declai.protocol.chat_template import Clock
 from declai.protocol.tokenizer import ModelTokenizer
+
+CLOCK = Clock(time.monotonic, datetime.now)
 
 
 class TokenizerCache:
@@ -39,6 +44,6 @@ class TokenizerCache:
             manifest = Manifest.load(version.manifest_cid, store)
             folder = home() / "tokenizers" / version.manifest_cid
             pull_tokenizer(manifest, store, exchange.fetch, folder)
-            return ModelTokenizer(folder, eos_token_ids=manifest.eos_token_ids)
+            return ModelTokenizer(folder, CLOCK, eos_token_ids=manifest.eos_token_ids)
         finally:
             exchange.close()

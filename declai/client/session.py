@@ -6,23 +6,20 @@ The wallet's own key is needed only to open, top up and close sessions.
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import rfc8785
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
 from declai.chain.messages import Domain, InferenceRequest, digest, sign
 from declai.chain.pricing import Tier
 from declai.client.book import BookedState, SessionBook, SessionRecord
+from declai.protocol.signed_requests import SALT_BYTES, SignedHeader, body_commitment
 
 DEADLINE_S = 600
-SALT_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,6 @@ class OutgoingRequest:
     nonce: int
     header: str
     message: InferenceRequest
-
-
-def body_commitment(salt: bytes, body: dict[str, Any]) -> bytes:
-    """keccak256(salt || RFC 8785 canonical JSON of the HTTP body): what `InferenceRequest.body` holds."""
-    return keccak(salt + rfc8785.dumps(body))
 
 
 class SessionWallet:
@@ -73,13 +65,8 @@ class SessionWallet:
         request = "0x" + digest(message, self.domain).hex()
         self.book.name(self.record.id, ticket.nonce, request)
         signature = sign(message, self.domain, self._key)
-        envelope = {
-            "request": message.model_dump(mode="json"),
-            "salt": "0x" + salt.hex(),
-            "signature": "0x" + signature.hex(),
-        }
-        encoded = base64.urlsafe_b64encode(json.dumps(envelope, separators=(",", ":")).encode()).decode()
-        return OutgoingRequest(request, ticket.nonce, f"DeCLAI {encoded}", message)
+        header = SignedHeader(request=message, salt=salt, signature=signature).encode()
+        return OutgoingRequest(request, ticket.nonce, header, message)
 
     def accept(self, nonce: int, cost: int) -> None:
         """The receipts of `nonce` were checked: it cost `cost` and may be acknowledged."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from declai.client.checks import check_tokens
 from declai.client.evidence import Evidence
 from declai.errors import ReceiptError
+from declai.protocol.chat_template import Clock
 from declai.protocol.tokenizer import ModelTokenizer
 
 END = "<turn_end>"
+CLOCK = Clock(time.monotonic, datetime.now)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     tokens.add_tokens([AddedToken(END, special=False)])
     folder = tmp_path_factory.mktemp("tokenizer")
     tokens.save(str(folder / "tokenizer.json"))
-    return ModelTokenizer(folder, eos_token_ids=[tokens.token_to_id(END)])
+    return ModelTokenizer(folder, CLOCK, eos_token_ids=[tokens.token_to_id(END)])
 
 
 def evidence(tokenizer: ModelTokenizer, output: str, shown: str, prompt: str = "say it") -> Evidence:
@@ -66,3 +70,37 @@ def test_other_tokens_than_the_text_are_disputed(tokenizer: ModelTokenizer) -> N
 def test_more_prompt_tokens_than_the_prompt_has_are_disputed(tokenizer: ModelTokenizer) -> None:
     with pytest.raises(ReceiptError, match="prompt tokens"):
         check_tokens(evidence(tokenizer, "fox", "fox", "say it twice"), {"prompt": "say it"}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("body", "read_as"),
+    [
+        ({"messages": [{"role": "user", "content": "the fox"}]}, "user: the fox\nassistant:"),
+        (
+            {"messages": [{"role": "developer", "content": "brief"}, {"role": "user", "content": None, "name": "me"}]},
+            "system: brief\nuser: \nassistant:",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": t} for t in ("the ", "fox")]}]},
+            "user: the fox\nassistant:",
+        ),
+        ({"prompt": ["the fox"]}, "the fox"),
+    ],
+)
+def test_a_prompt_is_read_as_the_gateway_reads_it(
+    tokenizer: ModelTokenizer, body: dict[str, Any], read_as: str
+) -> None:
+    check_tokens(evidence(tokenizer, "fox", "fox", read_as), body, tokenizer)
+
+
+@pytest.mark.parametrize("prompt", [[5, 6, 7], [[5, 6, 7]]])
+def test_a_prompt_may_be_token_ids(tokenizer: ModelTokenizer, prompt: list[Any]) -> None:
+    seen = evidence(tokenizer, "fox", "fox")
+    seen.prompt_token_ids = [5, 6, 7]
+    check_tokens(seen, {"prompt": prompt}, tokenizer)
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": ["a", "b"]}, {"messages": [{"role": "oracle", "content": "x"}]}])
+def test_what_is_charged_for_no_prompt_is_disputed(tokenizer: ModelTokenizer, body: dict[str, Any]) -> None:
+    with pytest.raises(ReceiptError, match="cannot be read"):
+        check_tokens(evidence(tokenizer, "fox", "fox"), body, tokenizer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from declai.ipfs.errors import InvalidManifest
+from declai.protocol.chat_template import Clock
 from declai.protocol.errors import TemplateRefused
 from declai.protocol.tokenizer import ModelTokenizer
 from tests.support.tokenizers import byte_level, sentence_piece
+
+CLOCK = Clock(time.monotonic, datetime.now)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>'"
@@ -72,7 +77,7 @@ def test_conversations_as_transformers(tmp_path: Path, make: Any, template: str,
     from transformers import AutoTokenizer
 
     folder = save(tmp_path, make(), template, file)
-    ours, theirs = ModelTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    ours, theirs = ModelTokenizer(folder, CLOCK), AutoTokenizer.from_pretrained(folder)
     for messages in CONVERSATIONS:
         assert ours.render_chat(messages) == theirs.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
@@ -82,7 +87,7 @@ def test_conversations_as_transformers(tmp_path: Path, make: Any, template: str,
 
 
 def test_a_template_may_refuse(tmp_path: Path) -> None:
-    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), LLAMA))
+    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), LLAMA), CLOCK)
     with pytest.raises(TemplateRefused, match="roles must alternate"):
         tokenizer.encode_chat([CONVERSATIONS[0][0], CONVERSATIONS[0][0]])
 
@@ -92,20 +97,20 @@ def test_plain_prompts_as_transformers(tmp_path: Path, make: Any) -> None:
     from transformers import AutoTokenizer
 
     folder = save(tmp_path, make(), None)
-    ours, theirs = ModelTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    ours, theirs = ModelTokenizer(folder, CLOCK), AutoTokenizer.from_pretrained(folder)
     for text in ["", "hello world", " two  spaces ", "Grüße, 世界! 🙂", "<s>already</s>", "a\r\nb\0c"]:
         assert ours.encode(text) == theirs(text)["input_ids"]
 
 
 def test_a_model_without_a_template_gets_a_plain_one(tmp_path: Path) -> None:
-    tokenizer = ModelTokenizer(save(tmp_path, sentence_piece(), None))
+    tokenizer = ModelTokenizer(save(tmp_path, sentence_piece(), None), CLOCK)
     assert tokenizer.render_chat(CONVERSATIONS[0]) == "user: hello\nassistant:"
     assert tokenizer.encode_chat(CONVERSATIONS[0]) == tokenizer.encode("user: hello\nassistant:")
 
 
 def test_the_default_of_several_templates(tmp_path: Path) -> None:
     named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes {{ messages|length }}"}]
-    assert ModelTokenizer(save(tmp_path, byte_level(), named)).render_chat(CONVERSATIONS[2]) == "yes 3"
+    assert ModelTokenizer(save(tmp_path, byte_level(), named), CLOCK).render_chat(CONVERSATIONS[2]) == "yes 3"
 
 
 @pytest.mark.parametrize(
@@ -122,20 +127,34 @@ def test_the_default_of_several_templates(tmp_path: Path) -> None:
     ],
 )
 def test_a_hostile_template_is_refused_and_bounded(tmp_path: Path, template: str) -> None:
-    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), template))
+    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), template), CLOCK)
     with pytest.raises(TemplateRefused):
         tokenizer.encode_chat(CONVERSATIONS[0])
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest, match=r"tokenizer\.json"):
-        ModelTokenizer(tmp_path)
+        ModelTokenizer(tmp_path, CLOCK)
     save(tmp_path, byte_level(), "{% if %}")
     with pytest.raises(InvalidManifest, match="template"):
-        ModelTokenizer(tmp_path)
+        ModelTokenizer(tmp_path, CLOCK)
     (tmp_path / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(InvalidManifest, match="tokenizer_config"):
-        ModelTokenizer(tmp_path)
+        ModelTokenizer(tmp_path, CLOCK)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InvalidManifest, match=r"tokenizer\.json"):
-        ModelTokenizer(tmp_path)
+        ModelTokenizer(tmp_path, CLOCK)
+
+
+def test_a_template_is_told_the_time_of_the_clock_that_it_is_given(tmp_path: Path) -> None:
+    clock = Clock(time.monotonic, lambda: datetime(1999, 7, 15, tzinfo=UTC))
+    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), "{{ strftime_now('%b %Y') }}"), clock)
+    assert tokenizer.render_chat(CONVERSATIONS[0]) == "Jul 1999"
+
+
+def test_a_template_that_takes_too_long_by_its_clock_is_refused(tmp_path: Path) -> None:
+    seconds = iter(range(0, 100, 3))
+    clock = Clock(lambda: float(next(seconds)), datetime.now)
+    tokenizer = ModelTokenizer(save(tmp_path, byte_level(), "{{ messages|length }}"), clock)
+    with pytest.raises(TemplateRefused, match="too long"):
+        tokenizer.render_chat(CONVERSATIONS[0])

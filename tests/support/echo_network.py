@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from eth_account.signers.local import LocalAccount
 from tokenizers import Tokenizer
 
 from declai.api.app import create_app
-from declai.api.auth import siwe
 from declai.api.gateway import Gateway
 from declai.api.settings import GatewaySettings
 from declai.chain import keystore
@@ -35,6 +35,7 @@ from declai.ipfs.manifest import Manifest, Shard, Shards, TokenizerFile
 from declai.ipfs.store import BlockStore
 from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
+from declai.protocol import siwe
 from declai.protocol.grammar import Constraint, GrammarCompiler
 from declai.protocol.joining import JoinAnswer, join_text
 from declai.protocol.options import Grammar
@@ -276,6 +277,7 @@ class Network:
             address=self.payer.address,
             chain_id=nonce["chain_id"],
             nonce=nonce["nonce"],
+            issued_at=datetime.now(UTC),
             statement="Sign in",
             resources=(f"declai:session:0x{session.hex()}",),
         )

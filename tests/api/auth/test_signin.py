@@ -14,12 +14,13 @@ from eth_account.signers.local import LocalAccount
 from hypothesis import given
 from hypothesis import strategies as st
 
-from declai.api.auth import siwe
 from declai.api.auth.signin import SignInService, check_session, hash_key
-from declai.api.errors import AuthenticationFailed, InvalidRequest, InvalidSignature, SessionUnusable
+from declai.api.errors import AuthenticationFailed, InvalidSignature, SessionUnusable
 from declai.api.store.store import Store
 from declai.chain.messages import new_account, sign_text
 from declai.chain.pricing import UNITS_PER_CREDIT
+from declai.protocol import siwe
+from declai.protocol.errors import MalformedSignIn, SignInRefused
 from tests.support.books import Market
 from tests.support.world import rpc
 
@@ -54,6 +55,10 @@ def lines_of(**changes: str | None) -> str:
     fields = [f"{name}: {value}" for name, value in values.items() if value is not None]
     head = f"{DOMAIN} wants you to sign in with your Ethereum account:"
     return "\n".join([head, ADDRESS, "", "", *fields])
+
+
+def check_here(message: str) -> None:
+    siwe.check(siwe.parse(message), domain=DOMAIN, chain_id=CHAIN_ID, max_age_s=300, now=datetime.now(UTC))
 
 
 def test_the_specifications_example_is_read() -> None:
@@ -92,7 +97,7 @@ def test_the_specifications_example_is_read() -> None:
     ],
 )
 def test_whatever_departs_from_the_grammar_is_refused(message: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(MalformedSignIn):
         siwe.parse(message)
 
 
@@ -103,8 +108,10 @@ def test_no_message_breaks_the_parser(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(pieces) - 1))
     odd = st.sampled_from(["", "URI: http://[", "Issued At: 0001-01-01T00:00:00+23:59"])
     pieces[at] = data.draw(st.text(max_size=60) | odd)
-    with contextlib.suppress(InvalidRequest, InvalidSignature):
-        siwe.check(siwe.parse("\n".join(pieces)), domain="example.com", chain_id=1, max_age_s=10**12)
+    with contextlib.suppress(MalformedSignIn, SignInRefused):
+        siwe.check(
+            siwe.parse("\n".join(pieces)), domain="example.com", chain_id=1, max_age_s=10**12, now=datetime.now(UTC)
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,14 +127,16 @@ def test_no_message_breaks_the_parser(data: st.DataObject) -> None:
     ],
 )
 def test_a_message_for_elsewhere_or_another_time_is_refused(changes: dict[str, str], says: str) -> None:
-    with pytest.raises(InvalidSignature, match=says):
-        siwe.check(siwe.parse(lines_of(**changes)), domain=DOMAIN, chain_id=CHAIN_ID, max_age_s=300)
+    with pytest.raises(SignInRefused, match=says):
+        siwe.check(
+            siwe.parse(lines_of(**changes)), domain=DOMAIN, chain_id=CHAIN_ID, max_age_s=300, now=datetime.now(UTC)
+        )
 
 
 def test_a_message_for_here_and_now_is_taken() -> None:
     soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
     message = lines_of(**{"Expiration Time": soon, "Not Before": "2021-09-30T16:25:24.123456+02:00", "Request ID": "7"})
-    siwe.check(siwe.parse(message), domain=DOMAIN, chain_id=CHAIN_ID, max_age_s=300)
+    check_here(message)
 
 
 # An ERC-1271 wallet: isValidSignature(hash, signature) answers the magic value when ecrecover gives its owner.
@@ -167,6 +176,7 @@ def signed(service: SignInService, account: LocalAccount, session: str, address:
         address=address or account.address,
         chain_id=CHAIN_ID,
         nonce=service.new_nonce(),
+        issued_at=datetime.now(UTC),
         statement="Sign in to DeCLAI",
         resources=(f"declai:session:{session}",),
     )

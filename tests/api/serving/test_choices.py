@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 import time
@@ -13,10 +12,10 @@ import httpx
 import openai
 import pytest
 
-from declai.api.auth.signed import SCHEME, SignedHeader
 from declai.chain.contracts.models import model_id
 from declai.chain.messages import InferenceRequest, new_account, sign
 from declai.chain.pricing import UNITS_PER_CREDIT, format_credits
+from declai.protocol.signed_requests import SignedHeader
 from tests.support.echo_network import MODEL, Network
 from tests.support.gateway_requests import CHAT, COMPLETION, LONG, ended, error_of, reserved, stored_requests
 from tests.support.waiting import wait_until
@@ -139,13 +138,9 @@ def test_a_signed_request_pays_one_choice(idle: Network) -> None:
         deadline=int(time.time()) + 60,
     )
     signed = SignedHeader(request=message, salt=bytes(32), signature=sign(message, idle.chain.domain, key))
-    headers = {"Authorization": SCHEME + encoded(signed)}
+    headers = {"Authorization": signed.encode()}
     response = httpx.post(f"{idle.url}/v1/completions", json=COMPLETION | {"n": 2}, headers=headers)
     assert "sign one for each" in error_of(response, 400, param="n")["message"]
-
-
-def encoded(signed: SignedHeader) -> str:
-    return base64.urlsafe_b64encode(signed.model_dump_json().encode()).decode()
 
 
 @pytest.mark.parametrize("n", [0, 9, -1, 1.5, "two"])

@@ -14,13 +14,13 @@ from eth_utils.crypto import keccak
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from declai.api.auth.signed import SignedHeader
 from declai.api.credits.admission import Admitted, Asked
 from declai.api.errors import AcknowledgementMismatch, Overloaded
 from declai.chain.contracts.models import model_id
 from declai.chain.messages import InferenceRequest, new_account, sign
 from declai.chain.pricing import UNITS_PER_CREDIT, Tier
 from declai.devnet.processes import RedisAddress
+from declai.protocol.signed_requests import SignedHeader
 from tests.support.books import MODEL, Books, Market
 
 BUDGET, CAP = 50 * UNITS_PER_CREDIT, UNITS_PER_CREDIT // 10

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from eth_utils.address import to_checksum_address
 
-from declai.api.errors import InvalidRequest, InvalidSignature
+from declai.protocol.errors import MalformedSignIn, SignInRefused
 
 MAX_MESSAGE_CHARS = 4096
 CLOCK_SKEW_S = 60
@@ -57,35 +57,35 @@ def parse(message: str) -> SignIn:
     """Parse a message by EIP-4361's grammar.
 
     Raises:
-        InvalidRequest: any deviation; the text says where.
+        MalformedSignIn: any deviation; the text says where.
     """
     if len(message) > MAX_MESSAGE_CHARS:
-        raise InvalidRequest(f"a sign-in message has at most {MAX_MESSAGE_CHARS} characters", param="message")
+        raise MalformedSignIn(f"a sign-in message has at most {MAX_MESSAGE_CHARS} characters")
     lines = message.split("\n")
     header = _HEADER.match(lines[0])
     if header is None or len(lines) < 4:
-        raise InvalidRequest("the first line is not that of an EIP-4361 message", param="message")
+        raise MalformedSignIn("the first line is not that of an EIP-4361 message")
     if not re.fullmatch(r"0x[0-9a-fA-F]{40}", lines[1]) or lines[2] != "":
-        raise InvalidRequest("the second line must be an address, the third one empty", param="message")
+        raise MalformedSignIn("the second line must be an address, the third one empty")
     if lines[1] != to_checksum_address(lines[1]):
-        raise InvalidRequest(f"the address must be written {to_checksum_address(lines[1])} (EIP-55)", param="message")
+        raise MalformedSignIn(f"the address must be written {to_checksum_address(lines[1])} (EIP-55)")
     statement = lines[3] or None
     at = 4 if statement is None else 5
     if statement is not None and (not _STATEMENT.fullmatch(statement) or lines[4:5] != [""]):
-        raise InvalidRequest("a statement is one line of ASCII text, followed by an empty line", param="message")
+        raise MalformedSignIn("a statement is one line of ASCII text, followed by an empty line")
     values: dict[str, str] = {}
     for name, required in _FIELDS:
         if at < len(lines) and lines[at].startswith(f"{name}: "):
             values[name] = lines[at][len(name) + 2 :]
             at += 1
         elif required:
-            raise InvalidRequest(f"the line '{name}: ...' is missing or out of place", param="message")
+            raise MalformedSignIn(f"the line '{name}: ...' is missing or out of place")
     resources: list[str] = []
     if at < len(lines) and lines[at] == "Resources:":
         resources = lines[at + 1 :]
         at = len(lines)
     if at != len(lines) or not all(line.startswith("- ") for line in resources):
-        raise InvalidRequest("the message goes on after its last field", param="message")
+        raise MalformedSignIn("the message goes on after its last field")
     return _checked(header, lines[1], statement, values, tuple(line[2:] for line in resources))
 
 
@@ -93,14 +93,14 @@ def _checked(
     header: re.Match[str], address: str, statement: str | None, values: dict[str, str], resources: tuple[str, ...]
 ) -> SignIn:
     if values["Version"] != "1" or not re.fullmatch(r"[1-9][0-9]{0,15}", values["Chain ID"]):
-        raise InvalidRequest("version 1 and a decimal chain id are needed", param="message")
+        raise MalformedSignIn("version 1 and a decimal chain id are needed")
     if not all(_URI.fullmatch(uri) for uri in (values["URI"], *resources)):
-        raise InvalidRequest("the URI and every resource must be URIs (RFC 3986)", param="message")
+        raise MalformedSignIn("the URI and every resource must be URIs (RFC 3986)")
     if not re.fullmatch(r"[A-Za-z0-9]{8,64}", values["Nonce"]):
-        raise InvalidRequest("the nonce has 8 to 64 letters and digits", param="message")
+        raise MalformedSignIn("the nonce has 8 to 64 letters and digits")
     request_id = values.get("Request ID")
     if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
-        raise InvalidRequest("the request id holds characters that RFC 3986's pchar does not know", param="message")
+        raise MalformedSignIn("the request id holds characters that RFC 3986's pchar does not know")
     return SignIn(
         scheme=header["scheme"],
         domain=header["domain"],
@@ -123,7 +123,7 @@ def _time(text: str) -> datetime:
             return datetime.fromisoformat(text)
     except ValueError:
         pass
-    raise InvalidRequest(f"{text[:40]!r} is not an RFC 3339 time", param="message")
+    raise MalformedSignIn(f"{text[:40]!r} is not an RFC 3339 time")
 
 
 def _authority(uri: str) -> str | None:
@@ -133,31 +133,37 @@ def _authority(uri: str) -> str | None:
         return None
 
 
-def check(signin: SignIn, *, domain: str, chain_id: int, max_age_s: int) -> None:
-    """Hold a message to this gateway, this chain and this moment.
+def check(signin: SignIn, *, domain: str, chain_id: int, max_age_s: int, now: datetime) -> None:
+    """Hold a message to a gateway, a chain and a moment (an aware time).
 
     Raises:
-        InvalidSignature: it was signed for somewhere else, or its time is not now.
+        SignInRefused: it was signed for somewhere else, or its time is not now.
     """
-    now = datetime.now(UTC)
     if signin.domain != domain or _authority(signin.uri) != domain:
-        raise InvalidSignature(f"the message is for {signin.domain} ({signin.uri}), this gateway is {domain}")
+        raise SignInRefused(f"the message is for {signin.domain} ({signin.uri}), this gateway is {domain}")
     if signin.chain_id != chain_id:
-        raise InvalidSignature(f"the message is for chain {signin.chain_id}, this gateway's is {chain_id}")
+        raise SignInRefused(f"the message is for chain {signin.chain_id}, this gateway's is {chain_id}")
     age_s = (now - signin.issued_at).total_seconds()
     if age_s > max_age_s or age_s < -CLOCK_SKEW_S:
-        raise InvalidSignature(f"the message was issued {age_s:.0f} s ago: ask for a fresh nonce and sign again")
+        raise SignInRefused(f"the message was issued {age_s:.0f} s ago: ask for a fresh nonce and sign again")
     if signin.expires_at is not None and signin.expires_at <= now:
-        raise InvalidSignature("the message has expired: sign a new one")
+        raise SignInRefused("the message has expired: sign a new one")
     if signin.not_before is not None and signin.not_before > now:
-        raise InvalidSignature("the message is not valid yet")
+        raise SignInRefused("the message is not valid yet")
 
 
 def compose(
-    *, domain: str, uri: str, address: str, chain_id: int, nonce: str, statement: str, resources: tuple[str, ...]
+    *,
+    domain: str,
+    uri: str,
+    address: str,
+    chain_id: int,
+    nonce: str,
+    issued_at: datetime,
+    statement: str,
+    resources: tuple[str, ...],
 ) -> str:
-    """The message that a wallet signs; `parse` reads it back."""
-    issued_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The message that a wallet signs; `parse` reads it back. `issued_at`: an aware time, told to the second."""
     lines = [
         f"{domain} wants you to sign in with your Ethereum account:",
         address,
@@ -168,7 +174,7 @@ def compose(
         "Version: 1",
         f"Chain ID: {chain_id}",
         f"Nonce: {nonce}",
-        f"Issued At: {issued_at}",
+        f"Issued At: {issued_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
     ]
     if resources:
         lines += ["Resources:", *(f"- {resource}" for resource in resources)]

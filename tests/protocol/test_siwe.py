@@ -5,14 +5,15 @@ from __future__ import annotations
 import string
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from eth_utils.address import to_checksum_address
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from declai.api.auth import siwe
-from declai.api.errors import InvalidRequest
+from declai.protocol import siwe
+from declai.protocol.errors import MalformedSignIn
 
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 STATEMENT = st.text(LETTERS_AND_DIGITS + "-._~:/?#[]@!$&'()*+,;= ", min_size=1, max_size=80)
@@ -30,6 +31,7 @@ def messages(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
         "address": to_checksum_address(draw(st.binary(min_size=20, max_size=20))),
         "chain_id": draw(st.integers(1, 10**15)),
         "nonce": draw(st.text(LETTERS_AND_DIGITS, min_size=8, max_size=64)),
+        "issued_at": draw(st.integers(0, 2**33).map(lambda second: datetime.fromtimestamp(second, UTC))),
         "statement": draw(STATEMENT),
         "resources": tuple(draw(st.lists(RESOURCE, max_size=3))),
     }
@@ -55,7 +57,7 @@ def test_no_single_change_goes_unseen(composed: tuple[str, dict[str, object]], d
     changed = message[:at] + data.draw(CHARACTERS | st.just("")) + message[at + width :]
     if changed == message:
         return
-    with suppress(InvalidRequest):
+    with suppress(MalformedSignIn):
         assert siwe.parse(changed) != siwe.parse(message)
 
 
@@ -86,7 +88,7 @@ def test_every_optional_field_counts(at: int, character: str) -> None:
     changed = WHOLE[:at] + character + WHOLE[at + 1 :]
     if changed == WHOLE:
         return
-    with suppress(InvalidRequest):
+    with suppress(MalformedSignIn):
         assert siwe.parse(changed) != siwe.parse(WHOLE)
 
 
@@ -99,5 +101,5 @@ def test_optional_fields_are_read() -> None:
 
 @pytest.mark.parametrize("bad", ["a b", "a\u00e9", "a\r", "%zz", "a/b"])
 def test_a_request_id_is_what_a_path_segment_may_hold(bad: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(MalformedSignIn):
         siwe.parse(WHOLE.replace("Request ID: a7", f"Request ID: {bad}"))
