@@ -3,8 +3,6 @@
 import itertools
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 300
+from tests.support.devnet import Cli, running_devnet
+
 REQUEST_TIMEOUT_S = 300
 
 
@@ -49,28 +48,10 @@ class Timing:
 @contextmanager
 def devnet(model: Path, num_nodes: int, max_jobs: int = 8) -> Iterator[dict[str, Any]]:
     """A running devnet's description (devnet.json); ended, with all its processes, on leaving."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "devnet" / "devnet.json"
-        log_path = Path(scratch) / "devnet.log"
-        command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", str(num_nodes)]
-        command += ["--model", str(model), "--dir", str(Path(scratch) / "devnet")]
-        with log_path.open("wb") as log:
-            environment = os.environ | {"DECLAI_MAX_JOBS": str(max_jobs)}
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while not path.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"the devnet did not start:\n{log_path.read_text(errors='replace')[-4000:]}")
-                time.sleep(0.1)
-            yield json.loads(path.read_text())
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    options = ["--nodes", str(num_nodes), "--model", str(model)]
+    env = os.environ | {"DECLAI_MAX_JOBS": str(max_jobs)}
+    with tempfile.TemporaryDirectory() as scratch, running_devnet(Cli(Path(scratch)), *options, env=env) as running:
+        yield json.loads((running.cli.home / "devnet" / "devnet.json").read_text())
 
 
 def stream(description: dict[str, Any], prompt: list[int], num_tokens: int) -> Timing:

@@ -18,7 +18,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from _network import Timing
-from _proxy import delaying_proxies
 from _stage import StagePlan, run_stage
 
 from declai.chain.messages import sign
@@ -30,6 +29,7 @@ from declai.protocol.peers import Peer
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.worker.node.settings import NodeSettings
 from tests.support.parties import DOMAIN, FakeRegistry, Party, make_jobs
+from tests.support.proxy import delaying_proxies
 
 START_TIMEOUT_S = 120
 SILENCE_TIMEOUT_S = 60

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,25 +12,16 @@ import httpx
 import pytest
 
 from declai.client.aio import chain_of
-from declai.network import Network, load
-from tests.support.devnet import ROOT, UP_TIMEOUT_S, Cli
+from declai.network import Network
+from tests.support.devnet import Cli, running_devnet
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def own_devnet(tmp_path: Path) -> Iterator[tuple[Network, subprocess.Popen[bytes]]]:
     """A devnet of two nodes that the test may break."""
-    cli = Cli(tmp_path)
-    log = (tmp_path / "up.log").open("wb")
-    command = [sys.executable, "-m", "declai", "devnet", "up", "--nodes", "2", "--settle-every", "1"]
-    process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
-    file = tmp_path / "devnet" / "devnet.json"
-    wait_until(lambda: file.exists() or process.poll() is not None, "the devnet's start", UP_TIMEOUT_S)
-    assert process.poll() is None, (tmp_path / "up.log").read_text()
-    yield load(file), process
-    process.kill()
-    process.wait()
-    log.close()
+    with running_devnet(Cli(tmp_path), "--nodes", "2", "--settle-every", "1") as running:
+        yield running.network, running.process
 
 
 def post(network: Network, **body: object) -> httpx.Response:

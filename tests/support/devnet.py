@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from declai.devnet.processes import ChainKind
 from declai.network import Network, load
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_TIMEOUT_S = 180.0
@@ -61,24 +63,35 @@ class Running:
     process: subprocess.Popen[bytes]
 
 
+@contextmanager
+def running_devnet(cli: Cli, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """A devnet of `declai devnet up` with these options, ready; whatever is left of it is ended on leaving."""
+    command = [sys.executable, "-m", "declai", "devnet", "up", "--dir", str(cli.home / "devnet"), *options]
+    log_path = cli.home / "up.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, env=cli.env if env is None else env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        file = cli.home / "devnet" / "devnet.json"
+        wait_until(lambda: file.exists() or process.poll() is not None, log_path.read_text, UP_TIMEOUT_S)
+        assert process.poll() is None, log_path.read_text()
+        yield Running(cli, load(file), process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture(scope="session")
 def devnet(tmp_path_factory: pytest.TempPathFactory, chain_kind: ChainKind) -> Iterator[Running]:
-    home = tmp_path_factory.mktemp("home")
-    cli = Cli(home)
-    log = (home / "up.log").open("wb")
-    command = [sys.executable, "-m", "declai", "devnet", "up", "--chain", chain_kind, "--settle-every", "3600"]
-    process = subprocess.Popen(command, env=cli.env, cwd=ROOT, stdout=log, stderr=log)
-    file = home / "devnet" / "devnet.json"
-    deadline = time.monotonic() + UP_TIMEOUT_S
-    while not file.exists():
-        assert process.poll() is None, (home / "up.log").read_text()
-        assert time.monotonic() < deadline, (home / "up.log").read_text()
-        time.sleep(0.1)
-    yield Running(cli, load(file), process)
-    cli.ok("devnet", "down")
-    assert process.wait(30) == 0
-    log.close()
-    assert not file.exists()
+    cli = Cli(tmp_path_factory.mktemp("home"))
+    with running_devnet(cli, "--chain", chain_kind, "--settle-every", "3600") as running:
+        yield running
+        cli.ok("devnet", "down")
+        assert running.process.wait(30) == 0
+        assert not (cli.home / "devnet" / "devnet.json").exists()
 
 
 @pytest.fixture

@@ -1,11 +1,18 @@
-"""A TCP proxy on loopback that delays, limits, holds up or cuts what goes through it: a bad line, for tests."""
+"""A TCP proxy on loopback that delays, limits, holds up or cuts what goes through it: a bad line, for tests.
+
+As a program of its own it waits for nobody: `python -m tests.support.proxy SECONDS HOST:PORT ...` prints one endpoint
+for each target and ends with its standard input.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import PIPE, Popen
 from types import TracebackType
 
 PIECE_BYTES = 16 * 1024
@@ -118,3 +125,21 @@ class TcpProxy:
                 await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+@contextmanager
+def delaying_proxies(endpoints: Sequence[str], delay_s: float) -> Iterator[list[str]]:
+    """Where to connect to instead, in the same order ("tcp://host:port" as given), in another process."""
+    command = [sys.executable, "-m", "tests.support.proxy", str(delay_s), *endpoints]
+    with Popen(command, cwd=Path(__file__).parents[2], stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield [process.stdout.readline().strip() for _ in endpoints]
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    for target in sys.argv[2:]:
+        print(TcpProxy(target, delay_s=float(sys.argv[1])).endpoint, flush=True)
+    sys.stdin.read()  # until the parent is gone
