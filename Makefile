@@ -60,7 +60,7 @@ test:  ## All checks and tests
 
 nightly: tools  ## What `test` has no time for: long fuzzing, invariants and games, all mutants; hours
 	FOUNDRY_PROFILE=nightly contracts/bin/forge test --offline
-	$(PYTEST) --hypothesis-profile thorough --timeout 3600
+	$(PYTEST) -m '' --hypothesis-profile thorough --timeout 3600
 	$(BIN)/python contracts/audit/mutate.py
 
 tools: setup $(STAMPS)/brownie $(STAMPS)/audit  ## The set-up with Brownie and Slither, each in an environment of its own

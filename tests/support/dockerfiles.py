@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from tests.support.source_tree import ROOT
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Stage:
         return found
 
 
-def stages_of(path: Path) -> list[Stage]:
-    """The stages of a Dockerfile, in order."""
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+def stages_of(program: str) -> list[Stage]:
+    """The stages of a program's Dockerfile, in order."""
+    text = (ROOT / "deploy" / f"{program}.Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     stages: list[Stage] = []
     for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
         if not line.strip():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import venv
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.source_tree import ROOT
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,23 @@ class Installed:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
+    @property
+    def env(self) -> dict[str, str]:
+        """The test's own, without what leads to the checkout, and with a home that is empty."""
+        inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+        return inherited | {"DECLAI_HOME": str(self.folder / "home")}
+
+    def install(self, requirement: str) -> None:
+        """Make the environment, with the versions that this checkout is tested with."""
+        venv.create(self.folder, with_pip=True)
+        pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        self.ok(*pip, "--constraint", ROOT / "requirements.lock", requirement)
+
     def run(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run the environment's Python in a folder, the environment's own unless given."""
-        env = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-        env["DECLAI_HOME"] = str(self.folder / "home")
         command = [str(self.python), *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd or self.folder, env=env, capture_output=True, text=True, timeout=600)
+        where = cwd or self.folder
+        return subprocess.run(command, cwd=where, env=self.env, capture_output=True, text=True, timeout=900)
 
     def ok(self, *arguments: str | Path, cwd: Path | None = None) -> str:
         """Standard output of a run that must succeed."""

@@ -14,6 +14,7 @@ GROUPS = {
         "tests/declai/contributor/bench/test_bench.py",
         "tests/declai/contributor/doctor/test_doctor.py",
         "tests/docs/test_commands.py",
+        "tests/package/test_network.py",
     ),
     "model of the contracts": ("tests/contracts/model/test_model.py",),
     "benchmarks": ("tests/test_benchmarks.py",),
