@@ -32,10 +32,11 @@ async def generate(request: Request, asked: GenerationRequest, style: Style) -> 
     """Admit, serve, answer. Errors before the first token have a status of their own, later ones end the stream."""
     payer = await payer_of(request)
     signed_max_tokens = payer.request.max_tokens if isinstance(payer, SignedHeader) else None
-    begun = await gateway_of(request).intake.begin(asked.parsed(signed_max_tokens), await body_of(request), payer)
+    begun, choices = await gateway_of(request).intake.begin(
+        asked.parsed(signed_max_tokens), await body_of(request), payer
+    )
     requests = [choice.admitted.request for choice in begun]
     headers = {REQUEST_HEADER: requests[0], REQUESTS_HEADER: ",".join(requests)}
-    choices = Choices([choice.running for choice in begun])
     answer = AnswerShape(style, begun, return_token_ids=asked.return_token_ids, wants_usage=asked.wants_usage)
     items = choices.items()
     try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from declai.api.errors import GatewayError
-from declai.api.serving.running import End, Piece, Running
+from declai.api.serving.running import Arrivals, End, Piece, Running
 
 Item = tuple[int, Piece | End]
 
@@ -14,8 +13,10 @@ Item = tuple[int, Piece | End]
 class Choices:
     """Requests under way, by the choice that each makes."""
 
-    def __init__(self, running: Sequence[Running]) -> None:
+    def __init__(self, running: Sequence[Running], arrivals: Arrivals) -> None:
+        """`arrivals`: where all of them put what they make."""
         self.running = running
+        self._arrivals = arrivals
 
     def cancel(self) -> None:
         """The reader wants no more of any of them. What was made is charged."""
@@ -28,28 +29,16 @@ class Choices:
         Raises:
             GatewayError: one of them failed; the others were cancelled.
         """
-        arrived: asyncio.Queue[tuple[int, Piece | End | GatewayError]] = asyncio.Queue()
-
-        async def pass_on(choice: int, running: Running) -> None:
-            try:
-                async for item in running.items():
-                    arrived.put_nowait((choice, item))
-            except GatewayError as error:
-                arrived.put_nowait((choice, error))
-
-        readers = [asyncio.create_task(pass_on(*pair), name="choice") for pair in enumerate(self.running)]
-        num_open = len(readers)
+        num_open = len(self.running)
         try:
             while num_open:
-                choice, item = await arrived.get()
+                choice, item = await self._arrivals.get()
                 if isinstance(item, GatewayError):
                     raise self._told(choice, item)
                 num_open -= isinstance(item, End)
                 yield choice, item
         finally:
             self.cancel()  # those that ended take no notice
-            for reader in readers:
-                reader.cancel()
 
     def _told(self, choice: int, error: GatewayError) -> GatewayError:
         if len(self.running) > 1:

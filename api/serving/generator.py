@@ -15,7 +15,7 @@ from declai.api.metrics import Metrics
 from declai.api.serving.attempt import Attempt
 from declai.api.serving.context import ServingContext
 from declai.api.serving.quoting import quote_now
-from declai.api.serving.running import End, Piece, Running
+from declai.api.serving.running import Arrivals, End, Piece, Running
 from declai.api.serving.stage_jobs import Generation
 from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
 from declai.planning.placement import Plan
@@ -41,9 +41,9 @@ class Generator:
         if running + count > most:
             raise Overloaded(f"{running} requests run on this gateway, it takes {most} at once: try again soon")
 
-    def start(self, admitted: Admitted, generation: Generation, plan: Plan) -> Running:
-        """Begin to serve an admitted request."""
-        running = Running(admitted.request)
+    def start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int, arrivals: Arrivals) -> Running:
+        """Begin to serve an admitted request, which is one choice of an answer."""
+        running = Running(admitted.request, choice, arrivals)
         task = asyncio.create_task(self._serve(admitted, generation, plan, running), name=admitted.request)
         self._tasks[task] = running
         self._metrics.running.set(len(self._tasks))

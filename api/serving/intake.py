@@ -10,9 +10,10 @@ from declai.api.credits.admission import Admission, Admitted, Asked
 from declai.api.errors import ContextLengthExceeded, InvalidRequest
 from declai.api.nodes.directory import NodeDirectory
 from declai.api.serving.catalog import ModelCatalog, ServedModel
+from declai.api.serving.choices import Choices
 from declai.api.serving.generator import Generator
 from declai.api.serving.quoting import quote_now
-from declai.api.serving.running import Running
+from declai.api.serving.running import Arrivals, Running
 from declai.api.serving.stage_jobs import Generation
 from declai.chain.pricing import Tier
 from declai.planning.placement import Plan
@@ -83,7 +84,9 @@ class Intake:
             generation = await asyncio.to_thread(self._generation, asked)
         return generation, await quote_now(self._directory, generation, asked.tier, self._fee_bps, max_cost=max_cost)
 
-    async def begin(self, asked: ParsedRequest, body: dict[str, Any], payer: SignedHeader | str) -> list[Begun]:
+    async def begin(
+        self, asked: ParsedRequest, body: dict[str, Any], payer: SignedHeader | str
+    ) -> tuple[list[Begun], Choices]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
 
         A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
@@ -102,13 +105,15 @@ class Intake:
             admitted = [await asyncio.to_thread(self._admission.admit_signed, payer, priced)]
         else:
             admitted = await asyncio.to_thread(self._admission.admit_keyed_set, payer, priced, asked.num_choices)
-        return [self._start(request, generation, quoted.plan, choice) for choice, request in enumerate(admitted)]
+        arrivals: Arrivals = asyncio.Queue()
+        begun = [self._start(one, generation, quoted.plan, choice, arrivals) for choice, one in enumerate(admitted)]
+        return begun, Choices([choice.running for choice in begun], arrivals)
 
-    def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int) -> Begun:
+    def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int, arrivals: Arrivals) -> Begun:
         sampling = generation.options.sampling
         seeded = sampling.model_copy(update={"seed": (sampling.seed + choice) % 2**64})
         chosen = replace(generation, options=generation.options.model_copy(update={"sampling": seeded}))
-        return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan))
+        return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan, choice, arrivals))
 
     def _generation(self, asked: ParsedRequest) -> Generation:
         model = self._catalog.get(asked.model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from declai.api.errors import GatewayError
 from declai.protocol.wire import Token
@@ -29,19 +30,25 @@ class End:
     cost: int
 
 
+# What comes for one answer: (choice, item), in the order of arrival. Each choice puts its End or its error last.
+Arrivals: TypeAlias = "asyncio.Queue[tuple[int, Piece | End | GatewayError]]"
+
+
 class Running:
     """Between whoever serves the request and whoever reads it. The reader may be slow, or leave.
 
+    All choices of an answer put what they make into the answer's one queue, which is bounded by their max_tokens.
     `ready_s` and `first_token_s`: seconds from admission until all stages ran and until the first token came.
     """
 
-    def __init__(self, request: str) -> None:
+    def __init__(self, request: str, choice: int, arrivals: Arrivals) -> None:
         self.request = request
+        self._choice = choice
+        self._arrivals = arrivals
         self.cancelled = False
         self.started_at = time.monotonic()
         self.ready_s: float | None = None
         self.first_token_s: float | None = None
-        self._queue: asyncio.Queue[Piece | End | GatewayError] = asyncio.Queue()
         self._on_cancel: Callable[[], None] | None = None
 
     def saw_first_token(self, ready_at: float) -> None:
@@ -50,8 +57,8 @@ class Running:
         self.first_token_s = time.monotonic() - self.started_at
 
     def put(self, item: Piece | End | GatewayError) -> None:
-        """Bounded by the request's max_tokens."""
-        self._queue.put_nowait(item)
+        """Hand on what was made; the End or the error comes last."""
+        self._arrivals.put_nowait((self._choice, item))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         """What `cancel` does from now on; done at once when it was called already."""
@@ -64,13 +71,3 @@ class Running:
         self.cancelled = True
         if self._on_cancel is not None:
             self._on_cancel()
-
-    async def items(self) -> AsyncIterator[Piece | End]:
-        """Pieces as they come, the End last. Raises the GatewayError that ended the request."""
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, GatewayError):
-                raise item
-            yield item
-            if isinstance(item, End):
-                return
