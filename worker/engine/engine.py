@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from declai.protocol.sampling import Logits
+from declai.worker.engine.checks import check_spec
 from declai.worker.engine.errors import AtCapacity, EngineError, ForwardFailed, InvalidSequence, UnknownSequence
 from declai.worker.engine.memory.cache import CacheManager
 from declai.worker.engine.memory.prefix import Hit
@@ -292,34 +293,10 @@ class Engine:
     def _admit(self, sequence_id: bytes, spec: SequenceSpec) -> None:
         if sequence_id in self._sequences:
             raise InvalidSequence(f"sequence {sequence_id.hex()} is already open")
-        self._check_spec(spec)
+        check_spec(spec, self._stage, self.max_context_tokens, has_tokenizer=self._tokenizer is not None)
         bytes_besides = self._runner.bytes_besides(spec.num_prompt_tokens, spec.max_positions)
         salt = spec.cache_salt if self._reuses else b""
         rows = None if self._stage.is_last else self._kept_rows.open(self._stage.bytes_per_row)
         self._cache.allocate(sequence_id, bytes_besides, spec.max_positions, salt, rows)
         if rows is not None:
             self._rows[sequence_id] = rows
-
-    def _check_spec(self, spec: SequenceSpec) -> None:
-        if spec.num_prompt_tokens < 1 or spec.max_tokens < 1:
-            raise InvalidSequence(
-                f"{spec.num_prompt_tokens} prompt and {spec.max_tokens} output tokens; both must be >= 1"
-            )
-        if spec.num_prompt_tokens + spec.max_tokens > self.max_context_tokens:
-            raise InvalidSequence(
-                f"{spec.num_prompt_tokens} prompt and {spec.max_tokens} output tokens; "
-                f"the context holds {self.max_context_tokens}"
-            )
-        if self._stage.is_last != (spec.options is not None):
-            raise InvalidSequence("the last stage needs generation options, and no other takes them")
-        if spec.options is None:
-            return
-        sampling = spec.options.sampling
-        vocab_size = self._stage.architecture.vocab_size
-        token_ids = (*spec.prompt_token_ids, *sampling.logit_bias)
-        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
-            raise InvalidSequence(f"a prompt token or logit bias is outside the vocabulary of {vocab_size}")
-        if sampling.needs_prompt and len(spec.prompt_token_ids) != spec.num_prompt_tokens:
-            raise InvalidSequence("a repetition penalty needs the token ids of the whole prompt at the last stage")
-        if spec.options.stop and self._tokenizer is None:
-            raise InvalidSequence("stop strings need the model's tokenizer, which this engine was not given")
