@@ -25,6 +25,7 @@ from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.protocol import wire
 from declai.protocol.jobs import StageJob, seal
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.protocol.peers import Peer
 from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.worker.node.settings import NodeSettings
@@ -35,6 +36,7 @@ START_TIMEOUT_S = 120
 SILENCE_TIMEOUT_S = 60
 MAX_SEQUENCES = 32
 MAX_CONTEXT_TOKENS = 2048
+GREEDY = GenerationOptions(sampling=Sampling(temperature=0))
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Ring:
             self._nodes,
             num_prompt_tokens=len(request.prompt),
             max_tokens=request.num_tokens,
+            options=GREEDY,
             salt=os.urandom(8),
             layers=self._cuts,
             numeric_profile=self._numeric_profile,
