@@ -44,6 +44,8 @@ SETTINGS = frozenset(
         "metrics_port",
         "idle_timeout_s",
         "peer_grace_s",
+        "kept_rows_bytes",
+        "kept_rows_disk_bytes",
         "host",
         "port",
         "behind_tls",
