@@ -138,7 +138,7 @@ class Network:
         cuts = layer_cuts(num_nodes)
         self.num_layers = cuts[-1][1]
         self.links = self._open(self.gateway)
-        self._new_node = partial(
+        self.new_node = partial(
             ToyNode,
             registry=self.registry,
             num_layers=self.num_layers,
@@ -147,7 +147,7 @@ class Network:
             row_bytes=row_bytes,
             options=options,
         )
-        self.nodes = [self._new_node(party, cut=cut) for party, cut in zip(parties, cuts, strict=True)]
+        self.nodes = [self.new_node(party, cut=cut) for party, cut in zip(parties, cuts, strict=True)]
         self.left: list[ToyNode] = []
         self.frames: list[tuple[str, wire.Frame]] = []
 
@@ -182,7 +182,7 @@ class Network:
         party = Party()
         self.registry.add(party)
         self.left.append(self.nodes[stage])
-        self.nodes[stage] = self._new_node(party, cut=(self.nodes[stage].engine.first, self.nodes[stage].engine.end))
+        self.nodes[stage] = self.new_node(party, cut=(self.nodes[stage].engine.first, self.nodes[stage].engine.end))
         ring = ring.with_node(stage, 0, party.peer, from_position)
         replica = ring.stages[stage][0]
         fields = {"node": party.address, "attempt": replica.attempt}

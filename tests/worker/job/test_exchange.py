@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from declai.chain.messages import sign
 from declai.links.errors import LinkFull
 from declai.protocol import wire
 from declai.protocol.jobs import StageJob, seal
 from declai.protocol.peers import Peer
-from declai.protocol.ring import Replacement, Ring, new_ring, seal_replacement
+from declai.protocol.ring import Replacement, Replica, Ring, new_ring, seal_replacement
 from declai.worker.job import downstream
 from declai.worker.job.kept_rows import RowsLost
-from tests.support.parties import Party
+from tests.support.parties import DOMAIN, Party
 from tests.support.toy_engine import expected_tokens
 from tests.support.toy_network import PROMPT, Network
 from tests.support.waiting import wait_until
@@ -223,6 +225,30 @@ def test_rows_that_are_kept_no_more_end_the_job_with_the_reason(net: Network) ->
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     assert "rows_lost" in {f.code for _, f in net.of(wire.Failed, jobs[0])}  # type: ignore[union-attr]
     net.wait_idle()
+
+
+def test_all_replicas_of_a_stage_compute_and_sign_and_one_is_heard(net: Network) -> None:
+    party, ring, jobs = Party(), ring_of(net), net.jobs(max_tokens=MAX_TOKENS)
+    net.registry.add(party)
+    second = net.new_node(party, cut=(net.nodes[1].engine.first, net.nodes[1].engine.end))
+    net.left.append(second)
+    two = (*ring.stages[1], Replica(peer=party.peer, number=1))
+    ring = dataclasses.replace(ring, stages=(ring.stages[0], two, ring.stages[2]))
+    jobs = [StageJob.model_validate(job.model_dump() | {"ring": ring.view(job.stage)}) for job in jobs]
+    assignment = jobs[1].assignment.model_copy(update={"node": party.address})
+    own = {
+        "assignment": assignment,
+        "assignment_signature": sign(assignment, DOMAIN, net.gateway.signer),
+        "ring": ring.view(1, 1),
+    }
+    net.dispatch(jobs)
+    second.dispatch(seal(StageJob.model_validate(jobs[1].model_dump() | own), net.gateway.signer))
+    net.prompt(jobs[0])
+    net.until(lambda: len({who for who, _ in net.of(wire.Receipt, jobs[0])}) == 4)
+    assert net.tokens(jobs[0]) == expected_tokens(PROMPT, net.num_layers, MAX_TOKENS)
+    frames = {who: frame for who, frame in net.of(wire.Receipt, jobs[0]) if isinstance(frame, wire.Receipt)}
+    assert bytes(frames[party.address].payload) == bytes(frames[jobs[1].assignment.node].payload)
+    assert second.pipeline.status().dropped.get("foreign", 0) == 0
 
 
 Forge = Callable[[Network, StageJob, Replacement], wire.Replaced]
