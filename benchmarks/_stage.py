@@ -63,8 +63,8 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     from declai.protocol.options import Grammar
     from declai.worker.engine import Engine, EngineLimits
     from declai.worker.job.engine_thread import EngineThread
-    from declai.worker.job.running import StageEngine, StageIdentity
     from declai.worker.job.served_layers import ServedLayers
+    from declai.worker.job.stage_engine import StageEngine, StageIdentity
     from declai.worker.job.store import NodeStore
     from declai.worker.model.architecture import inspect_architecture
     from declai.worker.model.stage import Stage

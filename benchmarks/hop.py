@@ -38,8 +38,8 @@ from declai.worker.engine import HiddenRows, SampledToken, SequenceSpec, StageOu
 from declai.worker.engine.runner import Runner
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.kept_rows import RowsLost
-from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.stage_engine import StageIdentity
 from tests.support.parties import Party, curve_pair, make_jobs
 
 WARM_UP_TOKENS = 50

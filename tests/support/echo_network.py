@@ -43,8 +43,8 @@ from declai.protocol.peers import Peer
 from declai.protocol.tasks import parse_task_message
 from declai.protocol.wire import VERSION
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
-from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.stage_engine import StageIdentity
 from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Terms
 from declai.worker.tasks.registry import ChainPeerRegistry

@@ -26,8 +26,8 @@ from declai.protocol.receipts import SignedReceipt, acceptance_of
 from declai.protocol.ring import Replacement, Ring, seal_replacement
 from declai.worker.errors import WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
-from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.stage_engine import StageIdentity
 from declai.worker.job.store import NodeStore
 from declai.worker.tasks.envelopes import Terms
 from declai.worker.tasks.service import StageService

@@ -25,12 +25,14 @@ from declai.protocol.joining import HEARTBEAT_S
 from declai.protocol.peers import RELAY, Peer
 from declai.protocol.ring import Replacement
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, StageOutput
+from declai.worker.job.ends import ForeignFrame, JobEnd, JobFailed
 from declai.worker.job.hashing import Hasher
 from declai.worker.job.neighbours import Neighbours
 from declai.worker.job.outbox import Outbox
 from declai.worker.job.parked import ParkedReady
-from declai.worker.job.running import ForeignFrame, JobEnd, JobFailed, RunningJob, StageEngine, StageIdentity
+from declai.worker.job.running import RunningJob
 from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.stage_engine import StageEngine, StageIdentity
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from declai.links.errors import LinkError
 from declai.protocol.peers import Peer
 from declai.protocol.wire import Receipt, ReceiptAck
-from declai.worker.job.running import Send
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -27,7 +26,7 @@ class _Waiting:
 class Outbox:
     """Used by the engine thread alone. Beyond `MAX_WAITING` the oldest are left to the store."""
 
-    def __init__(self, send: Send, on_acknowledged: Callable[[bytes, bytes], None]) -> None:
+    def __init__(self, send: Callable[[Peer, Receipt], None], on_acknowledged: Callable[[bytes, bytes], None]) -> None:
         """`on_acknowledged(job, acceptance)` has the word checked and kept; `remove` follows when it holds."""
         self._send = send
         self._on_acknowledged = on_acknowledged

@@ -8,14 +8,9 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from declai.chain.pricing import BPS, Tier
 from declai.links.errors import LinkError
 from declai.protocol import wire
 from declai.protocol.commitments import Commitment, Later, StageCommitment, output_record
@@ -25,66 +20,15 @@ from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
 from declai.protocol.ring import Replacement, Replica
 from declai.protocol.rows import decode_rows, formats_of
-from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, SequenceSpec, StageOutput
-from declai.worker.engine.runner import Payload
-from declai.worker.errors import WorkerError
+from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, StageOutput
 from declai.worker.job.downstream import Downstream
+from declai.worker.job.ends import ForeignFrame, JobEnd, JobFailed
 from declai.worker.job.kept_rows import RowsLost
 from declai.worker.job.positions import Mark, PositionGap, Positions
+from declai.worker.job.stage_engine import StageEngine, StageIdentity, sequence_spec
 from declai.worker.job.upstream import Upstream
 
 log = logging.getLogger(__name__)
-
-Send = Callable[[Peer, wire.Frame], None]
-
-
-class StageEngine(Protocol):
-    """What a running job needs of `worker.engine.Engine`."""
-
-    @property
-    def step_in_s(self) -> float | None: ...
-    def add(self, sequence_id: bytes, spec: SequenceSpec) -> None: ...
-    def feed(self, sequence_id: bytes, first_position: int, payload: Payload) -> None: ...
-    def kept_rows(self, sequence_id: bytes, first: int, end: int) -> NDArray[np.uint8]: ...
-    def hold(self, sequence_id: bytes, held: bool) -> None: ...
-    def step(self) -> list[StageOutput]: ...
-    def remove(self, sequence_id: bytes) -> None: ...
-
-
-@dataclass(frozen=True)
-class StageIdentity:
-    """What a stage computes with: numeric profile, the dtype on its links, and 32 bytes that name its weights."""
-
-    profile: str
-    dtype: wire.Dtype
-    shard_root: bytes
-
-
-@dataclass(frozen=True)
-class JobEnd:
-    """How a job ended here. With a `commitment` there is a receipt to sign; with a `code` it failed.
-
-    `RunningJob.end` never has the commitment: `RunningJob.conclude` adds it.
-    """
-
-    num_output_tokens: int = 0
-    finish_reason: wire.FinishReason | None = None
-    commitment: Commitment | None = None
-    code: str = ""
-    message: str = ""
-
-
-class ForeignFrame(WorkerError):
-    """A frame from someone who does not speak for that role in this job. It is dropped and counted."""
-
-
-class JobFailed(WorkerError):
-    """The job is over; `code`, and who is `blamed` where it is another node, go to the gateway and the neighbours."""
-
-    def __init__(self, code: str, message: str, blamed: Peer | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.blamed = blamed
 
 
 class RunningJob:
@@ -95,7 +39,7 @@ class RunningJob:
         job: StageJob,
         engine: StageEngine,
         identity: StageIdentity,
-        send: Send,
+        send: Callable[[Peer, wire.Frame], None],
         constraint: Constraint | None = None,
         later: Later = lambda action, num_bytes: action(),
     ) -> None:
@@ -119,7 +63,7 @@ class RunningJob:
         self._seal: Callable[[], Commitment] | None = None
         digest = job.assignment_digest
         self._commitment = StageCommitment(job.job_id, digest, job.stage, identity.profile, identity.shard_root, later)
-        engine.add(job.job_id, _sequence_spec(job, constraint))
+        engine.add(job.job_id, sequence_spec(job, constraint))
 
     @property
     def peers(self) -> list[Peer]:
@@ -413,17 +357,3 @@ class RunningJob:
 
 def _is_of(sender: bytes, replicas: Sequence[Replica]) -> bool:
     return any(replica.peer.link_key == sender for replica in replicas)
-
-
-def _sequence_spec(job: StageJob, constraint: Constraint | None) -> SequenceSpec:
-    return SequenceSpec(
-        num_prompt_tokens=job.num_prompt_tokens,
-        max_tokens=job.max_tokens,
-        options=job.options,
-        eos_token_ids=job.eos_token_ids,
-        prompt_token_ids=job.prompt_token_ids,
-        constraint=constraint,
-        cache_salt=job.request.session,
-        weight=Tier(job.request.tier).factor_bps / BPS,  # who pays twice as much per token gets twice as many
-        num_stages=job.num_stages,
-    )

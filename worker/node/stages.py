@@ -23,7 +23,7 @@ from declai.protocol.wire import Dtype
 from declai.worker.engine import Engine, EngineLimits
 from declai.worker.errors import WorkerError
 from declai.worker.job.kept_rows import KeptRows
-from declai.worker.job.running import StageIdentity
+from declai.worker.job.stage_engine import StageIdentity
 from declai.worker.model.architecture import inspect_architecture
 from declai.worker.model.stage import Stage
 

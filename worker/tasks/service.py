@@ -20,8 +20,9 @@ from declai.protocol.receipts import acceptance_of, build_receipt
 from declai.protocol.wire import Replaced
 from declai.worker.engine import InvalidSequence
 from declai.worker.errors import WorkerError
+from declai.worker.job.ends import JobEnd
 from declai.worker.job.engine_thread import EngineThread
-from declai.worker.job.running import JobEnd, StageEngine, StageIdentity
+from declai.worker.job.stage_engine import StageEngine, StageIdentity
 from declai.worker.job.store import NodeStore, StoredReceipt
 from declai.worker.tasks.envelopes import Refused, Terms, open_envelope, open_replacement
 from declai.worker.tasks.registry import PeerRegistry

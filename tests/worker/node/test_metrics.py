@@ -18,8 +18,8 @@ from declai.worker.engine import AtCapacity, Engine, EngineError, EngineLimits, 
 from declai.worker.engine.stats import EngineStats, SequenceClock
 from declai.worker.engine.turns.step import Chunk
 from declai.worker.job.engine_thread import EngineThread
-from declai.worker.job.running import StageIdentity
 from declai.worker.job.served_layers import ServedLayers
+from declai.worker.job.stage_engine import StageIdentity
 from declai.worker.node.metrics import NodeMetrics, serve_metrics
 from tests.support.devnet import ROOT
 from tests.support.parties import Party, make_jobs
