@@ -419,7 +419,8 @@ def test_only_the_gateways_own_word_ends_the_sending_and_it_outlives_a_restart(n
     stored = again.get(jobs[1].job_id)
     again.close()
     assert stored is not None
-    assert (stored.job, stored.receipt, stored.acceptance) == (jobs[1], receipt, ack.acceptance)
+    assert (stored.job.job_id, stored.receipt, stored.acceptance) == (jobs[1].job_id, receipt, ack.acceptance)
+    assert (stored.job.assignment, stored.job.request) == (jobs[1].assignment, jobs[1].request)
 
 
 def test_a_new_signer_of_the_gateway_may_accept_what_the_old_one_assigned(net: Network) -> None:
