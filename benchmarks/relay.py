@@ -117,7 +117,7 @@ def open_node(task: dict[str, Any], number: int) -> NodeLinks:
 async def relay(task: dict[str, Any]) -> None:
     directory: Any = SimpleNamespace(admits=lambda key: True, is_relayed=lambda key: True)
     hub = LinkHub(LinkKeyPair(*map(bytes.fromhex, task["keys"][2])), task["endpoints"][2], directory)
-    with hub.inbox(JOB, peers(task)[:2]):
+    with hub.open(JOB, peers(task)[:2], lambda address, frame: None):
         await asyncio.Event().wait()
 
 

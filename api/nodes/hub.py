@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from declai.api.nodes.directory import NodeDirectory
 from declai.links.errors import LinkError
@@ -29,38 +30,18 @@ from declai.protocol.wire import (
 )
 
 logger = logging.getLogger(__name__)
-# Per job: a stage that floods the gateway spoils its own job only.
-MAX_QUEUED_FRAMES = 4096
 # Receipts of jobs that are stored already come again when their acknowledgement was lost.
 MAX_STORED_JOBS = 4096
 # A node that is just taking a job up does not know it yet when it is given up: it is told again.
 ABANDON_AGAIN_S = (0.3, 2.0)
 
 
-class JobInbox:
-    """What came for one job: (address of the node that sent it, frame), or None when the client wants no more."""
+@dataclass
+class _OpenJob:
+    """A job's members (addresses by link key), and who takes what they send."""
 
-    def __init__(self, peers: Sequence[Peer]) -> None:
-        self.admit(peers)
-        self._frames: asyncio.Queue[tuple[str, JobFrame] | None] = asyncio.Queue()
-
-    def admit(self, peers: Sequence[Peer]) -> None:
-        """From now on these are the job's members, and nobody else."""
-        self._members = {peer.link_key: peer.address for peer in peers}
-
-    def put(self, sender: bytes, frame: JobFrame) -> bool:
-        """Take a frame from a member's link; False for a stranger's, or when too many wait."""
-        address = self._members.get(sender)
-        if address is None or self._frames.qsize() >= MAX_QUEUED_FRAMES:
-            return False
-        self._frames.put_nowait((address, frame))
-        return True
-
-    def cancel(self) -> None:
-        self._frames.put_nowait(None)
-
-    async def get(self) -> tuple[str, JobFrame] | None:
-        return await self._frames.get()
+    members: dict[bytes, str]
+    take: Callable[[str, JobFrame], None]
 
 
 class LinkHub:
@@ -73,7 +54,7 @@ class LinkHub:
         self._directory = directory
         self._links = GatewayLinks(keys, bind, directory.admits)
         self.relay = Relay(self._links, keys.public, limits or RelayLimits(), self._overflowed)
-        self._inboxes: dict[bytes, JobInbox] = {}
+        self._jobs: dict[bytes, _OpenJob] = {}
         self._stored: OrderedDict[bytes, dict[str, ReceiptAck]] = OrderedDict()
         self._receiver = asyncio.create_task(self._receive(), name="links")
         self._is_open = True
@@ -96,19 +77,23 @@ class LinkHub:
         self._links.close()
 
     @contextmanager
-    def inbox(self, job: bytes, peers: Sequence[Peer]) -> Iterator[JobInbox]:
-        """Receive the frames of a job from these peers and nobody else."""
-        inbox = self._inboxes[job] = JobInbox(peers)
+    def open(self, job: bytes, peers: Sequence[Peer], take: Callable[[str, JobFrame], None]) -> Iterator[None]:
+        """Receive the frames of a job from these peers and nobody else.
+
+        `take(address, frame)` is called as each comes, with the node that sent it, and keeps its errors to itself:
+        nothing waits here, so whatever a member sends in plenty is the job's own affair.
+        """
+        self._jobs[job] = _OpenJob(_members(peers), take)
         self.relay.open(job, peers)
         try:
-            yield inbox
+            yield
         finally:
-            del self._inboxes[job]
+            del self._jobs[job]
             self.relay.close(job)
 
     def change_members(self, job: bytes, peers: Sequence[Peer]) -> None:
-        """Others take part in a job whose inbox is open."""
-        self._inboxes[job].admit(peers)
+        """From now on these take part in an open job, and nobody else."""
+        self._jobs[job].members = _members(peers)
         self.relay.open(job, peers)
 
     def send(self, peer: Peer, frame: JobFrame) -> None:
@@ -171,8 +156,7 @@ class LinkHub:
             if self._directory.is_relayed(sender):
                 self.relay.listening(sender, connection, frame)
             return
-        inbox = self._inboxes.get(frame.job)
-        if inbox is not None and inbox.put(sender, frame):
+        if self._hand_over(frame.job, sender, frame):
             return
         if isinstance(frame, Receipt) and frame.job in self._stored:
             address = self._directory.registry.by_key.get(sender)
@@ -181,8 +165,18 @@ class LinkHub:
             return
         self.num_dropped += 1
 
+    def _hand_over(self, job: bytes, sender: bytes, frame: JobFrame) -> bool:
+        """Give a member's frame to whoever drives the job; False for a stranger's."""
+        running = self._jobs.get(job)
+        if running is None or (address := running.members.get(sender)) is None:
+            return False
+        running.take(address, frame)
+        return True
+
     def _overflowed(self, job: bytes, node: bytes) -> None:
         """The relay dropped a job: whoever drives it hears of it as if the node, which is too slow, had said so."""
-        inbox = self._inboxes.get(job)
-        if inbox is not None:
-            inbox.put(node, Failed(job, "relay_full", "too many bytes wait at the gateway for this node"))
+        self._hand_over(job, node, Failed(job, "relay_full", "too many bytes wait at the gateway for this node"))
+
+
+def _members(peers: Sequence[Peer]) -> dict[bytes, str]:
+    return {peer.link_key: peer.address for peer in peers}

@@ -1,19 +1,22 @@
 """Drives one attempt at a request through its stages: dispatch, ready, prompt, tokens, finish, receipts.
 
 The gateway stands beside the ring of stages: tokens pass by on their way to the client, none goes through it.
+A frame is taken as it comes, and a token handed out at that moment; `run` waits for what it has to act on itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
 from declai.api.credits.admission import Admitted
 from declai.api.errors import AttemptFailed, ClientGone
-from declai.api.nodes.hub import JobInbox
 from declai.api.serving.checking import checked_stages, facts_of, with_node
 from declai.api.serving.context import ServingContext
 from declai.api.serving.stage_jobs import Generation, replacement_job, stage_jobs
@@ -29,14 +32,14 @@ from declai.protocol.ring import Replacement, new_ring, seal_replacement
 from declai.protocol.wire import Cancel, Failed, Finish, JobFrame, Prompt, Ready, Receipt, Token
 
 CANCEL_TIMEOUT_S = 5.0
-# A stage that is still ready so long after the prompt was sent did not get it.
+# A stage that is still ready so long after the prompt was sent did not get it: a cut link lost it.
 PROMPT_AGAIN_S = 1.0
-# How often a wait looks whether the nodes still live.
+# After so much silence a wait looks whether the nodes still live.
 LOOK_S = 1.0
 
 
 class Attempt:
-    """One attempt. `run` yields tokens; afterwards `finish` is the last stage's word and `checked_stages` the rest."""
+    """One try of a request on a plan. After `run`, `finish` is the last stage's word and `checked_stages` the rest."""
 
     def __init__(
         self, context: ServingContext, admitted: Admitted, generation: Generation, plan: Plan, attempt: int
@@ -50,12 +53,16 @@ class Attempt:
         self._jobs = stage_jobs(context, admitted, generation, plan, self._ring)
         self._job = self._jobs[0].job_id
         self._facts = facts_of(context, generation, plan)
-        self._inbox: JobInbox | None = None
         self._cancelled = False
+        self._failure: Exception | None = None
+        # Set with whatever `run` shall look at: ready, finish, a receipt, a failure, a cancel.
+        self._news = asyncio.Event()
+        self._look_at = self._token_due_at = math.inf
         self._receipts: dict[str, SignedReceipt] = {}
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self.ready_at = self._prompt_sent_at = 0.0
+        self.ready_at: float | None = None
+        self._prompt_sent_at = -math.inf
 
     @property
     def _peers(self) -> list[Peer]:
@@ -68,10 +75,8 @@ class Attempt:
 
     def cancel(self) -> None:
         """Make no more tokens; what was made is charged. At any time, any number of times."""
-        if not self._cancelled:
-            self._cancelled = True
-            if self._inbox is not None:
-                self._inbox.cancel()
+        self._cancelled = True
+        self._news.set()
 
     async def exchange(self, stage: int, offer: NodeOffer) -> None:
         """Put another node into a stage's place while the job lives; on the event loop of `run`, while that runs.
@@ -91,7 +96,7 @@ class Attempt:
         for beside in {(stage - 1) % len(self._jobs), (stage + 1) % len(self._jobs)}:
             context.hub.send(self._peers[beside], seal_replacement(change, context.account))
         context.hub.dismiss(self._job, gone)
-        self._prompt_sent_at = 0.0
+        self._prompt_sent_at = -math.inf
         await context.dispatch([(job.assignment.node, seal(job, context.account))])
 
     @property
@@ -100,72 +105,119 @@ class Attempt:
         before it has gone through the whole ring."""
         return len(self._generation.prompt_token_ids) + len(self.tokens) - 2 if self.tokens else 0
 
-    async def run(self) -> AsyncIterator[Token]:
-        """Yield tokens as they are made; ends when every stage's receipt is here.
+    async def run(self, on_token: Callable[[Token], None]) -> None:
+        """Call `on_token` with each token as it comes; returns when every stage's receipt is here.
 
         Raises:
             AttemptFailed: a stage failed or fell silent; the others were told to stop.
-            ClientGone: cancelled before the prompt was sent.
+            ClientGone: cancelled before the prompt was sent, or before the first token.
+            Exception: what `on_token` raised.
         """
-        with self._context.hub.inbox(self._job, self._peers) as self._inbox:
+        with self._context.hub.open(self._job, self._peers, partial(self._take, on_token)):
             try:
                 await self._open()
-                async for token in self._decode():
-                    yield token
+                await self._decode()
                 if not self.tokens:
                     raise ClientGone("cancelled before the first token")
                 await self._collect_receipts()
             except BaseException:
                 self._context.hub.abandon(self._job, self._peers)
                 raise
-            finally:
-                self._inbox = None
 
     async def _open(self) -> None:
         if self._cancelled:
             raise ClientGone("cancelled before it was dispatched")
         await self._context.dispatch([(job.assignment.node, seal(job, self._context.account)) for job in self._jobs])
-        deadline = time.monotonic() + self._context.timeouts.ready_s
-        while True:
+        now = time.monotonic()
+        deadline, self._look_at = now + self._context.timeouts.ready_s, now + LOOK_S
+        while self.ready_at is None:
             if self._cancelled:
                 raise ClientGone("cancelled before the stages were ready")
-            address, frame = await self._next(deadline, "the stages were not ready in time")
-            if isinstance(frame, Ready) and address == self._peers[0].address:
-                break
-        self.ready_at = time.monotonic()
-        self._send_prompt()
+            await self._wait(deadline, "the stages were not ready in time")
 
-    def _send_prompt(self) -> None:
-        ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
-        self._context.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
-        self._prompt_sent_at = time.monotonic()
-
-    async def _decode(self) -> AsyncIterator[Token]:
-        # The first token comes after the whole prompt went through all stages.
-        deadline = time.monotonic() + self._stall_s + self._expected_s
-        asked_to_stop = False
+    async def _decode(self) -> None:
+        while self.finish is None and not self._cancelled:
+            await self._wait(self._token_due_at, "no token came in time")
+        if self.finish is None:
+            self._context.hub.send(self._last, Cancel(self._job))
+        deadline = time.monotonic() + CANCEL_TIMEOUT_S
         while self.finish is None:
-            if self._cancelled and not asked_to_stop:
-                asked_to_stop = True
-                self._context.hub.send(self._last, Cancel(self._job))
-                deadline = time.monotonic() + CANCEL_TIMEOUT_S
-            address, frame = await self._next(deadline, "no token came in time")
-            if isinstance(frame, Ready) and time.monotonic() - self._prompt_sent_at > PROMPT_AGAIN_S:
-                self._send_prompt()  # a stage is ready until data comes: a cut link lost the prompt
-            if address != self._last.address:
-                continue
-            if isinstance(frame, Token):
-                if (frame.index, frame.token_id) in [(token.index, token.token_id) for token in self.tokens[-2:]]:
-                    continue  # said again: after its link was cut, or by another node in the last one's place
-                self._check_token(frame)
-                self.tokens.append(frame)
-                if not asked_to_stop:
-                    deadline = time.monotonic() + self._stall_s
-                yield frame
-            elif isinstance(frame, Finish):
-                if frame.num_output_tokens != len(self.tokens):
-                    raise AttemptFailed("the last stage counts other tokens than it sent", address)
-                self.finish = frame
+            await self._wait(deadline, "no token came in time")
+
+    async def _collect_receipts(self) -> None:
+        deadline = time.monotonic() + self._context.timeouts.receipt_s
+        while missing := [peer.address for peer in self._peers if peer.address not in self._receipts]:
+            await self._wait(deadline, f"no receipt came from {', '.join(missing)}", missing[0])
+
+    async def _wait(self, deadline: float, problem: str, suspect: str | None = None) -> None:
+        """Wait for news, for the deadline, or for the time to look whether the nodes live: whichever comes first.
+
+        Raises:
+            AttemptFailed: a stage says that it failed, a node died, or the deadline passed with this `problem`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        now = time.monotonic()
+        if now >= deadline:
+            raise AttemptFailed(problem, suspect)
+        if now >= self._look_at:
+            self._check_alive()
+            self._look_at = now + LOOK_S
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(deadline, self._look_at) - now):
+                await self._news.wait()
+        self._news.clear()
+
+    def _take(self, on_token: Callable[[Token], None], address: str, frame: JobFrame) -> None:
+        """What a member of the job says. It is heard until something spoils the attempt, which `run` raises."""
+        if self._failure is not None:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        try:
+            self._take_frame(on_token, address, frame)
+        except Exception as error:
+            self._failure = error
+            self._news.set()
+
+    def _take_frame(self, on_token: Callable[[Token], None], address: str, frame: JobFrame) -> None:
+        if isinstance(frame, Failed):
+            raise AttemptFailed(
+                f"node {address} says that the job failed ({frame.code}): {frame.message}", self._blamed(address, frame)
+            )
+        if isinstance(frame, Receipt):
+            self._keep_receipt(address, frame)
+        elif self.finish is not None:
+            return
+        elif isinstance(frame, Ready):
+            self._take_ready(address)
+        elif self.ready_at is None or address != self._last.address:
+            return
+        elif isinstance(frame, Token):
+            self._take_token(on_token, frame)
+        elif isinstance(frame, Finish):
+            self._take_finish(frame)
+
+    def _take_ready(self, address: str) -> None:
+        now = time.monotonic()
+        if self.ready_at is None:
+            if self._cancelled or address != self._peers[0].address:
+                return
+            self.ready_at = now
+            # The first token comes after the whole prompt went through all stages.
+            self._token_due_at = now + self._stall_s + self._expected_s
+            self._news.set()
+        if now - self._prompt_sent_at > PROMPT_AGAIN_S:
+            ids = np.asarray(self._generation.prompt_token_ids, dtype="<u4")
+            self._context.hub.send(self._peers[0], Prompt(self._job, len(ids), ids.tobytes()))
+            self._prompt_sent_at = now
+
+    def _take_token(self, on_token: Callable[[Token], None], token: Token) -> None:
+        if (token.index, token.token_id) in [(known.index, known.token_id) for known in self.tokens[-2:]]:
+            return  # said again: after its link was cut, or by another node in the last one's place
+        self._check_token(token)
+        self.tokens.append(token)
+        self._token_due_at = time.monotonic() + self._stall_s
+        on_token(token)
 
     def _check_token(self, token: Token) -> None:
         index, position = len(self.tokens), len(self._generation.prompt_token_ids) + len(self.tokens)
@@ -177,41 +229,11 @@ class Attempt:
         if len(token.top_logprobs) > self._generation.options.top_logprobs:
             raise AttemptFailed("the last stage sent more log probabilities than it was asked for", self._last.address)
 
-    async def _collect_receipts(self) -> None:
-        deadline = time.monotonic() + self._context.timeouts.receipt_s
-        while missing := [peer.address for peer in self._peers if peer.address not in self._receipts]:
-            await self._next(deadline, f"no receipt came from {', '.join(missing)}", missing[0])
-
-    async def _next(self, deadline: float, problem: str, suspect: str | None = None) -> tuple[str, JobFrame | None]:
-        """The next frame and who sent it; ("", None) when the client wants no more. Receipts are kept on the way.
-
-        Raises:
-            AttemptFailed: a stage says that it failed, a node died, or the deadline passed with this `problem`.
-        """
-        assert self._inbox is not None
-        while True:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise AttemptFailed(problem, suspect)
-            try:
-                async with asyncio.timeout(min(left_s, LOOK_S)):
-                    item = await self._inbox.get()
-            except TimeoutError:
-                self._check_alive()
-                continue
-            if item is None:
-                return "", None
-            address, frame = item
-            if address not in {peer.address for peer in self._peers}:
-                continue  # it has left the job since
-            if isinstance(frame, Failed):
-                raise AttemptFailed(
-                    f"node {address} says that the job failed ({frame.code}): {frame.message}",
-                    self._blamed(address, frame),
-                )
-            if isinstance(frame, Receipt):
-                self._keep_receipt(address, frame)
-            return address, frame
+    def _take_finish(self, frame: Finish) -> None:
+        if frame.num_output_tokens != len(self.tokens):
+            raise AttemptFailed("the last stage counts other tokens than it sent", self._last.address)
+        self.finish = frame
+        self._news.set()
 
     def _blamed(self, sender: str, frame: Failed) -> str:
         """Who spoiled the job: the sender, unless it blames another member of the job."""
@@ -228,6 +250,7 @@ class Attempt:
             self._receipts[address] = SignedReceipt.from_frame(frame)
         except InvalidReceipt as error:
             raise AttemptFailed(f"node {address} sent no receipt: {error}", address) from None
+        self._news.set()
 
     def checked_stages(self) -> list[StoredStage]:
         """The stages with their receipts, verified alone and against each other. Blocking: hashes every token.

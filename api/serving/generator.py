@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from declai.api.credits.admission import Admission, Admitted
 from declai.api.errors import AttemptFailed, GatewayError, Overloaded
 from declai.api.metrics import Metrics
 from declai.api.serving.attempt import Attempt
 from declai.api.serving.context import ServingContext
+from declai.api.serving.output import Output
 from declai.api.serving.quoting import quote_now
-from declai.api.serving.running import Arrivals, End, Piece, Running
+from declai.api.serving.running import Arrivals, End, Running
 from declai.api.serving.stage_jobs import Generation
 from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee
 from declai.planning.placement import Plan
@@ -129,27 +129,13 @@ class Generator:
 
     async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Attempt, running: Running) -> End:
         running.on_cancel(pipeline.cancel)
-        options = generation.options
-        text = generation.model.tokenizer.output_text(options.stop, ignore_eos=options.ignore_eos)
-        last_at = time.monotonic()
-        async for token in pipeline.run():
-            now = time.monotonic()
-            if token.index:
-                self._metrics.token_interval_seconds.observe(now - last_at)
-            else:
-                running.saw_first_token(pipeline.ready_at)
-                self._metrics.ready_seconds.observe(pipeline.ready_at - running.started_at)
-                self._metrics.first_token_seconds.observe(now - running.started_at)
-            last_at = now
-            running.put(Piece(text.push(token.token_id), (token,)))
-            if text.ended and token.finish_reason is None:
-                pipeline.cancel()  # the last stage should have ended here: nobody pays for what comes after
-        if rest := text.flush():
-            running.put(Piece(rest))
+        output = Output(generation, pipeline, running, self._metrics)
+        await pipeline.run(output.take)
+        output.flush()
         stages = await asyncio.to_thread(pipeline.checked_stages)
         assert pipeline.finish is not None, "run() ends with it, or raises"
         num_prompt_tokens, num_output_tokens = len(generation.prompt_token_ids), pipeline.finish.num_output_tokens
-        reason = "stop" if text.ended else pipeline.finish.finish_reason
+        reason = "stop" if output.ended else pipeline.finish.finish_reason
         cost = await asyncio.shield(
             asyncio.to_thread(
                 self._admission.finish,
