@@ -35,9 +35,9 @@ from declai.links.node_links import NodeLinks
 from declai.protocol import commitments, wire
 from declai.protocol.jobs import StageJob
 from declai.worker.engine import HiddenRows, SampledToken, SequenceSpec, StageOutput
+from declai.worker.engine.memory.kept_rows import RowsLost
 from declai.worker.engine.runner import Runner
 from declai.worker.job.engine_thread import EngineThread
-from declai.worker.job.kept_rows import RowsLost
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.stage_engine import StageIdentity
 from tests.support.parties import Party, curve_pair, make_jobs

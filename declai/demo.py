@@ -112,7 +112,7 @@ def _settle_and_verify(client: object, network: object, names: dict[str, str], r
     from declai.ipfs.exchange import Exchange
     from declai.ipfs.store import BlockStore
     from declai.network import Network
-    from declai.protocol.batch_checks import verify_request
+    from declai.protocol.batch_checks import LedgerFacts, verify_request
 
     assert isinstance(network, Network)
     os.environ["DECLAI_CONFIG"] = str(home() / "devnet" / "gateway.toml")
@@ -121,7 +121,8 @@ def _settle_and_verify(client: object, network: object, names: dict[str, str], r
     index = EventIndex(home() / "index.db", chain)
     store = BlockStore(home() / "blocks")
     exchange = Exchange(store, [network.gateway.url])
-    verdict = verify_request(request, index.sync(), chain, store, exchange.fetch)
+    facts = LedgerFacts(chain.domain, chain.ledger.max_fee_bps(), index.sync())
+    verdict = verify_request(request, facts, store, exchange.fetch)
     exchange.close()
     index.close()
     _title(f"Settled on chain in block {verdict.block}, gas {batches[0]['gas_used']:,}")

@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from declai.chain.client import Chain
-from declai.chain.messages import digest, signed_by
+from declai.chain.messages import Domain, digest, signed_by
 from declai.chain.state import ChainState, SettledBatch
 from declai.ipfs.errors import IpfsError
 from declai.ipfs.store import BlockStore
@@ -32,6 +31,15 @@ from declai.protocol.job_checks import Charge, JobPapers, verify_job
 from declai.protocol.plan_checks import ChainFacts, StageOrder
 from declai.protocol.problems import CHARGE_PROBLEMS, PLAN_PROBLEMS
 from declai.protocol.receipts import SignedReceipt
+
+
+@dataclass(frozen=True)
+class LedgerFacts:
+    """What the chain says of what was settled: `state` from an index, `max_fee_bps` as the ledger has it now."""
+
+    domain: Domain
+    max_fee_bps: int
+    state: ChainState
 
 
 @dataclass
@@ -59,7 +67,7 @@ class SettlementReport:
 
 
 def verify_request(
-    request: str, state: ChainState, chain: Chain, store: BlockStore, fetch: Callable[[str], None] | None
+    request: str, facts: LedgerFacts, store: BlockStore, fetch: Callable[[str], None] | None
 ) -> SettlementReport:
     """Verify one request (0x-hex digest).
 
@@ -67,7 +75,7 @@ def verify_request(
         NotSettled: it is in no batch whose file can be read; the text tells of those that cannot.
     """
     unreadable = []
-    for batch in sorted(state.batches.values(), key=lambda found: -found.block):
+    for batch in sorted(facts.state.batches.values(), key=lambda found: -found.block):
         try:
             header, file = read_batch(batch, store, fetch)
         except (IpfsError, ValueError) as error:
@@ -77,12 +85,12 @@ def verify_request(
             entry
             for payout in file.payouts
             for entry in payout.receipts
-            if "0x" + digest(entry.request, chain.domain).hex() == request
+            if "0x" + digest(entry.request, facts.domain).hex() == request
         ]
-        if entries and _may_settle(batch, entries[0], state):
-            return _verify(request, entries, batch, header, file, state, chain)
+        if entries and _may_settle(batch, entries[0], facts.state):
+            return _verify(request, entries, batch, header, file, facts)
     hint = f" Batches that could not be read: {'; '.join(unreadable)}" if unreadable else ""
-    raise NotSettled(f"request {request} is in none of {len(state.batches)} settled batches.{hint}")
+    raise NotSettled(f"request {request} is in none of {len(facts.state.batches)} settled batches.{hint}")
 
 
 def _may_settle(batch: SettledBatch, entry: ReceiptEntry, state: ChainState) -> bool:
@@ -109,16 +117,15 @@ def _verify(
     batch: SettledBatch,
     header: Header,
     file: BatchFile,
-    state: ChainState,
-    chain: Chain,
+    facts: LedgerFacts,
 ) -> SettlementReport:
     verdict = SettlementReport(request, "0x" + batch.root.hex(), batch.block, header_cid(batch.header))
     verdict.num_receipts_in_batch = sum(len(payout.receipts) for payout in file.payouts)
-    _check_file(verdict, batch, header, file, chain)
-    _check_request(verdict, entries[0], state, chain)
-    _check_job(verdict, entries, batch, file, state, chain)
-    _check_claims(verdict, entries[0], file, state, chain)
-    _check_debits(verdict, batch, file, state)
+    _check_file(verdict, batch, header, file, facts.domain)
+    _check_request(verdict, entries[0], facts)
+    _check_job(verdict, entries, batch, file, facts)
+    _check_claims(verdict, entries[0], file, facts)
+    _check_debits(verdict, batch, file, facts.state)
     verdict.require(
         any(debit.session == entries[0].request.session for debit in batch.debits),
         "the request's session was debited in this batch",
@@ -126,9 +133,10 @@ def _verify(
     return verdict
 
 
-def _check_file(verdict: SettlementReport, batch: SettledBatch, header: Header, file: BatchFile, chain: Chain) -> None:
+def _check_file(
+    verdict: SettlementReport, batch: SettledBatch, header: Header, file: BatchFile, domain: Domain
+) -> None:
     """The file is what the chain anchored: same header, same payouts, same sums."""
-    domain = chain.domain
     verdict.require(
         (file.chain_id, file.ledger, file.gateway) == (domain.chain_id, domain.ledger, batch.gateway),
         "the batch file is for this chain, this ledger and this gateway",
@@ -152,9 +160,9 @@ def _check_file(verdict: SettlementReport, batch: SettledBatch, header: Header, 
     )
 
 
-def _check_request(verdict: SettlementReport, entry: ReceiptEntry, state: ChainState, chain: Chain) -> None:
+def _check_request(verdict: SettlementReport, entry: ReceiptEntry, facts: LedgerFacts) -> None:
     """The payer's session key signed the request."""
-    session = state.sessions.get(entry.request.session)
+    session = facts.state.sessions.get(entry.request.session)
     if session is None:
         verdict.checks.append(
             "not checked again: the session is closed since, and its key gone from the ledger, which checked the "
@@ -163,7 +171,7 @@ def _check_request(verdict: SettlementReport, entry: ReceiptEntry, state: ChainS
         return
     verdict.payer = session.payer
     verdict.require(
-        signed_by(entry.request, chain.domain, entry.request_signature, session.key),
+        signed_by(entry.request, facts.domain, entry.request_signature, session.key),
         "the request is signed by its session's key",
     )
 
@@ -173,8 +181,7 @@ def _check_job(
     entries: list[ReceiptEntry],
     batch: SettledBatch,
     file: BatchFile,
-    state: ChainState,
-    chain: Chain,
+    facts: LedgerFacts,
 ) -> None:
     """All stages are there, ordered, signed, priced, and what one sent is what the next received."""
     stages = sorted(entries, key=lambda entry: entry.assignment.stage)
@@ -194,7 +201,7 @@ def _check_job(
         num_output_tokens=stages[0].receipt.output_tokens,
         charge=None if cost is None else Charge(cost, verdict.fee),
     )
-    problems = verify_job(papers, _facts_then(entries, batch, state, chain))
+    problems = verify_job(papers, _facts_then(entries, batch, facts))
     verdict.problems += map(str, problems)
     kinds = {problem.kind for problem in problems}
     if not kinds & PLAN_PROBLEMS:
@@ -211,24 +218,23 @@ def _check_job(
         )
 
 
-def _facts_then(entries: list[ReceiptEntry], batch: SettledBatch, state: ChainState, chain: Chain) -> ChainFacts:
+def _facts_then(entries: list[ReceiptEntry], batch: SettledBatch, facts: LedgerFacts) -> ChainFacts:
     """What the index knows. The offers may have changed since the request was served: they are not asked."""
+    state = facts.state
     gateway, model = state.nodes.get(batch.gateway), state.models.get(entries[0].request.model)
     nodes = {entry.assignment.node for entry in entries} & set(state.nodes)
     return ChainFacts(
-        domain=chain.domain,
+        domain=facts.domain,
         gateway_signer=gateway.signer if gateway is not None else None,
         node_signers={node: state.nodes[node].signer for node in nodes},
         num_layers={version.num_layers for version in model.versions} if model is not None else set(),
-        max_fee_bps=chain.ledger.max_fee_bps(),
+        max_fee_bps=facts.max_fee_bps,
     )
 
 
-def _check_claims(
-    verdict: SettlementReport, entry: ReceiptEntry, file: BatchFile, state: ChainState, chain: Chain
-) -> None:
+def _check_claims(verdict: SettlementReport, entry: ReceiptEntry, file: BatchFile, facts: LedgerFacts) -> None:
     """The claims on the request's session are what the ledger takes, and one of them covers the request."""
-    request, session = entry.request, state.sessions.get(entry.request.session)
+    request, session = entry.request, facts.state.sessions.get(entry.request.session)
     claims = [claim for claim in file.claims if claim.request.session == request.session]
     nonces = [claim.request.nonce for claim in claims]
     acked_below = claims[-1].request.acked_below if claims else 0
@@ -245,7 +251,7 @@ def _check_claims(
     )
     if session is not None:
         verdict.require(
-            all(signed_by(claim.request, chain.domain, claim.signature, session.key) for claim in claims),
+            all(signed_by(claim.request, facts.domain, claim.signature, session.key) for claim in claims),
             "every claim is signed by the session's key",
         )
 

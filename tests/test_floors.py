@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from collections import defaultdict
@@ -95,6 +96,16 @@ def test_pure_rooms_touch_nothing_of_the_world(room: str) -> None:
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
+def test_pure_rooms_are_told_what_the_chain_says(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} asks the chain"
+        for path in files_of(room)
+        if any(name.startswith("declai.chain.client") for name in imported_modules(path))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
 def test_pure_rooms_are_told_the_time(room: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno} asks the clock"
@@ -114,6 +125,33 @@ def test_no_two_files_of_a_room_need_each_other(room: str) -> None:
     for module, path in files.items():
         needs[module] = {name for name in imported_modules(path) if name in files and name != module}
     assert not circles(needs)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_no_two_folders_of_a_room_need_each_other(room: str) -> None:
+    """Folders that stand beside each other, with all that is in them."""
+    files = {module_of(path): path for path in files_of(room)}
+    needs: dict[str, set[str]] = defaultdict(set)
+    for module, path in files.items():
+        for name in imported_modules(path) & files.keys():
+            here, there = sides(folder_of(module, path), folder_of(name, files[name]))
+            if here and there:
+                needs[here].add(there)
+    assert not circles(needs)
+
+
+def folder_of(module: str, path: Path) -> str:
+    return module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def sides(one: str, other: str) -> tuple[str, str]:
+    """The folders around two where their ways part; empty where one lies in the other, or is it."""
+    pairs = itertools.zip_longest(one.split("."), other.split("."), fillvalue="")
+    depth, (here, there) = next(((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", "")))
+    if not here or not there:
+        return "", ""
+    above = one.split(".")[:depth]
+    return ".".join([*above, here]), ".".join([*above, there])
 
 
 def circles(needs: dict[str, set[str]]) -> list[list[str]]:

@@ -70,7 +70,7 @@ def _row(stage: dict[str, Any]) -> tuple[object, ...]:
 @json_option
 def verify(request: str, peers: tuple[str, ...], network_path: Path | None, as_json: bool) -> None:
     """Recompute signatures, inclusion and payment of a settled request; exit 1 when anything does not hold."""
-    from declai.protocol.batch_checks import verify_request
+    from declai.protocol.batch_checks import LedgerFacts, verify_request
     from declai.protocol.errors import NotSettled
 
     network = load(network_path)
@@ -79,7 +79,8 @@ def verify(request: str, peers: tuple[str, ...], network_path: Path | None, as_j
     index = EventIndex(home() / f"index-{network.chain.chain_id}.db", chain)
     exchange = Exchange(store := BlockStore(home() / "blocks"), peers or [network.gateway.url])
     try:
-        verdict = verify_request(request, index.sync(), chain, store, exchange.fetch)
+        facts = LedgerFacts(chain.domain, chain.ledger.max_fee_bps(), index.sync())
+        verdict = verify_request(request, facts, store, exchange.fetch)
     except NotSettled as error:
         raise ReceiptError(f"{error} Settlement is periodic: try again later, or `declai gateway settle`") from None
     finally:

@@ -20,8 +20,10 @@ from declai.chain.contracts.nodes import Role
 from declai.chain.index import EventIndex
 from declai.chain.messages import Assignment, InferenceReceipt, InferenceRequest, digest, new_account, sign
 from declai.chain.pricing import UNITS_PER_CREDIT, Tier, gateway_fee, stage_cost
+from declai.chain.state import ChainState
 from declai.devnet.chain_setup import fund
 from declai.ipfs.store import BlockStore
+from declai.protocol.batch_checks import LedgerFacts
 from declai.protocol.commitments import StageCommitment
 from declai.protocol.jobs import job_id
 from declai.protocol.receipts import SignedReceipt
@@ -185,6 +187,10 @@ class Books:
         self.index.close()
         self.client.close()
         self.store.close()
+
+    def facts(self, state: ChainState) -> LedgerFacts:
+        """What the chain says of settlements, with `state` from an index."""
+        return LedgerFacts(self.market.chain.domain, self.market.chain.ledger.max_fee_bps(), state)
 
     def admit(self, session: str, max_tokens: int = 8, max_cost: int = UNITS_PER_CREDIT) -> Admitted:
         return self.admission.admit_keyed(session, Asked(MODEL, {}, max_tokens, Tier.RESEARCH, max_cost))

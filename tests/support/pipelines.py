@@ -19,7 +19,7 @@ from declai.worker.engine import (
     SequenceFailed,
     SequenceSpec,
 )
-from declai.worker.job.kept_rows import KeptRows
+from declai.worker.engine.memory.kept_rows import KeptRows
 from declai.worker.model.stage import Stage
 from tests.support.zoo import NUM_LAYERS, VOCAB_SIZE, Zoo
 

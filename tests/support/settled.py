@@ -35,7 +35,7 @@ class Case:
         state = self.state.copy()
         state.batches = {key: row for key, row in state.batches.items() if row.root != self.batch.root}
         state.batches[found.gateway, found.root] = found
-        return verify_request(request, state, self.books.market.chain, self.books.blocks, None)
+        return verify_request(request, self.books.facts(state), self.books.blocks, None)
 
     def subroots(self, file: BatchFile) -> tuple[bytes, ...]:
         return tuple(sum_tree(payout.receipts, self.books.market.chain.domain).root for payout in file.payouts)

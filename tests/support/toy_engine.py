@@ -23,7 +23,7 @@ from declai.worker.engine import (
     StageOutput,
     UnknownSequence,
 )
-from declai.worker.job.kept_rows import RowsLost
+from declai.worker.engine.memory.kept_rows import RowsLost
 
 VOCAB = 997
 ROW = struct.Struct("<4f")

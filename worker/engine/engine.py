@@ -11,6 +11,7 @@ from declai.protocol.sampling import Logits
 from declai.worker.engine.checks import check_spec
 from declai.worker.engine.errors import AtCapacity, EngineError, ForwardFailed, InvalidSequence, UnknownSequence
 from declai.worker.engine.memory.cache import CacheManager
+from declai.worker.engine.memory.kept_rows import JobRows, KeptRows, RowsLost
 from declai.worker.engine.memory.prefix import Hit
 from declai.worker.engine.output import SequenceOutput
 from declai.worker.engine.runner import Payload, Runner, as_bytes
@@ -25,7 +26,6 @@ from declai.worker.engine.sequence import (
 from declai.worker.engine.stats import EngineStats, Watch
 from declai.worker.engine.turns.scheduler import Scheduler
 from declai.worker.engine.turns.step import Chunk, Wait
-from declai.worker.job.kept_rows import JobRows, KeptRows, RowsLost
 from declai.worker.model.layout import BLOCK_TOKENS
 from declai.worker.model.packed import Pool
 from declai.worker.model.stage import Stage

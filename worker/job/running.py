@@ -21,9 +21,9 @@ from declai.protocol.peers import Peer
 from declai.protocol.ring import Replacement, Replica
 from declai.protocol.rows import decode_rows, formats_of
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, StageOutput
+from declai.worker.engine.memory.kept_rows import RowsLost
 from declai.worker.job.downstream import Downstream
 from declai.worker.job.ends import ForeignFrame, JobEnd, JobFailed
-from declai.worker.job.kept_rows import RowsLost
 from declai.worker.job.positions import Mark, PositionGap, Positions
 from declai.worker.job.stage_engine import StageEngine, StageIdentity, sequence_spec
 from declai.worker.job.upstream import Upstream

@@ -21,8 +21,8 @@ from declai.protocol.grammar import Constraint, GrammarCompiler
 from declai.protocol.options import Grammar
 from declai.protocol.wire import Dtype
 from declai.worker.engine import Engine, EngineLimits
+from declai.worker.engine.memory.kept_rows import KeptRows
 from declai.worker.errors import WorkerError
-from declai.worker.job.kept_rows import KeptRows
 from declai.worker.job.stage_engine import StageIdentity
 from declai.worker.model.architecture import inspect_architecture
 from declai.worker.model.stage import Stage

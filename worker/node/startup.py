@@ -22,9 +22,9 @@ from declai.protocol.joining import JoinAnswer
 from declai.protocol.peers import RELAY
 from declai.protocol.wire import Replaced
 from declai.worker.engine import EngineLimits
+from declai.worker.engine.memory.kept_rows import KeptRows
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
-from declai.worker.job.kept_rows import KeptRows
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.store import NodeStore
 from declai.worker.model.devices import open_device

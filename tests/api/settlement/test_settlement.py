@@ -182,15 +182,15 @@ def test_anyone_can_verify_a_request_from_the_chain_and_the_blocks(books: Books)
     served = [books.serve(session) for _ in range(3)]
     unsettled_index = books.index.sync()
     with pytest.raises(NotSettled):
-        verify_request(served[0][0], unsettled_index, books.market.chain, books.blocks, None)
+        verify_request(served[0][0], books.facts(unsettled_index), books.blocks, None)
     books.settlement.run()
     state = books.index.sync()
     for request, cost in served:
-        verdict = verify_request(request, state, books.market.chain, books.blocks, None)
+        verdict = verify_request(request, books.facts(state), books.blocks, None)
         assert verdict.problems == []
         assert verdict.payer == books.market.payer.address
         assert sum(verdict.earnings.values()) <= verdict.cost <= cost
-    last = verify_request(served[-1][0], state, books.market.chain, books.blocks, None)
+    last = verify_request(served[-1][0], books.facts(state), books.blocks, None)
     assert last.cost == served[-1][1]
     assert last.cost == last.fee + sum(last.earnings.values())
 
@@ -212,4 +212,4 @@ def test_a_gateway_that_lies_in_its_batch_file_is_found_out(books: Books) -> Non
         digest = Cid.parse(books.blocks.add(Header(header.subroots, link).to_bytes())).digest
         lying = state.copy()
         lying.batches[key] = replace(state.batches[key], header=digest)
-        assert not verify_request(request, lying, books.market.chain, books.blocks, None).ok
+        assert not verify_request(request, books.facts(lying), books.blocks, None).ok

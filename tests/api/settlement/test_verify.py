@@ -263,6 +263,6 @@ def test_another_gateways_lies_about_a_request_settle_nothing(case: Case) -> Non
     state.batches[stranger, case.batch.root] = replace(
         case.batch, gateway=stranger, header=digest, block=case.batch.block + 1, debits=()
     )
-    verdict = verify_request(case.newest, state, case.books.market.chain, case.books.blocks, None)
+    verdict = verify_request(case.newest, case.books.facts(state), case.books.blocks, None)
     assert verdict.problems == []
     assert verdict.block == case.batch.block

@@ -8,8 +8,8 @@ import pytest
 
 from declai.protocol.options import GenerationOptions
 from declai.worker.engine import Engine, EngineLimits, ForwardFailed, HiddenRows, SampledToken, SequenceSpec
+from declai.worker.engine.memory.kept_rows import PAGE_ROWS, RowsLost
 from declai.worker.engine.turns.step import Chunk
-from declai.worker.job.kept_rows import PAGE_ROWS, RowsLost
 from tests.support.pipelines import GREEDY, Pipeline, ask, engine_of, generated, ids, prompt_of, reused, spec
 from tests.support.zoo import NUM_LAYERS, ONE_BY_ONE, Zoo
 

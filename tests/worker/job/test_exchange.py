@@ -15,8 +15,8 @@ from declai.protocol import wire
 from declai.protocol.jobs import StageJob, seal
 from declai.protocol.peers import Peer
 from declai.protocol.ring import Replacement, Replica, Ring, new_ring, seal_replacement
+from declai.worker.engine.memory.kept_rows import RowsLost
 from declai.worker.job import downstream
-from declai.worker.job.kept_rows import RowsLost
 from tests.support.parties import DOMAIN, Party
 from tests.support.toy_engine import expected_tokens
 from tests.support.toy_network import PROMPT, Network

@@ -52,8 +52,8 @@ from declai.protocol.ring import new_ring
 from declai.protocol.startup import explained
 from declai.publish import Publication, add_model
 from declai.worker.engine import EngineLimits, SequenceSpec
+from declai.worker.engine.memory.kept_rows import KeptRows
 from declai.worker.errors import BrokerError, NodeStartError, WorkerError
-from declai.worker.job.kept_rows import KeptRows
 from declai.worker.node import runtime
 from declai.worker.node.identity import open_identity
 from declai.worker.node.membership import Membership

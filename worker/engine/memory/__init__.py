@@ -1,1 +1,1 @@
-"""Page ids of the cache: blocks, lanes, prefixes. Pure Python."""
+"""Page ids of the cache (blocks, lanes, prefixes), and the rows that a stage handed on."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from declai.worker.engine.errors import AtCapacity
 from declai.worker.engine.memory.blocks import FreeBlocks
+from declai.worker.engine.memory.kept_rows import JobRows
 from declai.worker.engine.memory.prefix import Hit, PrefixCache
-from declai.worker.job.kept_rows import JobRows
 from declai.worker.model.layout import BLOCK_TOKENS, CacheLayout, Group, Lane, Run
 
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from declai.worker.job.kept_rows import JobRows
+from declai.worker.engine.memory.kept_rows import JobRows
 from declai.worker.model.layout import BLOCK_TOKENS, Lane, Run
 
 

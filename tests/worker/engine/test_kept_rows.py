@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from declai.worker.job.kept_rows import PAGE_ROWS, JobRows, KeptRows, RowsLost
+from declai.worker.engine.memory.kept_rows import PAGE_ROWS, JobRows, KeptRows, RowsLost
 
 ROW_BYTES = 8
 PAGE_BYTES = PAGE_ROWS * ROW_BYTES

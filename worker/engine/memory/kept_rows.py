@@ -1,6 +1,6 @@
 """Kept rows: what a stage handed on of each job, to be handed on again. In memory, the oldest on disk, then forgotten.
 
-Two readers: a job with the same input takes rows over instead of computing them (`engine.memory.prefix`), and a node
+Two readers: a job with the same input takes rows over instead of computing them (`memory.prefix`), and a node
 that takes another's place in a ring is sent what that one had. What is read is what was written, or nothing is: a hole
 means refusal, never other rows.
 
