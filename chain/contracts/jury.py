@@ -10,10 +10,6 @@ from eth_utils.crypto import keccak
 
 from declai.chain.contracts.binding import Binding, Call
 
-# The slashing threshold, in the unit of distances; bytes that are not the accused's own are `UNAVAILABLE`.
-THRESHOLD = 1_000_000
-UNAVAILABLE = 2**64 - 1
-
 
 class JuryPhase(IntEnum):
     """Where a dispute stands before the jury."""
@@ -58,11 +54,6 @@ class Jury(Binding):
 
     name = "Jury"
 
-    def seat_of(self, operator: str) -> int | None:
-        """An operator's seat, or None."""
-        seated, index = self._read("seatOf", operator)
-        return int(index) if seated else None
-
     def num_seats(self) -> int:
         """Seats that were ever there, the empty ones included."""
         return int(self._read("numSeats"))
@@ -81,12 +72,6 @@ class Jury(Binding):
 
     def take_seat(self) -> Call:
         return self._call("takeSeat")
-
-    def leave_seat(self, operator: str) -> Call:
-        return self._call("leaveSeat", operator)
-
-    def fix_draw(self, dispute_id: bytes) -> Call:
-        return self._call("fixDraw", dispute_id)
 
     def draw_jury(self, dispute_id: bytes) -> Call:
         return self._call("drawJury", dispute_id)

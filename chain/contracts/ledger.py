@@ -250,10 +250,6 @@ class InferenceLedger(Binding):
     def hash_receipt(self, receipt: InferenceReceipt) -> bytes:
         return bytes(self._read("hashReceipt", receipt.as_struct()))
 
-    def hash_acceptance(self, receipt: bytes) -> bytes:
-        """`receipt`: its EIP-712 digest."""
-        return bytes(self._read("hashAcceptance", receipt))
-
     def hash_session_close(self, consent: SessionClose) -> bytes:
         return bytes(self._read("hashSessionClose", consent.as_struct()))
 

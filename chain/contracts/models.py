@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eth_utils.crypto import keccak
@@ -46,9 +45,6 @@ class ModelRegistry(Binding):
 
     def publish(self, name: str, manifest_cid: str, num_layers: int) -> Call:
         return self._call("publish", name, manifest_cid, num_layers)
-
-    def set_rollout(self, name: str, versions: Sequence[int], weights_bps: Sequence[int]) -> Call:
-        return self._call("setRollout", name, list(versions), list(weights_bps))
 
     def deprecate(self, name: str, version: int) -> Call:
         return self._call("deprecate", name, version)

@@ -16,9 +16,6 @@ class CreditToken(Binding):
     def allowance(self, owner: str, spender: str) -> int:
         return int(self._read("allowance", owner, spender))
 
-    def total_supply(self) -> int:
-        return int(self._read("totalSupply"))
-
     def approve(self, spender: str, amount: int) -> Call:
         return self._call("approve", spender, amount)
 
