@@ -6,9 +6,8 @@ What comes over the network is parsed by pydantic's parser: it bounds nesting, t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,20 +19,19 @@ from declai.chain.client import Chain, Deployment
 from declai.chain.keystore import read_password
 from declai.chain.pricing import Tier as ServiceTier
 from declai.client.book import SessionBook
-from declai.client.checks import check_receipts, check_tokens, parse_bundle
+from declai.client.concluding import Concluding
 from declai.client.evidence import Evidence
 from declai.client.models import TokenizerCache
 from declai.client.options import ChatOptions
 from declai.client.payer import Payer
 from declai.client.session import OutgoingRequest, SessionWallet
 from declai.client.types import Answer, Balance, Delta, Estimate, Model, Session, Tier
-from declai.errors import ApiError, ReceiptError
+from declai.errors import ApiError
 from declai.home import home
 from declai.network import Network, load
 from declai.wallets import find_keystore, unlock
 
 TIMEOUT_S = 120.0
-RECEIPT_TRIES = 20
 
 
 def chain_of(network: Network) -> Chain:
@@ -76,7 +74,8 @@ class AsyncClient:
         self._session_wallet: SessionWallet | None = None
         self._signing = asyncio.Lock()
         self._book = SessionBook(home() / "sessions.db")
-        self._tokenizers = TokenizerCache(self.chain, self.network.gateway.url)
+        tokenizers = TokenizerCache(self.chain, self.network.gateway.url)
+        self._concluding = Concluding(self.chain, tokenizers, self.receipts)
         self._http = httpx.AsyncClient(base_url=self.network.gateway.url, timeout=timeout_s)
 
     async def __aenter__(self) -> AsyncClient:
@@ -223,7 +222,8 @@ class AsyncClient:
             raise ApiError(f"the gateway at {self.network.gateway.url} does not answer: {error!r}") from error
         finally:
             if signed is not None:
-                await asyncio.shield(self._conclude(signed, body, evidence, refused))
+                wallet = self._open_wallet()
+                await asyncio.shield(self._concluding.conclude(wallet, signed, body, evidence, refused))
 
     # Money
 
@@ -271,12 +271,14 @@ class AsyncClient:
         # One at a time: a nonce that is taken and not yet signed for looks like one that an earlier run left open.
         async with self._signing:
             wallet = await asyncio.to_thread(self._open_wallet)
-            await self._reconcile(wallet)
+            await self._concluding.reconcile(wallet)
             estimate = await self._estimate(body)
             tier = ServiceTier[str(body.get("tier", "research")).upper()]
-            return await asyncio.to_thread(
+            signed = await asyncio.to_thread(
                 lambda: wallet.sign(body, max_tokens=estimate.max_tokens, max_cost=estimate.max_cost_units, tier=tier)
             )
+            self._concluding.expect(signed)
+            return signed
 
     def _open_wallet(self) -> SessionWallet:
         if self._session_wallet is None:
@@ -297,48 +299,6 @@ class AsyncClient:
 
     def _unlock(self) -> LocalAccount:
         return unlock(self._wallet_name, self.network, self._password_file)
-
-    async def _conclude(self, signed: OutgoingRequest, body: dict[str, Any], evidence: Evidence, refused: bool) -> None:
-        """Find out what the request cost, check it, and write it into the book."""
-        wallet = self._open_wallet()
-        if refused:
-            # Refused before it ran. Should the gateway claim it all the same, its cap is the most that can be lost.
-            wallet.void(signed.nonce)
-            return
-        bundle = None
-        for attempt in range(RECEIPT_TRIES):
-            with suppress(ApiError):
-                bundle = parse_bundle(await self.receipts(signed.request))
-                if bundle.state != "running":
-                    break
-            await asyncio.sleep(min(0.02 * 2**attempt, 1.0))
-        if bundle is None or bundle.state == "running":
-            return  # still open: the next request asks again
-        try:
-            cost = await asyncio.to_thread(check_receipts, bundle, self.chain, wallet.record.gateway, evidence)
-            if evidence.complete and bundle.state == "finished":
-                tokenizer = await asyncio.to_thread(self._tokenizers.get, str(body["model"]))
-                await asyncio.to_thread(check_tokens, evidence, body, tokenizer)
-        except ReceiptError:
-            wallet.dispute(signed.nonce)
-            raise
-        wallet.accept(signed.nonce, cost)
-
-    async def _reconcile(self, wallet: SessionWallet) -> None:
-        """Close what an earlier run of this program left open."""
-        for record in wallet.book.pending(wallet.record.id):
-            if record.request is None:
-                wallet.void(record.nonce)  # the nonce was taken, the request never signed
-                continue
-            try:
-                bundle = parse_bundle(await self.receipts(record.request))
-            except ApiError as error:
-                if error.status == 404 and record.deadline + 60 < time.time():
-                    wallet.void(record.nonce)
-                continue
-            if bundle.state != "running":
-                cost = await asyncio.to_thread(check_receipts, bundle, self.chain, wallet.record.gateway, None)
-                wallet.accept(record.nonce, cost)
 
     def _balance(self) -> Balance:
         address = self._payer().address
