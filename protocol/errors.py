@@ -32,6 +32,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from declai.protocol.failures import FailureCode
+
 
 class ProtocolError(Exception):
     """Base of everything this room raises on purpose."""
@@ -60,69 +64,69 @@ class OtherWireVersion(MalformedFrame):
 
 
 class TaskRefused(ProtocolError):
-    """A node will not run a task. `code` is short and stable (it goes over the wire), the text is for people."""
+    """A node will not run a task. The `code` goes over the wire, the text is for people."""
 
-    code = "task_refused"
+    code: ClassVar[FailureCode]
 
 
 class MalformedTask(TaskRefused):
     """The envelope or the job in it does not fit its schema or its size limits."""
 
-    code = "malformed_task"
+    code = FailureCode.MALFORMED_TASK
 
 
 class UnknownGateway(TaskRefused):
     """The task is not signed by the signer of the active gateway that it names."""
 
-    code = "unknown_gateway"
+    code = FailureCode.UNKNOWN_GATEWAY
 
 
 class WrongNetwork(TaskRefused):
     """The task is for another chain or another ledger."""
 
-    code = "wrong_network"
+    code = FailureCode.WRONG_NETWORK
 
 
 class Misaddressed(TaskRefused):
     """The task is for another node."""
 
-    code = "misaddressed"
+    code = FailureCode.MISADDRESSED
 
 
 class BadTaskSignature(TaskRefused):
     """The request's or the assignment's signature is not by who must have signed it."""
 
-    code = "bad_signature"
+    code = FailureCode.BAD_SIGNATURE
 
 
 class InconsistentTask(TaskRefused):
     """Two parts of the task that must say the same thing do not."""
 
-    code = "inconsistent_task"
+    code = FailureCode.INCONSISTENT_TASK
 
 
 class TaskExpired(TaskRefused):
     """The task's deadline has passed, or lies further ahead than this node keeps promises."""
 
-    code = "expired"
+    code = FailureCode.EXPIRED
 
 
 class NotServed(TaskRefused):
     """The task asks for a model, layers or a size of job that this node does not serve."""
 
-    code = "not_served"
+    code = FailureCode.NOT_SERVED
 
 
 class PriceTooLow(TaskRefused):
     """The assignment pays less than this node's offer asks."""
 
-    code = "price_too_low"
+    code = FailureCode.PRICE_TOO_LOW
 
 
 class TaskReplayed(TaskRefused):
     """This node has taken this job before."""
 
-    code = "replayed"
+    code = FailureCode.REPLAYED
 
 
 class InvalidGrammar(ProtocolError):

@@ -34,7 +34,6 @@ SIGNATURE_BYTES = 65
 MAX_RTT_S = 3600.0
 MAX_BYTES_PER_S = 1e12
 LINK_KEY_BYTES = 32
-REPLACED = "replaced"
 
 Buffer: TypeAlias = bytes | memoryview
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -140,9 +139,10 @@ class Cancel:
 
 @dataclass(frozen=True, config=_STRICT)
 class Failed:
-    """Any stage to the gateway and its neighbours: the job is over, nothing is charged. `code` is for programs.
+    """Any stage to the gateway and its neighbours: the job is over, nothing is charged. `code`: a
+    `failures.FailureCode`, or one that only a newer program knows.
 
-    With the code REPLACED, which is the gateway's alone, it is over for the receiver, who tells nobody.
+    With the code `replaced`, which is the gateway's alone, it is over for the receiver, who tells nobody.
     `blamed`: who spoiled the job, where the sender knows that it was another: the neighbour that it lost, that takes
     nothing more, or that said so itself.
     """

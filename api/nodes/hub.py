@@ -14,9 +14,9 @@ from declai.links.errors import LinkError
 from declai.links.gateway_links import GatewayLinks
 from declai.links.keys import LinkKeyPair
 from declai.links.relay import Relay, RelayLimits
+from declai.protocol.failures import FailureCode
 from declai.protocol.peers import Peer
 from declai.protocol.wire import (
-    REPLACED,
     Failed,
     Frame,
     Heartbeat,
@@ -121,11 +121,11 @@ class LinkHub:
 
     def abandon(self, job: bytes, peers: Sequence[Peer]) -> None:
         """A job is over without a receipt: nobody shall work on it or wait for it."""
-        self._say_again(peers, Failed(job, "abandoned", "the gateway gave the job up"))
+        self._say_again(peers, Failed(job, FailureCode.ABANDONED, "the gateway gave the job up"))
 
     def dismiss(self, job: bytes, peer: Peer) -> None:
         """A job goes on without this node, which shall tell nobody."""
-        self._say_again([peer], Failed(job, REPLACED, "another node has this place now"))
+        self._say_again([peer], Failed(job, FailureCode.REPLACED, "another node has this place now"))
 
     def _say_again(self, peers: Sequence[Peer], frame: Failed) -> None:
         loop = asyncio.get_running_loop()
@@ -175,7 +175,9 @@ class LinkHub:
 
     def _overflowed(self, job: bytes, node: bytes) -> None:
         """The relay dropped a job: whoever drives it hears of it as if the node, which is too slow, had said so."""
-        self._hand_over(job, node, Failed(job, "relay_full", "too many bytes wait at the gateway for this node"))
+        self._hand_over(
+            job, node, Failed(job, FailureCode.RELAY_FULL, "too many bytes wait at the gateway for this node")
+        )
 
 
 def _members(peers: Sequence[Peer]) -> dict[bytes, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from declai import cli
 from declai.chain.settings import OTHER_VARIABLES
+from declai.protocol.failures import FailureCode
 from declai.protocol.problems import ProblemKind
 from tests.docs.documents import DOCUMENTS, ROOT, table
 from tests.docs.surface import (
@@ -50,6 +51,12 @@ def test_every_endpoint_is_documented_and_no_other() -> None:
 def test_every_problem_of_receipts_is_documented_and_no_other() -> None:
     named = [kind for cells in table(DOCS / "auditors.md", "problem") for kind in re.findall(r"`(\w+)`", cells[0])]
     assert sorted(named) == sorted(ProblemKind)
+
+
+def test_every_code_of_failures_is_documented_and_no_other() -> None:
+    rows = table(DOCS / "contributors.md", "failure code")
+    named = [code for cells in rows for code in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(named) == sorted(FailureCode)
 
 
 def test_every_field_of_a_completion_is_documented_and_no_other() -> None:

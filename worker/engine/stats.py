@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from declai.protocol.failures import FailureCode
 from declai.worker.engine.turns.step import Chunk, EngineStep
 
 STEP_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 WAIT_SECONDS = (*STEP_SECONDS, 5.0, 10.0, 25.0, 60.0)
 
-REFUSALS = ("sequences", "cache", "invalid_sequence")
-FAILURES = ("invalid_input", "position_mismatch", "forward_failed")
+REFUSALS = ("sequences", "cache", FailureCode.INVALID_SEQUENCE)
+FAILURES = (FailureCode.INVALID_INPUT, FailureCode.POSITION_MISMATCH, FailureCode.FORWARD_FAILED)
 StepPart = Literal["forward", "sample", "rest"]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from declai.protocol import wire
 from declai.protocol.commitments import Commitment
+from declai.protocol.failures import FailureCode
 from declai.protocol.peers import Peer
 from declai.worker.errors import WorkerError
 
@@ -20,7 +21,7 @@ class JobEnd:
     num_output_tokens: int = 0
     finish_reason: wire.FinishReason | None = None
     commitment: Commitment | None = None
-    code: str = ""
+    code: FailureCode | None = None
     message: str = ""
 
 
@@ -31,7 +32,7 @@ class ForeignFrame(WorkerError):
 class JobFailed(WorkerError):
     """The job is over; `code`, and who is `blamed` where it is another node, go to the gateway and the neighbours."""
 
-    def __init__(self, code: str, message: str, blamed: Peer | None = None) -> None:
+    def __init__(self, code: FailureCode, message: str, blamed: Peer | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.blamed = blamed

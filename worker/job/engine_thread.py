@@ -19,6 +19,7 @@ from declai.links.node_links import NodeLinks
 from declai.links.sockets import Inbound
 from declai.links.traffic import LinkTraffic
 from declai.protocol import wire
+from declai.protocol.failures import FailureCode
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.joining import HEARTBEAT_S
@@ -137,7 +138,7 @@ class EngineThread(threading.Thread):
         """Another node stands in a place beside a job of this one. Nothing happens where the job is over."""
         self._call(lambda: self._replace(change))
 
-    def refuse(self, job: StageJob, code: str, message: str) -> None:
+    def refuse(self, job: StageJob, code: FailureCode, message: str) -> None:
         """Tell the gateway that a job of its will not run here."""
         self._call(lambda: self._turn_away(job, code, message))
 
@@ -203,7 +204,7 @@ class EngineThread(threading.Thread):
                 log.exception("a turn of the engine thread failed")
                 time.sleep(TICK_S)
         for entry in list(self._jobs.values()):
-            self._fail(entry, "node_stopped", "the node is shutting down")
+            self._fail(entry, FailureCode.NODE_STOPPED, "the node is shutting down")
         self._hasher.close()
         self._links.close()
 
@@ -251,7 +252,7 @@ class EngineThread(threading.Thread):
         future: Future[JobEnd],
     ) -> None:
         if self._draining or job.job_id in self._jobs or len(self._jobs) >= self._served.capacity:
-            self._end_before_start(job, future, "busy", "the node is draining or runs all the jobs it can")
+            self._end_before_start(job, future, FailureCode.BUSY, "the node is draining or runs all the jobs it can")
             return
         try:
             running = RunningJob(job, engine, identity, self._sender.send, constraint, self._hasher.put)
@@ -285,11 +286,11 @@ class EngineThread(threading.Thread):
                 entry.running.hear_ready(peer.link_key)
         self._announce(entry, now)
 
-    def _end_before_start(self, job: StageJob, future: Future[JobEnd], code: str, message: str) -> None:
+    def _end_before_start(self, job: StageJob, future: Future[JobEnd], code: FailureCode, message: str) -> None:
         self._turn_away(job, code, message)
         future.set_result(JobEnd(code=code, message=message))
 
-    def _turn_away(self, job: StageJob, code: str, message: str) -> None:
+    def _turn_away(self, job: StageJob, code: FailureCode, message: str) -> None:
         self._ended[code] += 1
         self._neighbours.tell(job.gateway, wire.Failed(job.job_id, code, message[:400]))
 
@@ -336,7 +337,7 @@ class EngineThread(threading.Thread):
     def _flush(self) -> None:
         for job_id, (peer, error) in self._sender.flush().items():
             if (entry := self._jobs.get(job_id)) is not None:
-                self._fail(entry, "link_full", str(error), peer)
+                self._fail(entry, FailureCode.LINK_FULL, str(error), peer)
 
     def _step(self, engine: StageEngine) -> None:
         started = time.perf_counter()
@@ -345,7 +346,7 @@ class EngineThread(threading.Thread):
         except Exception as error:
             log.exception("the engine failed")
             for entry in [entry for entry in self._jobs.values() if entry.running.engine is engine]:
-                self._fail(entry, "engine_error", f"{type(error).__name__}: {error}")
+                self._fail(entry, FailureCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
             return
         elapsed_s = time.perf_counter() - started
         with self._sender.together():
@@ -385,12 +386,12 @@ class EngineThread(threading.Thread):
     def _check(self, entry: _Entry, now: float) -> None:
         job = entry.running.job
         if time.time() > job.assignment.deadline:
-            raise JobFailed("deadline", "the assignment's deadline has passed")
+            raise JobFailed(FailureCode.DEADLINE, "the assignment's deadline has passed")
         if now - entry.last_activity > self._options.idle_timeout_s:
-            raise JobFailed("idle_timeout", f"nothing came for {self._options.idle_timeout_s:g} s")
+            raise JobFailed(FailureCode.IDLE_TIMEOUT, f"nothing came for {self._options.idle_timeout_s:g} s")
         for peer in entry.running.peers:
             if self._links.down_for_s(peer) > self._options.peer_grace_s:
-                raise JobFailed("peer_lost", f"no link to {peer.address}", peer)
+                raise JobFailed(FailureCode.PEER_LOST, f"no link to {peer.address}", peer)
         if now >= entry.next_ready:
             self._announce(entry, now)
 
@@ -408,7 +409,7 @@ class EngineThread(threading.Thread):
         needed = {peer for entry in self._jobs.values() for peer in entry.running.peers}
         self._links.keep_only(needed | self._sender.peers | set(self._outbox.peers) | set(self._gateways.values()))
 
-    def _fail(self, entry: _Entry, code: str, message: str, blamed: Peer | None = None) -> None:
+    def _fail(self, entry: _Entry, code: FailureCode, message: str, blamed: Peer | None = None) -> None:
         entry.running.fail(code, message, blamed=blamed.address if blamed else None)
         self._settle(entry)
 
@@ -430,5 +431,5 @@ class EngineThread(threading.Thread):
             entry.running.fail(error.code, str(error), blamed=error.blamed.address if error.blamed else None)
         except Exception as error:
             log.exception("a job failed")
-            entry.running.fail("node_error", type(error).__name__)
+            entry.running.fail(FailureCode.NODE_ERROR, type(error).__name__)
         self._settle(entry)

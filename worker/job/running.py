@@ -15,6 +15,7 @@ from declai.links.errors import LinkError
 from declai.protocol import wire
 from declai.protocol.commitments import Commitment, Later, StageCommitment, output_record
 from declai.protocol.errors import BadRows, CommitmentError
+from declai.protocol.failures import FailureCode
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
@@ -94,7 +95,7 @@ class RunningJob:
         try:
             self._downstream.catch_up()
         except RowsLost as error:
-            raise JobFailed("rows_lost", str(error)) from error
+            raise JobFailed(FailureCode.ROWS_LOST, str(error)) from error
 
     def hear_ready(self, sender: bytes) -> None:
         """A stage that comes after this one can take data, and so can all after it."""
@@ -161,7 +162,7 @@ class RunningJob:
         else:
             self._put_token(output)
 
-    def fail(self, code: str, message: str, *, told_by: bytes = b"", blamed: str | None = None) -> None:
+    def fail(self, code: FailureCode, message: str, *, told_by: bytes = b"", blamed: str | None = None) -> None:
         """End the job without a receipt; everyone but who told us (a link key) is told, and who is `blamed`."""
         if self.end is not None:
             return
@@ -183,7 +184,7 @@ class RunningJob:
             return replace(self.end, commitment=self._seal())
         except Exception as error:  # whoever waits for the end must get one
             log.exception("a commitment could not be sealed")
-            return JobEnd(code="node_error", message=type(error).__name__)
+            return JobEnd(code=FailureCode.NODE_ERROR, message=type(error).__name__)
 
     def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
         job, ring = self.job, self._ring
@@ -218,7 +219,9 @@ class RunningJob:
 
     def _take_prompt(self, frame: wire.Prompt) -> None:
         if frame.num_tokens != self.job.num_prompt_tokens:
-            raise JobFailed("wrong_prompt", f"{frame.num_tokens} tokens, the job has {self.job.num_prompt_tokens}")
+            raise JobFailed(
+                FailureCode.WRONG_PROMPT, f"{frame.num_tokens} tokens, the job has {self.job.num_prompt_tokens}"
+            )
         self._feed(0, frame.payload, frame.num_tokens)
 
     def _take_hidden(self, frame: wire.Hidden) -> None:
@@ -226,26 +229,28 @@ class RunningJob:
         in_prompt = self._is_prompt(frame.first_position, frame.num_tokens)
         allowed = formats_of(self.job.prompt_format_in, dtype) if in_prompt else (dtype,)
         if frame.dtype not in allowed:
-            raise JobFailed("wrong_dtype", f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
+            raise JobFailed(FailureCode.WRONG_DTYPE, f"{frame.dtype}, this stage takes {' or '.join(allowed)}")
         frame = self._upstream.new_part(frame)
         try:
             rows = decode_rows(frame.payload, frame.num_tokens, frame.dtype, dtype)
         except BadRows as error:
-            raise JobFailed("invalid_input", str(error)) from error
+            raise JobFailed(FailureCode.INVALID_INPUT, str(error)) from error
         self._feed(frame.first_position, frame.payload, frame.num_tokens, rows)
 
     def _take_token(self, frame: wire.Token) -> None:
         # The last one is fed to nobody: it has a place, but no input comes of it.
         if frame.position != self.job.num_prompt_tokens + frame.index or frame.position != self._positions.received:
             raise JobFailed(
-                "position_mismatch", f"token {frame.index} at {frame.position} does not continue the output"
+                FailureCode.POSITION_MISMATCH, f"token {frame.index} at {frame.position} does not continue the output"
             )
         if frame.finish_reason is None:
             self._feed(frame.position, struct.pack("<I", frame.token_id), 1)
 
     def _take_finish(self, frame: wire.Finish) -> None:
         if frame.num_output_tokens > self.job.max_tokens:
-            raise JobFailed("finish_mismatch", f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}")
+            raise JobFailed(
+                FailureCode.FINISH_MISMATCH, f"{frame.num_output_tokens} tokens, at most {self.job.max_tokens}"
+            )
         if self.job.stage < self.job.num_stages - 2:
             self._downstream.put_finish(frame)
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
@@ -255,16 +260,17 @@ class RunningJob:
 
         Who is replaced tells nobody: his neighbours may not have heard yet that it is not their job that is over.
         """
-        if frame.code == wire.REPLACED and sender == self.job.gateway.link_key:
+        code = FailureCode(frame.code)
+        if code is FailureCode.REPLACED and sender == self.job.gateway.link_key:
             self.engine.remove(self.job.job_id)
-            self.end = JobEnd(code=frame.code, message=frame.message)
+            self.end = JobEnd(code=code, message=frame.message)
             return
         neighbour = next((peer.address for peer in self.stages_beside if peer.link_key == sender), None)
-        self.fail(frame.code, frame.message, told_by=sender, blamed=frame.blamed or neighbour)
+        self.fail(code, frame.message, told_by=sender, blamed=frame.blamed or neighbour)
 
     def _take_cancel(self) -> None:
         if not self.job.is_last:
-            self.fail("cancelled", "the gateway gave the job up", told_by=self.job.gateway.link_key)
+            self.fail(FailureCode.CANCELLED, "the gateway gave the job up", told_by=self.job.gateway.link_key)
         else:
             self._decide("cancelled")
 
@@ -282,14 +288,14 @@ class RunningJob:
         except EngineError as error:
             raise JobFailed(error.code, str(error)) from error
         except (PositionGap, CommitmentError) as error:
-            raise JobFailed("position_mismatch", str(error)) from error
+            raise JobFailed(FailureCode.POSITION_MISMATCH, str(error)) from error
 
     def _put_hidden(self, output: HiddenRows) -> None:
         first, num_tokens = output.first_position, output.num_tokens
         try:
             rows = self._downstream.put_rows(first, output.rows)
         except BadRows as error:
-            raise JobFailed("not_finite", str(error)) from error
+            raise JobFailed(FailureCode.NOT_FINITE, str(error)) from error
         self._positions.advance(Mark.COMPUTED, first, num_tokens)
         self._commit(first, rows, num_tokens)
         self._downstream.note_sent(first, num_tokens)
@@ -334,7 +340,7 @@ class RunningJob:
                 self._check_end(num_positions)
                 self._commitment.check_seal(num_positions)
             except CommitmentError as error:
-                raise JobFailed("finish_mismatch", str(error)) from error
+                raise JobFailed(FailureCode.FINISH_MISMATCH, str(error)) from error
             self._seal = partial(self._commitment.seal, num_positions, output)
         self.engine.remove(self.job.job_id)
         self.end = JobEnd(num_output_tokens, reason)
@@ -352,7 +358,7 @@ class RunningJob:
         try:
             self._send_frame(peer, frame)
         except LinkError as error:
-            raise JobFailed("link_full", str(error), peer) from error
+            raise JobFailed(FailureCode.LINK_FULL, str(error), peer) from error
 
 
 def _is_of(sender: bytes, replicas: Sequence[Replica]) -> bool:

@@ -117,7 +117,7 @@ class StageService:
             return
         except (IpfsError, NotServed, WorkerError) as error:
             log.error("no stage for job %s: %s", job.job_id.hex(), error)
-            self._pipeline.refuse(job, "not_served", str(error))
+            self._pipeline.refuse(job, NotServed.code, str(error))
             return
         started_at = int(time.time())
         end = self._pipeline.submit(job, engine, identity, constraint).result()

@@ -12,6 +12,7 @@ import pytest
 from declai.chain.messages import sign
 from declai.links.errors import LinkFull
 from declai.protocol import wire
+from declai.protocol.failures import FailureCode
 from declai.protocol.jobs import StageJob, seal
 from declai.protocol.peers import Peer
 from declai.protocol.ring import Replacement, Replica, Ring, new_ring, seal_replacement
@@ -133,7 +134,7 @@ def test_a_node_that_hangs_is_replaced_while_it_lives(net: Network) -> None:
     jobs = net.jobs(max_tokens=MAX_TOKENS)
     begin(net, jobs, 1, 10)
     hanging = net.nodes[1]
-    net.links.send(hanging.party.peer, wire.Failed(jobs[0].job_id, wire.REPLACED, "too slow"))
+    net.links.send(hanging.party.peer, wire.Failed(jobs[0].job_id, FailureCode.REPLACED, "too slow"))
     wait_until(lambda: hanging.idle)
     jobs, _ = replace(net, jobs, ring_of(net), 1)
     finish(net, jobs)

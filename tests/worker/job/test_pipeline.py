@@ -323,6 +323,7 @@ def test_strangers_and_noise_change_nothing(slow_net: Network) -> None:
         (1, "upstream", lambda j: wire.Hidden(j, 0, 1, "bfloat16", bytes(16)), "wrong_dtype"),
         (1, "upstream", lambda j: wire.Finish(j, "stop", 4000), "finish_mismatch"),
         (2, "upstream", lambda j: wire.Failed(j, "engine_error", "told so"), "engine_error"),
+        (2, "upstream", lambda j: wire.Failed(j, "of_tomorrow", "told so"), "unknown"),
     ],
 )
 def test_a_neighbour_that_breaks_the_protocol_ends_the_job_and_nothing_else(
@@ -344,7 +345,7 @@ def test_a_neighbour_that_breaks_the_protocol_ends_the_job_and_nothing_else(
     told = [(who, f) for who, f in net.of(wire.Failed, jobs[0]) if isinstance(f, wire.Failed)]
     assert code in {failed.code for _, failed in told}
     # Who was told by a neighbour blames it, whoever it is told by; the gateway hears the same name from all.
-    blamed = victim.address if code != "engine_error" else net.nodes[stage - 1].party.address
+    blamed = victim.address if code not in ("engine_error", "unknown") else net.nodes[stage - 1].party.address
     assert {failed.blamed or who for who, failed in told} == {blamed}
     net.until(lambda: net.finish(other[0]))
     net.check(other, expected_tokens(PROMPT, net.num_layers, 30))
