@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +13,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from declai.storage.errors import DatabaseUnusable
+from declai.storage.files import LOCK_TIMEOUT_S, keep_private, write_ahead
 from declai.storage.migrations import Migrations, migrate
 
-LOCK_TIMEOUT_S = 30
 BACKENDS = ("sqlite", "postgresql")
 
 
@@ -48,7 +44,7 @@ def open_database(url: str | URL, migrations: Migrations) -> Engine:
 
 def _sqlite(url: URL) -> Engine:
     if url.database:
-        _keep_private(Path(url.database))
+        keep_private(Path(url.database))
     # Each transaction holds the database's only write lock: a second connection of this process could only wait for it.
     engine = create_engine(
         url,
@@ -61,7 +57,7 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
-        _write_ahead(cursor)
+        write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -73,43 +69,6 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
-
-
-def _keep_private(path: Path) -> None:
-    """Mode 0600 from the first byte on, for the file and those that SQLite makes beside it: they take its mode.
-
-    HAZARD: whoever closes the file itself drops this process's locks on it, also those of SQLite's connections
-    (sqlite.org/howtocorrupt.html, 2.2). So a new one is made under another name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.exists():
-        handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        os.close(handle)
-        with suppress(FileExistsError):
-            os.link(fresh, path)
-        os.unlink(fresh)
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            file = Path(f"{path}{suffix}")
-            if file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """Turn to write-ahead logging. The database remembers it, so only the first who open a new one contend.
-
-    HAZARD: two that upgrade their read locks for it would wait for each other; SQLite refuses one at once, whatever its
-    timeout says (sqlite.org/c3ref/busy_handler.html).
-    """
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def insert_missing(db: Connection, table: Table, **values: Any) -> bool:

@@ -17,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from declai.errors import SessionError
+from declai.storage.files import LOCK_TIMEOUT_S, keep_private, write_ahead
 
-SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS sessions (
-        id TEXT PRIMARY KEY, chain_id INTEGER NOT NULL, ledger TEXT NOT NULL, gateway TEXT NOT NULL,
-        gateway_url TEXT NOT NULL, payer TEXT NOT NULL, keystore TEXT NOT NULL, budget TEXT NOT NULL,
-        opened_at REAL NOT NULL, closed INTEGER NOT NULL DEFAULT 0,
-        acked_below INTEGER NOT NULL DEFAULT 0, spent TEXT NOT NULL DEFAULT '0'
-    )""",
-    """CREATE TABLE IF NOT EXISTS requests (
-        session TEXT NOT NULL REFERENCES sessions(id), nonce INTEGER NOT NULL, request TEXT, state TEXT NOT NULL,
-        max_cost TEXT NOT NULL, cost TEXT, deadline INTEGER NOT NULL, created_at REAL NOT NULL,
-        PRIMARY KEY (session, nonce)
-    )""",
+# The step at index i brings a book of version i to version i + 1. A step that was released never changes.
+# Release 0.1.0 wrote these tables without a version.
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE IF NOT EXISTS sessions (
+            id TEXT PRIMARY KEY, chain_id INTEGER NOT NULL, ledger TEXT NOT NULL, gateway TEXT NOT NULL,
+            gateway_url TEXT NOT NULL, payer TEXT NOT NULL, keystore TEXT NOT NULL, budget TEXT NOT NULL,
+            opened_at REAL NOT NULL, closed INTEGER NOT NULL DEFAULT 0,
+            acked_below INTEGER NOT NULL DEFAULT 0, spent TEXT NOT NULL DEFAULT '0'
+        )""",
+        """CREATE TABLE IF NOT EXISTS requests (
+            session TEXT NOT NULL REFERENCES sessions(id), nonce INTEGER NOT NULL, request TEXT, state TEXT NOT NULL,
+            max_cost TEXT NOT NULL, cost TEXT, deadline INTEGER NOT NULL, created_at REAL NOT NULL,
+            PRIMARY KEY (session, nonce)
+        )""",
+    ),
 )
 
 
@@ -87,18 +92,35 @@ class SessionBook:
     """Sessions and requests of one user, in one SQLite file for its owner alone."""
 
     def __init__(self, path: Path) -> None:
-        path.touch(mode=0o600)
+        """Open or make the book; one of an older release is brought to this release's version.
+
+        Raises:
+            SessionError: a later release wrote it.
+        """
+        keep_private(path)
         self._path = path
         with self._transaction() as db:
-            for statement in SCHEMA:
+            self._migrate(db)
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(STEPS):
+            raise SessionError(
+                f"the book {self._path} has version {version}, this program writes version {len(STEPS)}: "
+                "use the DeCLAI release that wrote it or a later one"
+            )
+        for step in STEPS[version:]:
+            for statement in step:
                 db.execute(statement)
+        if version < len(STEPS):
+            db.execute(f"PRAGMA user_version = {len(STEPS)}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
         db.row_factory = sqlite3.Row
         try:
-            db.execute("PRAGMA journal_mode=WAL")
+            write_ahead(db.cursor())
             db.execute("PRAGMA synchronous=FULL")
             db.execute("BEGIN IMMEDIATE")
             yield db
@@ -110,7 +132,9 @@ class SessionBook:
         """Keep a session that was opened on chain; a second call with the same id changes nothing."""
         with self._transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '0')",
+                "INSERT OR IGNORE INTO sessions"
+                " (id, chain_id, ledger, gateway, gateway_url, payer, keystore, budget, opened_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(record.id, record.chain_id, record.ledger, record.gateway, record.gateway_url, record.payer),
                     *(record.keystore, str(record.budget), record.opened_at),
@@ -160,7 +184,8 @@ class SessionBook:
                 )
             nonce = later[-1].nonce + 1 if later else acked_below
             db.execute(
-                "INSERT INTO requests VALUES (?, ?, NULL, ?, ?, NULL, ?, ?)",
+                "INSERT INTO requests (session, nonce, state, max_cost, deadline, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (session, nonce, BookedState.SENT, str(max_cost), deadline, time.time()),
             )
         return Ticket(nonce, acked_below, spent)

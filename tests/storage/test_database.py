@@ -36,14 +36,14 @@ def modes(folder: Path) -> dict[str, int]:
 @pytest.mark.usefixtures("generous_umask")
 def test_files_are_private_from_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, int]] = []
-    write_ahead = database._write_ahead
+    write_ahead = database.write_ahead
 
     def look(cursor: sqlite3.Cursor) -> None:
         seen.append(modes(tmp_path / "deep"))
         write_ahead(cursor)
         seen.append(modes(tmp_path / "deep"))
 
-    monkeypatch.setattr(database, "_write_ahead", look)
+    monkeypatch.setattr(database, "write_ahead", look)
     engine = open_database(f"sqlite:///{tmp_path / 'deep' / 'a.db'}", NOTHING)
     with engine.begin() as db:
         db.execute(text("CREATE TABLE t (x)"))
