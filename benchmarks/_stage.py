@@ -1,4 +1,4 @@
-"""One stage as a process of its own: a real engine, links, pipeline and service; envelopes come through a pipe.
+"""One stage as a process of its own: a real engine, links, engine thread and service; envelopes come through a pipe.
 
 What a node does, without chain, Redis and Celery: the parent is its gateway and its registry's only source.
 """
@@ -95,7 +95,7 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     links = NodeLinks(
         LinkKeyPair(*plan.link), "tcp://127.0.0.1:0", lambda key: plan.registry.holder_of(key) is not None
     )
-    pipeline = EngineThread(
+    engine_thread = EngineThread(
         links,
         ServedLayers(model, MANIFEST, *layers, capacity),
         on_acknowledged=acknowledged,
@@ -116,8 +116,8 @@ def _run(plan: StagePlan, parent: Connection) -> None:
     )
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as writer:
         store = NodeStore(Path(scratch) / "node.db")
-        service = StageService(terms, plan.registry, store, pipeline, Engines(), party.signer)
-        pipeline.start()
+        service = StageService(terms, plan.registry, store, engine_thread, Engines(), party.signer)
+        engine_thread.start()
         tasks = ThreadPoolExecutor(capacity + 4)
         parent.send(links.endpoint)
         while True:

@@ -1,4 +1,4 @@
-"""Single-session decode through a whole network on this machine against `generate` with the same total of cores.
+"""Decode of one request through a whole network on this machine against `generate` with the same total of cores.
 
 A devnet of three nodes serves the reference model; a client streams completions from the gateway. Between its requests
 the same prompts go through `generate` in this process, with as many threads as this machine has cores. Rounds of both
@@ -44,7 +44,7 @@ def main() -> None:
 
 HONESTY = [
     "One machine: loopback links, no latency between stages; the gateway, the chain and Redis share its cores.",
-    "Random weights, greedy, one session at a time; what else runs on the machine counts.",
+    "Random weights, greedy, one request at a time; what else runs on the machine counts.",
     "The ratio compares medians of whole requests; `generate` pays for no network, no receipts and no signatures.",
 ]
 

@@ -130,12 +130,12 @@ def run_stage(
     links.send = marks.around("send", links.send)  # type: ignore[method-assign]
     parent.send(links.endpoint)
     job: StageJob = parent.recv()
-    pipeline = EngineThread(links, ServedLayers(bytes(32), "none", 0, 1, capacity=1))
-    pipeline.start()
+    engine_thread = EngineThread(links, ServedLayers(bytes(32), "none", 0, 1, capacity=1))
+    engine_thread.start()
     engine = SleepingEngine(job.is_first, hidden_size, compute_s, marks)
-    end = pipeline.submit(job, engine, StageIdentity("fp32", "float32", bytes(32))).result()
+    end = engine_thread.submit(job, engine, StageIdentity("fp32", "float32", bytes(32))).result()
     time.sleep(0.2)  # the other stage's last frames
-    pipeline.stop()
+    engine_thread.stop()
     assert end.commitment is not None, end
     parent.send(marks.events)
 

@@ -1,4 +1,4 @@
-"""Many sessions at once through a whole network on this machine, against `generate` with a static batch of as many.
+"""Many requests at once through a whole network on this machine, against `generate` with a static batch of as many.
 
 A devnet of three nodes serves the reference model; clients stream completions from the gateway, all at once. The
 reference is the best case there is: the same prompts of one length, known beforehand, in one batch on all cores. Rounds
@@ -27,7 +27,7 @@ HONESTY = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8, 16])
+    parser.add_argument("--requests", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=64)
@@ -38,20 +38,20 @@ def main() -> None:
     generate = static_batches(folder)
     randomness = random.Random(0)
     figures: dict[str, Any] = {"threads": pick_num_threads()}
-    with devnet(folder, options.nodes, max_jobs=max(options.sessions)) as description:
-        for num_sessions in options.sessions:
+    with devnet(folder, options.nodes, max_jobs=max(options.requests)) as description:
+        for num_requests in options.requests:
             network, batch = [], []
             for round_number in range(options.rounds + 1):
                 prompts = [
                     [randomness.randrange(VOCAB_SIZE) for _ in range(options.prompt_tokens)]
-                    for _ in range(num_sessions)
+                    for _ in range(num_requests)
                 ]
                 served = serve(description, prompts, options.output_tokens)
                 generated_s = generate(prompts, options.output_tokens)
                 if round_number > 0:  # the first one reads weights into memory
                     network.append(served)
                     batch.append(generated_s)
-            figures |= figures_of(num_sessions, options.output_tokens, network, batch)
+            figures |= figures_of(num_requests, options.output_tokens, network, batch)
     record("serving", figures | vars(options), HONESTY)
 
 
@@ -82,13 +82,13 @@ def static_batches(folder: Path) -> Any:
 
 
 def figures_of(
-    num_sessions: int, num_tokens: int, network: list[tuple[float, list[Timing]]], batch: list[float]
+    num_requests: int, num_tokens: int, network: list[tuple[float, list[Timing]]], batch: list[float]
 ) -> dict[str, Any]:
     timings = [timing for _, round_timings in network for timing in round_timings]
-    network_speed = num_sessions * num_tokens / statistics.median(seconds for seconds, _ in network)
-    batch_speed = num_sessions * num_tokens / statistics.median(batch)
+    network_speed = num_requests * num_tokens / statistics.median(seconds for seconds, _ in network)
+    batch_speed = num_requests * num_tokens / statistics.median(batch)
     between_ms = sorted(1000 * gap for timing in timings for gap in timing.between_tokens_s)
-    name = f"sessions_{num_sessions}"
+    name = f"requests_{num_requests}"
     return {
         f"{name}_network_tokens_per_s": round(network_speed, 1),
         f"{name}_static_batch_tokens_per_s": round(batch_speed, 1),

@@ -90,8 +90,8 @@ def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
     def run(prompt: list[int]) -> list[int]:
         for engine in engines:
             last = engine is engines[-1]
-            engine.add(b"session", SequenceSpec(len(prompt), NUM_OUTPUT_TOKENS, greedy if last else None))
-        engines[0].feed(b"session", 0, prompt)
+            engine.add(b"sequence", SequenceSpec(len(prompt), NUM_OUTPUT_TOKENS, greedy if last else None))
+        engines[0].feed(b"sequence", 0, prompt)
         token_ids: list[int] = []
         while len(token_ids) < NUM_OUTPUT_TOKENS:
             for index, engine in enumerate(engines):
@@ -102,11 +102,11 @@ def chained_engines(folder: Path) -> Callable[[list[int]], list[int]]:
                     elif isinstance(output, SampledToken):
                         token_ids.append(output.token_id)
                         if output.finish_reason is None:
-                            engines[0].feed(b"session", output.position, [output.token_id])
+                            engines[0].feed(b"sequence", output.position, [output.token_id])
                     else:
                         raise output.error
         for engine in engines:
-            engine.remove(b"session")
+            engine.remove(b"sequence")
         return token_ids
 
     return run

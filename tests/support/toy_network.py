@@ -111,7 +111,7 @@ class ToyNode:
 
     @property
     def idle(self) -> bool:
-        return not self.engine.sessions and self.pipeline.status().num_jobs == 0
+        return not self.engine.sequences and self.pipeline.status().num_jobs == 0
 
     def stop(self) -> None:
         self.pipeline.stop()

@@ -31,18 +31,18 @@ WAITS = (
 
 
 class NodeMetrics(Collector):
-    """Read from the engines and the pipeline whenever somebody asks; nothing is counted twice."""
+    """Read from the engines and the engine thread whenever somebody asks; nothing is counted twice."""
 
-    def __init__(self, engines: Callable[[], dict[tuple[int, int], Engine]], pipeline: EngineThread) -> None:
+    def __init__(self, engines: Callable[[], dict[tuple[int, int], Engine]], engine_thread: EngineThread) -> None:
         """`engines`: those loaded now, by the layers [first, end) that they run."""
         self._engines = engines
-        self._pipeline = pipeline
+        self._engine_thread = engine_thread
 
     def collect(self) -> Iterable[Metric]:
         yield from self._engine_metrics()
         yield from self._wait_metrics()
         yield from self._share_metrics()
-        yield from self._pipeline_metrics()
+        yield from self._engine_thread_metrics()
         yield from self._link_metrics()
 
     def _engine_metrics(self) -> Iterable[Metric]:
@@ -106,8 +106,8 @@ class NodeMetrics(Collector):
                     family.add_metric((*labels, name), value)
         return parts, used, limit, blocks, refused, failed
 
-    def _pipeline_metrics(self) -> Iterable[Metric]:
-        seen = self._pipeline.status()
+    def _engine_thread_metrics(self) -> Iterable[Metric]:
+        seen = self._engine_thread.status()
         jobs = CounterMetricFamily("declai_jobs", "Jobs that have ended, or were refused.", labels=("how",))
         for how, number in seen.ended.items():
             jobs.add_metric((how,), number)
@@ -121,7 +121,7 @@ class NodeMetrics(Collector):
         return jobs, dropped, waiting, full
 
     def _link_metrics(self) -> Iterable[Metric]:
-        seen = self._pipeline.status()
+        seen = self._engine_thread.status()
         frames = CounterMetricFamily("declai_link_frames", "Frames over a link.", labels=("peer", "direction"))
         size = CounterMetricFamily("declai_link_bytes", "Bytes of frames over a link.", labels=("peer", "direction"))
         for link in seen.traffic:

@@ -30,9 +30,9 @@ class StatusFile:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
-    def follow(self, pipeline: EngineThread, store: NodeStore) -> None:
+    def follow(self, engine_thread: EngineThread, store: NodeStore) -> None:
         """The node serves from now on: tell what these say."""
-        self._sources = (pipeline, store)
+        self._sources = (engine_thread, store)
         self._try_to_write()
 
     def follow_nothing(self) -> None:
@@ -65,10 +65,10 @@ class StatusFile:
         fields: dict[str, object] = {**self._description, "state": state, "written_at": int(time.time())}
         sources = self._sources
         if sources is not None:
-            pipeline, store = sources
-            seen, earned = pipeline.status(), store.earnings()
+            engine_thread, store = sources
+            seen, earned = engine_thread.status(), store.earnings()
             fields["state"] = "draining" if seen.draining else "serving"
-            fields["pipeline"] = asdict(seen)
+            fields["engine_thread"] = asdict(seen)
             fields["earnings"] = {**asdict(earned), "total_cost": str(earned.total_cost)}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(fields, indent=2) + "\n")

@@ -50,21 +50,21 @@ class StageService:
         terms: Terms,
         registry: PeerRegistry,
         store: NodeStore,
-        pipeline: EngineThread,
+        engine_thread: EngineThread,
         engines: Engines,
         account: LocalAccount,
     ) -> None:
         self._terms = terms
         self._registry = registry
         self._store = store
-        self._pipeline = pipeline
+        self._engine_thread = engine_thread
         self._engines = engines
         self._account = account
 
     def send_waiting_receipts(self) -> None:
         """Take up the receipts that an earlier run of this node could not deliver."""
         for stored in self._store.unacknowledged(since=int(time.time()) - SEND_AGAIN_FOR_S):
-            self._pipeline.deliver(stored.job.gateway, stored.receipt.to_frame(stored.job.job_id))
+            self._engine_thread.deliver(stored.job.gateway, stored.receipt.to_frame(stored.job.job_id))
 
     def keep_acceptance(self, job_id: bytes, acceptance: bytes) -> None:
         """Keep the gateway's word for a receipt. One that is not its word leaves the receipt on its way."""
@@ -73,7 +73,7 @@ class StageService:
             log.warning("the acceptance of job %s is not signed by its gateway", job_id.hex())
             return
         self._store.accept(job_id, acceptance)
-        self._pipeline.delivered(job_id)
+        self._engine_thread.delivered(job_id)
 
     def take_replacement(self, job: StageJob, frame: Replaced) -> None:
         """Let a job speak with the node that took a place beside it, if that is its gateway's word."""
@@ -82,7 +82,7 @@ class StageService:
         except TaskRefused as reason:
             log.warning("refused a change of job %s: %s", job.job_id.hex(), reason)
             return
-        self._pipeline.replace(change)
+        self._engine_thread.replace(change)
 
     def _is_accepted(self, stored: StoredReceipt, acceptance: bytes) -> bool:
         job = stored.job
@@ -102,7 +102,7 @@ class StageService:
             log.warning("refused job %s: %s", refused.job.job_id.hex(), refused.reason)
             if isinstance(refused.reason, TaskReplayed):
                 return  # the first copy may be running: a word about this one would be taken as the end of that one
-            self._pipeline.refuse(refused.job, refused.reason.code, str(refused.reason))
+            self._engine_thread.refuse(refused.job, refused.reason.code, str(refused.reason))
             return
         except TaskRefused as reason:
             log.warning("dropped a task: %s", reason)
@@ -113,14 +113,14 @@ class StageService:
             grammar = job.options.sampling.grammar if job.options is not None else None
             constraint = self._engines.constraint(grammar) if grammar is not None else None
         except InvalidGrammar as error:
-            self._pipeline.refuse(job, InvalidSequence.code, str(error))
+            self._engine_thread.refuse(job, InvalidSequence.code, str(error))
             return
         except (IpfsError, NotServed, WorkerError) as error:
             log.error("no stage for job %s: %s", job.job_id.hex(), error)
-            self._pipeline.refuse(job, NotServed.code, str(error))
+            self._engine_thread.refuse(job, NotServed.code, str(error))
             return
         started_at = int(time.time())
-        end = self._pipeline.submit(job, engine, identity, constraint).result()
+        end = self._engine_thread.submit(job, engine, identity, constraint).result()
         self._conclude(job, end, started_at)
 
     def _conclude(self, job: StageJob, end: JobEnd, started_at: int) -> None:
@@ -130,7 +130,7 @@ class StageService:
         finished_at = min(int(time.time()), job.assignment.deadline)
         signed = build_receipt(job, end.commitment, end.num_output_tokens, started_at, finished_at, self._account)
         self._store.save(job, signed)
-        self._pipeline.deliver(job.gateway, signed.to_frame(job.job_id))
+        self._engine_thread.deliver(job.gateway, signed.to_frame(job.job_id))
 
 
 def _check_identity(job: StageJob, identity: StageIdentity) -> None:

@@ -164,7 +164,7 @@ def test_a_choice_that_fails_ends_the_answer_and_the_others(http: httpx.Client, 
     rows = [ended(idle, request) for request in requests_of(response)]
     assert {row.state for row in rows} <= {"failed", "finished"}
     assert "failed" in {row.state for row in rows}
-    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the other stages' stop")
+    wait_until(lambda: not any(node.engine.sequences for node in idle.nodes), "the other stages' stop")
     assert reserved(idle) == 0
 
 
@@ -180,7 +180,7 @@ def test_a_client_that_leaves_cancels_all(idle: Network, api_key: str, stream: b
         head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(
-            lambda: [s.num_drawn > 3 for s in list(engine.sessions.values())] == [True] * 3, "some tokens of all"
+            lambda: [s.num_drawn > 3 for s in list(engine.sequences.values())] == [True] * 3, "some tokens of all"
         )
     ours = [row.request for row in stored_requests(idle) if row.request not in before]
     rows = [ended(idle, request) for request in ours]

@@ -80,7 +80,7 @@ def test_a_stage_is_exchanged_in_mid_stream(
     asyncio.run_coroutine_threadsafe(attempt.exchange(stage, offer), attempts.loop).result(10)
     text += "".join(chunk.choices[0].text for chunk in stream)
     assert text.strip() == PROMPT
-    wait_until(lambda: not any(node.engine.sessions for node in [*idle.nodes, spare]), "the stages' end")
+    wait_until(lambda: not any(node.engine.sequences for node in [*idle.nodes, spare]), "the stages' end")
     receipts = http.get(f"/v1/receipts/{request}").json()
     nodes = [part["assignment"]["node"] for part in receipts["stages"]]
     assert nodes == [spare.address if k == stage else node.address for k, node in enumerate(idle.nodes)]

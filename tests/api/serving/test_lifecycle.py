@@ -78,7 +78,7 @@ def test_closing_the_connection_stops_the_stages(idle: Network, api_key: str, st
         started = idle.nodes[-1].engine.num_steps
         wait_until(lambda: idle.nodes[-1].engine.num_steps > started + 5, "some tokens")
     closed = time.monotonic()
-    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the stages' stop")
+    wait_until(lambda: not any(node.engine.sequences for node in idle.nodes), "the stages' stop")
     assert time.monotonic() - closed < 5
     request = next(row.request for row in stored_requests(idle) if row.request not in before)
     row = ended(idle, request)
@@ -113,7 +113,7 @@ def test_a_stage_that_breaks_in_mid_stream(client: openai.OpenAI, idle: Network)
     row = ended(idle, request)
     assert (row.state, row.cost) == ("failed", 0)
     assert reserved(idle) == 0
-    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the other stages' stop")
+    wait_until(lambda: not any(node.engine.sequences for node in idle.nodes), "the other stages' stop")
 
 
 def test_a_stage_that_breaks_before_the_first_token(http: httpx.Client, idle: Network) -> None:

@@ -77,7 +77,7 @@ def test_a_client_that_leaves_ends_the_job(client: openai.OpenAI, relayed_networ
     stream = client.completions.create(model=MODEL, prompt=TEXT, max_tokens=100, stream=True)
     next(iter(stream))
     stream.close()
-    wait_until(lambda: not any(node.engine.sessions for node in relayed_network.nodes), "the end on every node")
+    wait_until(lambda: not any(node.engine.sequences for node in relayed_network.nodes), "the end on every node")
 
 
 def test_a_node_that_falls_silent_ends_the_job_clearly(client: openai.OpenAI, relayed_network: Network) -> None:
@@ -85,7 +85,7 @@ def test_a_node_that_falls_silent_ends_the_job_clearly(client: openai.OpenAI, re
     with pytest.raises(openai.APIStatusError) as refused:
         client.completions.create(model=MODEL, prompt="hello", max_tokens=20)
     assert refused.value.status_code >= 500
-    wait_until(lambda: not any(node.engine.sessions for node in relayed_network.nodes), "the end on every node")
+    wait_until(lambda: not any(node.engine.sequences for node in relayed_network.nodes), "the end on every node")
 
 
 def test_bytes_are_counted(client: openai.OpenAI, relayed_network: Network) -> None:
@@ -166,7 +166,7 @@ def test_a_cut_link_to_the_gateway_costs_at_most_the_jobs_that_ran(
             ):  # a token is lost on the way to the gateway itself: the job ends, and says so
                 text += "".join(chunk.choices[0].text for chunk in stream)
                 assert text.strip() == TEXT
-            wait_until(lambda: not any(node.engine.sessions for node in network.nodes), "the end on every node")
+            wait_until(lambda: not any(node.engine.sequences for node in network.nodes), "the end on every node")
             for node in network.nodes:
                 node.engine.heal()
             network.wait_for_nodes()

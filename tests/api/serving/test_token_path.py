@@ -114,7 +114,7 @@ def test_a_token_that_the_gateway_cannot_hand_on_ends_the_request_at_once(
     response = http.post("/v1/completions", json=BODY)
     assert "failed to serve" in error_of(response, 500)["message"]
     assert ended(idle, response.headers["x-declai-request"]).cost == 0
-    wait_until(lambda: not any(node.engine.sessions for node in idle.nodes), "the stages' stop")
+    wait_until(lambda: not any(node.engine.sequences for node in idle.nodes), "the stages' stop")
 
 
 def test_a_client_that_leaves_just_before_the_stages_are_ready_sends_no_prompt(

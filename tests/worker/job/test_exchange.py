@@ -107,7 +107,7 @@ def test_a_node_is_replaced_in_the_middle_of_the_prompt(net: Network, stage: int
     net.nodes[stage].engine.pause_at = 4
     net.dispatch(jobs)
     net.prompt(jobs[0])
-    net.until(lambda: len(net.nodes[stage].engine.sessions[jobs[0].job_id].rows) == len(PROMPT))
+    net.until(lambda: len(net.nodes[stage].engine.sequences[jobs[0].job_id].rows) == len(PROMPT))
     die(net, stage)
     jobs, _ = replace(net, jobs, ring_of(net), stage)
     assert jobs[stage].ring.from_position == 0

@@ -77,17 +77,17 @@ def test_a_dearer_tier_has_a_larger_share_of_each_stage(slow_net: Network) -> No
     jobs = [slow_net.jobs(salt=bytes([tier]), max_tokens=500, tier=tier) for tier in (0, 1, 2)]
     for one in jobs:
         slow_net.dispatch(one)
-    wait_until(lambda: all(len(node.engine.sessions) == 3 for node in slow_net.nodes))
+    wait_until(lambda: all(len(node.engine.sequences) == 3 for node in slow_net.nodes))
     for node in slow_net.nodes:
-        assert [node.engine.sessions[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
+        assert [node.engine.sequences[one[0].job_id].spec.weight for one in jobs] == [1.0, 2.5, 5.0]
 
 
 def test_each_stage_shares_what_it_computes_within_a_payers_session_alone(slow_net: Network) -> None:
     jobs = slow_net.jobs(max_tokens=500)
     slow_net.dispatch(jobs)
-    wait_until(lambda: all(node.engine.sessions for node in slow_net.nodes))
+    wait_until(lambda: all(node.engine.sequences for node in slow_net.nodes))
     for node, job in zip(slow_net.nodes, jobs, strict=True):
-        assert node.engine.sessions[job.job_id].spec.cache_salt == job.request.session != b""
+        assert node.engine.sequences[job.job_id].spec.cache_salt == job.request.session != b""
 
 
 def test_end_of_sequence_stops_all_stages(net: Network) -> None:

@@ -396,7 +396,7 @@ def test_cancel_stops_all_stages_and_only_what_was_made_is_signed(world: World) 
     assert finish == wire.Finish(jobs[0].job_id, "cancelled", len(tokens))
     assert len(tokens) < 3000
     world.check_receipts(jobs, tokens)
-    world.until(lambda: all(world.status(n)["pipeline"]["num_jobs"] == 0 for n in range(3)))
+    world.until(lambda: all(world.status(n)["engine_thread"]["num_jobs"] == 0 for n in range(3)))
 
 
 def test_replays_and_garbage_in_queues_and_links_leave_a_running_job_alone(world: World) -> None:
@@ -417,7 +417,7 @@ def test_replays_and_garbage_in_queues_and_links_leave_a_running_job_alone(world
     world.check_receipts(jobs, tokens)
     assert world.of(wire.Failed, jobs[0]) == []
     for number in range(3):
-        world.until(lambda number=number: world.status(number)["pipeline"]["dropped"]["malformed"] > 0)
+        world.until(lambda number=number: world.status(number)["engine_thread"]["dropped"]["malformed"] > 0)
 
 
 def test_a_restarted_redis_is_found_again(world: World) -> None:
@@ -448,7 +448,7 @@ def test_killing_the_middle_node_ends_its_job_everywhere_and_it_comes_back(world
     child.popen.wait()
     world.until(lambda: {n for n, _ in world.of(wire.Failed, jobs[0])} >= {0, 2})
     assert {f.code for _, f in world.of(wire.Failed, jobs[0])} == {"peer_lost"}
-    world.until(lambda: all(world.status(n)["pipeline"]["num_jobs"] == 0 for n in (0, 2)))
+    world.until(lambda: all(world.status(n)["engine_thread"]["num_jobs"] == 0 for n in (0, 2)))
     world.start_node(1)
     world.wait_serving([0, 1, 2])
     again = world.jobs(max_tokens=5)

@@ -75,7 +75,7 @@ def test_a_running_node_is_seen_and_left_alone(devnet: Running) -> None:
     devnet.cli.ok("chat", "What is a list?", "--max-tokens", "3")
     after = devnet.cli.json("node", "status", "--config", str(config))
     assert (after["pid"], after["state"]) == (before["pid"], "serving")
-    assert after["pipeline"]["ended"]
+    assert after["engine_thread"]["ended"]
 
 
 def test_wrong_settings_are_a_problem_of_their_own(cli: Cli, tmp_path: Path) -> None:
