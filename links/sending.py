@@ -21,7 +21,8 @@ from declai.links.errors import LinkFull
 from declai.protocol import wire
 from declai.protocol.peers import Peer
 
-# Of one job in all lines: its engine stops at the first that waits, so more than a step's make nobody faster.
+# Of one job in all lines. Its engine holds the job when a frame waits: only the rest of one step's frames come on top,
+# and a higher bound would speed up nothing.
 MAX_WAITING_FRAMES = 16
 MAX_MESSAGE_BYTES = 2**20
 
@@ -124,7 +125,7 @@ class Sender:
         self._lines.pop(peer, None)
 
     def leave(self, peer: Peer, job: bytes) -> None:
-        """A peer is in a job no more: nothing of it that waits or is kept is for him."""
+        """A peer is in a job no more: nothing of it that waits or is kept is for it."""
         self._last.pop((peer, job), None)
         for lines in (self._lines, self._gathered or {}):
             line = lines.pop(peer, deque())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -11,13 +10,13 @@ from eth_account.signers.local import LocalAccount
 from pydantic import Field, model_validator
 
 from declai.chain.fields import Address, Signature
-from declai.chain.messages import Assignment, Domain, InferenceRequest, digest, sign_text
+from declai.chain.messages import Assignment, Domain, InferenceRequest, digest
 from declai.chain.pricing import Tier
 from declai.protocol.message import ProtocolMessage
-from declai.protocol.options import GenerationOptions, TokenCount, TokenId
+from declai.protocol.options import GenerationOptions, TokenId
 from declai.protocol.peers import Peer
 from declai.protocol.ring import MAX_STAGES, RingView
-from declai.protocol.wire import MAX_TOKENS, PromptFormat
+from declai.protocol.wire import MAX_TOKENS, PromptFormat, TokenCount
 
 MAX_ENVELOPE_BYTES = 2**20
 
@@ -136,5 +135,5 @@ def job_id(request_digest: bytes, attempt: int) -> bytes:
 
 def seal(job: StageJob, account: LocalAccount) -> Envelope:
     """Sign a job with the gateway's signer key."""
-    text = json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return Envelope(job=text, signature=sign_text(text, account))
+    text, signature = job.signed_text(account)
+    return Envelope(job=text, signature=signature)

@@ -16,7 +16,6 @@ MAX_GRAMMAR_BYTES = 32 * 1024
 MAX_CHOICES = 8
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
-TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -96,6 +95,11 @@ class GenerationOptions(ProtocolMessage):
         if self.sampling.grammar is not None and self.ignore_eos:
             raise ValueError("an output by a grammar ends where the grammar may: ignore_eos does not go with it")
         return self
+
+
+def seed_of_choice(seed: int, choice: int) -> int:
+    """The seed with which choice `choice` (from 0) of one answer draws: raised by its number."""
+    return (seed + choice) % 2**64
 
 
 def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ knows its own place and its neighbours (`RingView`), the gateway knows all (`Rin
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -17,7 +16,6 @@ from eth_account.signers.local import LocalAccount
 from pydantic import Field, model_validator
 
 from declai.chain.fields import Bytes32
-from declai.chain.messages import sign_text
 from declai.protocol.message import ProtocolMessage
 from declai.protocol.peers import Peer
 from declai.protocol.wire import MAX_TOKENS, Replaced
@@ -142,8 +140,7 @@ def new_ring(gateway: Peer, nodes: tuple[Peer, ...] | list[Peer], attempt: int) 
 
 def seal_replacement(change: Replacement, account: LocalAccount) -> Replaced:
     """The frame that tells of a change, signed with the gateway's signer key."""
-    text = json.dumps(change.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return Replaced(change.job, text, sign_text(text, account))
+    return Replaced(change.job, *change.signed_text(account))
 
 
 def _with(replicas: Replicas, new: Replica) -> Replicas:

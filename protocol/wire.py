@@ -32,6 +32,7 @@ RECORD_BYTES = 254
 JOB_ID_BYTES = 32
 SIGNATURE_BYTES = 65
 MAX_RTT_S = 3600.0
+MAX_SECONDS_PER_TOKEN_LAYER = 3600.0
 MAX_BYTES_PER_S = 1e12
 LINK_KEY_BYTES = 32
 
@@ -258,7 +259,7 @@ class Heartbeat:
     end_layer: Annotated[int, Field(ge=1, lt=2**16)]
     jobs_running: U32
     capacity: U32
-    seconds_per_token_layer: Annotated[float, Field(ge=0.0, le=3600.0, allow_inf_nan=False)]
+    seconds_per_token_layer: Annotated[float, Field(ge=0.0, le=MAX_SECONDS_PER_TOKEN_LAYER, allow_inf_nan=False)]
     draining: bool = False
     numeric_profile: Annotated[int, Field(ge=0, lt=2**8)] = 0
     links: Annotated[bytes, Field(max_length=_REPORT.size * MAX_LINK_REPORTS)] = b""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from declai.api.serving.intake import Begun
 from declai.api.serving.running import End, Piece
-from declai.chain.pricing import format_credits
 from declai.protocol.tokenizer import ModelTokenizer
+from declai.protocol.usage import ChoiceUsage, usage_of
 from declai.protocol.wire import Token
 
 DONE = b"data: [DONE]\n\n"
@@ -23,15 +23,8 @@ def event(data: dict[str, Any]) -> bytes:
 
 
 def usage(ends: Collection[End]) -> dict[str, Any]:
-    """OpenAI's counts over all choices (the prompt counts once), and what they cost together as an exact decimal."""
-    num_prompt_tokens = max(end.num_prompt_tokens for end in ends)
-    num_output_tokens = sum(end.num_output_tokens for end in ends)
-    return {
-        "prompt_tokens": num_prompt_tokens,
-        "completion_tokens": num_output_tokens,
-        "total_tokens": num_prompt_tokens + num_output_tokens,
-        "cost_credits": format_credits(sum(end.cost for end in ends)),
-    }
+    """What an answer's choices came to."""
+    return usage_of([ChoiceUsage(end.num_prompt_tokens, end.num_output_tokens, end.cost) for end in ends])
 
 
 def finish_word(end: End) -> str:

@@ -23,12 +23,11 @@ from declai.protocol.options import (
     Grammar,
     Sampling,
     StopString,
-    TokenCount,
     TokenId,
     stop_strings,
 )
 from declai.protocol.prompts import Messages, PromptField, PromptSource, conversation, plain_prompt
-from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS
+from declai.protocol.wire import MAX_TOKENS, MAX_TOP_LOGPROBS, TokenCount
 
 # Colder than this is greedy: dividing logits by less leaves the range of floats.
 MIN_TEMPERATURE = 1e-4

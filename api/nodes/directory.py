@@ -14,12 +14,13 @@ from declai.chain.client import Chain
 from declai.chain.contracts.nodes import Offer, RegisteredNode, Role
 from declai.chain.index import EventIndex
 from declai.planning.placement import LinkSpeed, NodeOffer
+from declai.protocol.joining import HEARTBEAT_S
 from declai.protocol.peers import RELAY, Peer
 from declai.protocol.wire import Heartbeat, unpack_reports
 
 logger = logging.getLogger(__name__)
-# Nodes beat every two seconds; one that missed three is taken for dead.
-LIVE_S = 7.0
+# A node that missed three heartbeats, and has had time for them, is taken for dead.
+LIVE_S = 3.5 * HEARTBEAT_S
 
 
 @dataclass(frozen=True)

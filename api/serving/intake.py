@@ -19,7 +19,7 @@ from declai.chain.pricing import Tier
 from declai.planning.placement import Plan
 from declai.planning.quotes import Quote
 from declai.protocol.errors import InvalidGrammar, TemplateRefused
-from declai.protocol.options import GenerationOptions
+from declai.protocol.options import GenerationOptions, seed_of_choice
 from declai.protocol.prompts import PromptSource
 from declai.protocol.signed_requests import SignedHeader
 
@@ -89,7 +89,7 @@ class Intake:
     ) -> tuple[list[Begun], Choices]:
         """Admit a request and start to serve it. `payer` is a signed header, or the session of an API key.
 
-        A request pays one output, so several choices are as many requests; choice i draws with the seed raised by i.
+        A request pays one output, so several choices are as many requests.
 
         Raises:
             GatewayError: it is refused, and nothing is charged.
@@ -111,7 +111,7 @@ class Intake:
 
     def _start(self, admitted: Admitted, generation: Generation, plan: Plan, choice: int, arrivals: Arrivals) -> Begun:
         sampling = generation.options.sampling
-        seeded = sampling.model_copy(update={"seed": (sampling.seed + choice) % 2**64})
+        seeded = sampling.model_copy(update={"seed": seed_of_choice(sampling.seed, choice)})
         chosen = replace(generation, options=generation.options.model_copy(update={"sampling": seeded}))
         return Begun(admitted, chosen, self._generator.start(admitted, chosen, plan, choice, arrivals))
 

@@ -25,7 +25,7 @@ class ModelVersion:
 
 
 class ModelRegistry(Binding):
-    """Versions count from 0; the publisher alone changes his model."""
+    """Versions count from 0; only its publisher changes a model."""
 
     name = "ModelRegistry"
 

@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from declai.chain.pricing import format_credits, parse_credits
+from declai.chain.pricing import parse_credits
 from declai.client.aio import AsyncClient
 from declai.client.evidence import Evidence
-from declai.protocol.options import MAX_CHOICES
+from declai.protocol.options import MAX_CHOICES, seed_of_choice
+from declai.protocol.usage import ChoiceUsage, usage_of
 
 
 def bodies_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """A body for each choice that is asked for; choice i draws with the seed raised by i, as gateways do it.
+    """A body for each choice that is asked for.
 
     A wrong `n` stays as it is: the gateway says what is wrong with it.
     """
@@ -22,7 +23,7 @@ def bodies_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     if type(count) is not int or not 1 < count <= MAX_CHOICES:
         return [body]
     one = {name: value for name, value in body.items() if name != "n"}
-    return [one | ({"seed": (seed + choice) % 2**64} if type(seed) is int else {}) for choice in range(count)]
+    return [one | ({"seed": seed_of_choice(seed, choice)} if type(seed) is int else {}) for choice in range(count)]
 
 
 @asynccontextmanager
@@ -107,13 +108,9 @@ async def _chained(
 
 
 def _sum(usages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """As a gateway counts an answer with several choices: the prompt once."""
-    num_prompt = max(usage["prompt_tokens"] for usage in usages)
-    num_output = sum(usage["completion_tokens"] for usage in usages)
-    cost = sum(parse_credits(usage["cost_credits"]) for usage in usages)
-    return {
-        "prompt_tokens": num_prompt,
-        "completion_tokens": num_output,
-        "total_tokens": num_prompt + num_output,
-        "cost_credits": format_credits(cost),
-    }
+    return usage_of(
+        [
+            ChoiceUsage(usage["prompt_tokens"], usage["completion_tokens"], parse_credits(usage["cost_credits"]))
+            for usage in usages
+        ]
+    )

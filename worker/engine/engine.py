@@ -26,13 +26,13 @@ from declai.worker.engine.sequence import (
 from declai.worker.engine.stats import EngineStats, Watch
 from declai.worker.engine.turns.scheduler import Scheduler
 from declai.worker.engine.turns.step import Chunk, Wait
+from declai.worker.limits import KEPT_ROWS_BYTES
 from declai.worker.model.layout import BLOCK_TOKENS
 from declai.worker.model.packed import Pool
 from declai.worker.model.stage import Stage
 
 # A hit's rows go to the next stage in as few pieces as links take well: they come faster than a forward makes them.
 MAX_PIECE_BYTES = 2**24
-DEFAULT_KEPT_BYTES = 2**28
 
 
 class Engine:
@@ -54,7 +54,7 @@ class Engine:
         self._stage = stage
         self._tokenizer = tokenizer
         self._reuses = limits.prefix_reuse and stage.packs
-        self._kept_rows = KeptRows(DEFAULT_KEPT_BYTES) if kept_rows is None else kept_rows
+        self._kept_rows = KeptRows(KEPT_ROWS_BYTES) if kept_rows is None else kept_rows
         layout = stage.layout(limits.prefill_chunk_tokens) if stage.packs else None
         self._cache = CacheManager(limits.max_sequences, limits.max_cache_bytes, layout)
         self._scheduler = Scheduler(

@@ -34,6 +34,7 @@ from declai.worker.job.parked import ParkedReady
 from declai.worker.job.running import RunningJob
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.stage_engine import StageEngine, StageIdentity
+from declai.worker.limits import IDLE_TIMEOUT_S, PEER_GRACE_S
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ SPEED_SMOOTHING = 0.1
 class JobTimeouts:
     """Seconds after which a job ends: without any frame, and with a neighbour's link down."""
 
-    idle_timeout_s: float = 60.0
-    peer_grace_s: float = 3.0
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    peer_grace_s: float = PEER_GRACE_S
 
 
 @dataclass

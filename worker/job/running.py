@@ -258,7 +258,7 @@ class RunningJob:
     def _take_failed(self, sender: bytes, frame: wire.Failed) -> None:
         """A neighbour that says so is blamed, unless it blames another; a gateway has reasons of its own.
 
-        Who is replaced tells nobody: his neighbours may not have heard yet that it is not their job that is over.
+        A node that is replaced tells nobody. Its neighbours' job goes on, and they may not have heard of the change.
         """
         code = FailureCode(frame.code)
         if code is FailureCode.REPLACED and sender == self.job.gateway.link_key:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from declai.protocol.wire import Heartbeat, LinkReport, pack_reports
-
-MAX_SECONDS_PER_TOKEN_LAYER = 3600.0
+from declai.protocol.wire import MAX_SECONDS_PER_TOKEN_LAYER, Heartbeat, LinkReport, pack_reports
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Segment:
 class Pool:
     """The memory of a stage's sequences: uint8 [num_slots, bytes of a row], in which lanes lie (see `layout`).
 
-    It is made at the first use. Nothing is cleared: who is given a slot writes it before he reads it.
+    It is made at the first use. Nothing is cleared: a sequence writes its slot before it reads it.
     """
 
     def __init__(self, layout: CacheLayout, num_slots: int) -> None:

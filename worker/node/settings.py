@@ -10,7 +10,13 @@ from pydantic import Field, model_validator
 from declai.chain.fields import Address
 from declai.chain.settings import ChainSettings
 from declai.protocol.wire import MAX_TOKENS
-from declai.worker.limits import MIXED_PREFILL_TOKENS, PREFILL_CHUNK_TOKENS
+from declai.worker.limits import (
+    IDLE_TIMEOUT_S,
+    KEPT_ROWS_BYTES,
+    MIXED_PREFILL_TOKENS,
+    PEER_GRACE_S,
+    PREFILL_CHUNK_TOKENS,
+)
 from declai.worker.model.threads import pick_num_threads
 
 GIB = 2**30
@@ -55,12 +61,12 @@ class NodeSettings(ChainSettings):
     )
     prefix_reuse: bool = Field(default=True, description="whether a payer's later requests reuse what earlier computed")
     kept_rows_bytes: int = Field(
-        default=GIB // 2, ge=0, description="memory for what was sent on, so that it can be sent again"
+        default=KEPT_ROWS_BYTES, ge=0, description="memory for what was sent on, so that it can be sent again"
     )
     kept_rows_disk_bytes: int = Field(default=4 * GIB, ge=0, description="the same on disk, for the oldest of it")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="of GET /metrics on 127.0.0.1; 0: none")
-    idle_timeout_s: float = Field(default=60.0, gt=0)
-    peer_grace_s: float = Field(default=3.0, gt=0)
+    idle_timeout_s: float = Field(default=IDLE_TIMEOUT_S, gt=0)
+    peer_grace_s: float = Field(default=PEER_GRACE_S, gt=0)
 
     @model_validator(mode="after")
     def _check_gateway(self) -> NodeSettings:

@@ -1,4 +1,4 @@
-"""Who may take how much memory, and where his keys and values lie. Pure accounting: the tensors are the runner's.
+"""How much memory a sequence may take, and where its keys and values lie. Pure accounting: the runner has the tensors.
 
 A sequence's worst case is reserved when it is admitted, so an admitted sequence never runs out of memory half-way.
 """

@@ -119,8 +119,8 @@ class PrefixCache:
         """Who holds more of a sequence's input than it has computed: as much as there is before position `end`, and the
         newest copy. Only whole blocks are found, and only after whole blocks.
 
-        Whoever holds a block has computed all before it. In a ring, the more he shares with the sequence, the less of
-        that is overwritten: so each has one try.
+        A sequence that holds a block has computed all before it. In a ring, the more input it shares with this one, the
+        less of that is overwritten: so each has one try.
         """
         own = self._open[sequence_id]
         begin = own.num_computed // BLOCK_TOKENS
