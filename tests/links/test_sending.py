@@ -290,12 +290,12 @@ def test_a_stage_waits_for_a_slow_reader_and_then_goes_on(tmp_path: Path) -> Non
             net.until(lambda: net.of(wire.Ready, jobs[0]))
             line.hold()
             net.prompt(jobs[0])
-            session = net.nodes[0].engine.sessions[job]
+            sequence = net.nodes[0].engine.sequences[job]
             # Until all that is between the two has filled up it goes on in steps; then it stands, well before the end.
             while True:
-                computed = session.num_computed
+                computed = sequence.num_computed
                 time.sleep(0.4)
-                if session.is_held and session.num_computed == computed:
+                if sequence.is_held and sequence.num_computed == computed:
                     break
             assert 0 < computed < 400
             line.go_on()
@@ -354,7 +354,7 @@ def test_a_cut_in_a_prompt_ends_the_job_clearly_or_loses_nothing(tmp_path: Path)
             jobs = net.jobs(max_tokens=5)
             net.dispatch(jobs)
             net.prompt(jobs[0])
-            wait_until(lambda: len(net.nodes[1].engine.sessions[jobs[0].job_id].rows) > 20)
+            wait_until(lambda: len(net.nodes[1].engine.sequences[jobs[0].job_id].rows) > 20)
             line.cut()
             net.until(lambda: net.finish(jobs[0]) or net.of(wire.Failed, jobs[0]))
             if failed := net.of(wire.Failed, jobs[0]):
@@ -380,9 +380,9 @@ def test_a_cut_before_the_clock_has_seen_a_link_ends_the_job_clearly(
             net.dispatch(jobs)
             net.prompt(jobs[0])
             job_id = jobs[0].job_id
-            wait_until(lambda: len(net.nodes[1].engine.sessions[job_id].rows) > 8)
+            wait_until(lambda: len(net.nodes[1].engine.sequences[job_id].rows) > 8)
             line.hold()
-            wait_until(lambda: net.nodes[0].engine.sessions[job_id].num_computed == 120)
+            wait_until(lambda: net.nodes[0].engine.sequences[job_id].num_computed == 120)
             line.cut()
             line.go_on()
             net.until(lambda: net.of(wire.Failed, jobs[0]))
