@@ -35,6 +35,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from declai.protocol.failures import FailureCode
+
 
 class GatewayError(Exception):
     """Base of everything that a caller of the gateway may see."""
@@ -164,10 +166,11 @@ class StageFailed(GatewayError):
 
 
 class AttemptFailed(StageFailed):
-    """A node spoiled the attempt: `address` names it, or is None when nobody can be named."""
+    """A node spoiled the attempt: `failure` says how, `address` names it, or is None when nobody can be named."""
 
-    def __init__(self, message: str, address: str | None) -> None:
+    def __init__(self, failure: FailureCode, message: str, address: str | None) -> None:
         super().__init__(message)
+        self.failure = failure
         self.address = address
 
 

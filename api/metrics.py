@@ -18,6 +18,9 @@ class Metrics:
         self.requests = Counter(
             "declai_requests_total", "Admitted requests that ended, by how", ["outcome"], registry=registry
         )
+        self.attempts_failed = Counter(
+            "declai_attempts_failed_total", "Attempts at a request that failed, by why", ["code"], registry=registry
+        )
         self.tokens = Counter("declai_tokens_total", "Tokens of finished requests", ["kind"], registry=registry)
         self.cost = Counter("declai_cost_credits_total", "Cost of finished requests in credits", registry=registry)
         self.running = Gauge("declai_requests_running", "Requests being served", registry=registry)

@@ -92,9 +92,10 @@ class LinkHub:
             self.relay.close(job)
 
     def change_members(self, job: bytes, peers: Sequence[Peer]) -> None:
-        """From now on these take part in an open job, and nobody else."""
-        self._jobs[job].members = _members(peers)
-        self.relay.open(job, peers)
+        """From now on these take part in a job, and nobody else. Nothing happens where it is not open."""
+        if job in self._jobs:
+            self._jobs[job].members = _members(peers)
+            self.relay.open(job, peers)
 
     def send(self, peer: Peer, frame: JobFrame) -> None:
         """Hand a frame to a node's link. A dead link shows as silence, which every wait of ours bounds."""

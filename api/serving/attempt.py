@@ -16,14 +16,15 @@ from functools import partial
 import numpy as np
 
 from declai.api.credits.admission import Admitted
-from declai.api.errors import AttemptFailed, ClientGone
-from declai.api.serving.checking import checked_stages, facts_of, with_node
+from declai.api.errors import AttemptFailed, CapTooLow, ClientGone
+from declai.api.serving.checking import checked_stages, facts_of, token_problem, with_node
 from declai.api.serving.context import ServingContext
-from declai.api.serving.stage_jobs import Generation, replacement_job, stage_jobs
+from declai.api.serving.stage_jobs import Generation, max_cost, replacement_job, stage_jobs
 from declai.api.store.store import StoredStage
 from declai.chain.messages import sign
 from declai.planning.placement import NodeOffer, Plan
 from declai.protocol.errors import InvalidReceipt
+from declai.protocol.failures import FailureCode
 from declai.protocol.jobs import seal
 from declai.protocol.peers import Peer
 from declai.protocol.receipt_checks import Transcript
@@ -57,12 +58,19 @@ class Attempt:
         self._failure: Exception | None = None
         # Set with whatever `run` shall look at: ready, finish, a receipt, a failure, a cancel.
         self._news = asyncio.Event()
+        self._exchanging = asyncio.Lock()
+        self._is_over = False
         self._look_at = self._token_due_at = math.inf
         self._receipts: dict[str, SignedReceipt] = {}
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
         self.ready_at: float | None = None
         self._prompt_sent_at = -math.inf
+
+    @property
+    def addresses(self) -> list[str]:
+        """The nodes that the job runs on now."""
+        return [peer.address for peer in self._peers]
 
     @property
     def _peers(self) -> list[Peer]:
@@ -81,23 +89,47 @@ class Attempt:
     async def exchange(self, stage: int, offer: NodeOffer) -> None:
         """Put another node into a stage's place while the job lives; on the event loop of `run`, while that runs.
 
-        The neighbours are told first: what the node that leaves says from then on is nobody's concern.
+        Nothing has changed unless the new node has its task. Then its neighbours are told, and the node before it is
+        no longer heard. Tokens may come meanwhile: what the new node then says again is known already.
 
         Raises:
             ValueError: nobody would be left who has been in the job from the beginning.
+            CapTooLow: the request may cost more than is signed.
             NoCapacity: the broker does not take the new node's task.
+            ClientGone: the job ended meanwhile.
         """
-        context, gone = self._context, self._peers[stage]
-        self._ring = self._ring.with_node(stage, 0, context.directory.peer(offer.address), self._first_unsure_position)
-        job = self._jobs[stage] = replacement_job(context, self._jobs[stage], offer, self._ring)
-        self._facts = with_node(self._facts, context, offer)
+        async with self._exchanging:
+            context, new = self._context, self._context.directory.peer(offer.address)
+            ring = self._ring.with_node(stage, 0, new, self._first_unsure_position)
+            job = replacement_job(context, self._jobs[stage], offer, ring)
+            jobs = [*self._jobs[:stage], job, *self._jobs[stage + 1 :]]
+            if (cost := max_cost(jobs, context.fee_bps)) > job.request.max_cost:
+                raise CapTooLow(f"with this node the request may cost {cost}, {job.request.max_cost} are signed")
+            context.directory.started([new.address])
+            try:
+                # It may refuse before `dispatch` returns.
+                context.hub.change_members(self._job, [*self._peers, new])
+                await context.dispatch([(new.address, seal(job, context.account))])
+                if self._is_over:
+                    raise ClientGone("the job ended while its node was exchanged")
+            except BaseException:
+                context.directory.ended([new.address])
+                context.hub.change_members(self._job, self._peers)
+                context.hub.dismiss(self._job, new)
+                raise
+            gone = self._peers[stage]
+            self._ring, self._jobs, self._facts = ring, jobs, with_node(self._facts, context, offer)
+            self._tell_of_change(stage, gone)
+
+    def _tell_of_change(self, stage: int, gone: Peer) -> None:
+        context = self._context
         context.hub.change_members(self._job, self._peers)
         change = Replacement(job=self._job, stage=stage, replica=self._ring.stages[stage][0])
         for beside in {(stage - 1) % len(self._jobs), (stage + 1) % len(self._jobs)}:
             context.hub.send(self._peers[beside], seal_replacement(change, context.account))
         context.hub.dismiss(self._job, gone)
+        context.directory.ended([gone.address])
         self._prompt_sent_at = -math.inf
-        await context.dispatch([(job.assignment.node, seal(job, context.account))])
 
     @property
     def _first_unsure_position(self) -> int:
@@ -123,6 +155,8 @@ class Attempt:
             except BaseException:
                 self._context.hub.abandon(self._job, self._peers)
                 raise
+            finally:
+                self._is_over = True
 
     async def _open(self) -> None:
         if self._cancelled:
@@ -159,7 +193,7 @@ class Attempt:
             raise self._failure
         now = time.monotonic()
         if now >= deadline:
-            raise AttemptFailed(problem, suspect)
+            raise AttemptFailed(FailureCode.IDLE_TIMEOUT, problem, suspect)
         if now >= self._look_at:
             self._check_alive()
             self._look_at = now + LOOK_S
@@ -181,9 +215,8 @@ class Attempt:
 
     def _take_frame(self, on_token: Callable[[Token], None], address: str, frame: JobFrame) -> None:
         if isinstance(frame, Failed):
-            raise AttemptFailed(
-                f"node {address} says that the job failed ({frame.code}): {frame.message}", self._blamed(address, frame)
-            )
+            text = f"node {address} says that the job failed ({frame.code}): {frame.message}"
+            raise AttemptFailed(FailureCode(frame.code), text, self._blamed(address, frame))
         if isinstance(frame, Receipt):
             self._keep_receipt(address, frame)
         elif self.finish is not None:
@@ -212,26 +245,19 @@ class Attempt:
             self._prompt_sent_at = now
 
     def _take_token(self, on_token: Callable[[Token], None], token: Token) -> None:
-        if (token.index, token.token_id) in [(known.index, known.token_id) for known in self.tokens[-2:]]:
+        if token.index < len(self.tokens) and token.token_id == self.tokens[token.index].token_id:
             return  # said again: after its link was cut, or by another node in the last one's place
-        self._check_token(token)
+        if (problem := token_problem(token, len(self.tokens), self._generation)) is not None:
+            raise AttemptFailed(FailureCode.INVALID_OUTPUT, problem, self._last.address)
         self.tokens.append(token)
         self._token_due_at = time.monotonic() + self._stall_s
         on_token(token)
 
-    def _check_token(self, token: Token) -> None:
-        index, position = len(self.tokens), len(self._generation.prompt_token_ids) + len(self.tokens)
-        if (token.index, token.position) != (index, position) or index >= self._generation.max_tokens:
-            raise AttemptFailed(f"the last stage sent token {token.index} in place of {index}", self._last.address)
-        highest = max([token.token_id, *(token_id for token_id, _ in token.top_logprobs)])
-        if highest >= self._generation.model.manifest.vocab_size:
-            raise AttemptFailed(f"token id {highest} is outside the vocabulary", self._last.address)
-        if len(token.top_logprobs) > self._generation.options.top_logprobs:
-            raise AttemptFailed("the last stage sent more log probabilities than it was asked for", self._last.address)
-
     def _take_finish(self, frame: Finish) -> None:
         if frame.num_output_tokens != len(self.tokens):
-            raise AttemptFailed("the last stage counts other tokens than it sent", self._last.address)
+            raise AttemptFailed(
+                FailureCode.FINISH_MISMATCH, "the last stage counts other tokens than it sent", self._last.address
+            )
         self.finish = frame
         self._news.set()
 
@@ -243,13 +269,14 @@ class Attempt:
     def _check_alive(self) -> None:
         for peer in self._peers:
             if not self._context.directory.is_live(peer.address):
-                raise AttemptFailed(f"node {peer.address} is gone", peer.address)
+                raise AttemptFailed(FailureCode.PEER_LOST, f"node {peer.address} is gone", peer.address)
 
     def _keep_receipt(self, address: str, frame: Receipt) -> None:
         try:
             self._receipts[address] = SignedReceipt.from_frame(frame)
         except InvalidReceipt as error:
-            raise AttemptFailed(f"node {address} sent no receipt: {error}", address) from None
+            text = f"node {address} sent no receipt: {error}"
+            raise AttemptFailed(FailureCode.INVALID_RECEIPT, text, address) from None
         self._news.set()
 
     def checked_stages(self) -> list[StoredStage]:

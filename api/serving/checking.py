@@ -1,4 +1,4 @@
-"""What a gateway checks before it owes for a job: the nodes' receipts against what it ordered and what it saw."""
+"""What a gateway checks of a job: each token as it comes; before it owes, receipts against what it ordered and saw."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from declai.api.serving.stage_jobs import Generation
 from declai.api.store.store import StoredStage
 from declai.chain.pricing import gateway_fee, request_cost
 from declai.planning.placement import NodeOffer, Plan
+from declai.protocol.failures import FailureCode
 from declai.protocol.job_checks import Charge, JobPapers, verify_job
 from declai.protocol.jobs import StageJob
 from declai.protocol.plan_checks import ChainFacts, StageOrder
 from declai.protocol.receipt_checks import Transcript
 from declai.protocol.receipts import SignedReceipt
+from declai.protocol.wire import Token
 
 
 def facts_of(context: ServingContext, generation: Generation, plan: Plan) -> ChainFacts:
@@ -43,6 +45,19 @@ def with_node(facts: ChainFacts, context: ServingContext, offer: NodeOffer) -> C
     )
 
 
+def token_problem(token: Token, index: int, generation: Generation) -> str | None:
+    """What is wrong with a token of the last stage that must be output token `index`; None: nothing."""
+    position = len(generation.prompt_token_ids) + index
+    if (token.index, token.position) != (index, position) or index >= generation.max_tokens:
+        return f"the last stage sent token {token.index} in place of {index}"
+    highest = max([token.token_id, *(token_id for token_id, _ in token.top_logprobs)])
+    if highest >= generation.model.manifest.vocab_size:
+        return f"token id {highest} is outside the vocabulary"
+    if len(token.top_logprobs) > generation.options.top_logprobs:
+        return "the last stage sent more log probabilities than it was asked for"
+    return None
+
+
 def checked_stages(
     jobs: Sequence[StageJob], receipts: Sequence[SignedReceipt], transcript: Transcript, facts: ChainFacts, fee_bps: int
 ) -> list[StoredStage]:
@@ -63,7 +78,8 @@ def checked_stages(
     problems = verify_job(papers, facts, transcript, now=int(time.time()))
     if problems:
         first = problems[0]
-        raise AttemptFailed(str(first), None if first.stage is None else jobs[first.stage].assignment.node)
+        suspect = None if first.stage is None else jobs[first.stage].assignment.node
+        raise AttemptFailed(FailureCode.INVALID_RECEIPT, str(first), suspect)
     return [
         StoredStage(job.stage, job.assignment, job.assignment_signature, receipt)
         for job, receipt in zip(jobs, receipts, strict=True)

@@ -93,13 +93,13 @@ class Generator:
         """Try again on other nodes while no token was shown: a token is never taken back."""
         excluded: frozenset[str] = frozenset()
         for attempt in range(MAX_ATTEMPTS):
-            addresses = [stage.offer.address for stage in plan.stages]
             pipeline = Attempt(self._context, admitted, generation, plan, attempt)
-            self._context.directory.started(addresses)
+            self._context.directory.started(pipeline.addresses)
             try:
                 return await self._attempt(admitted, generation, pipeline, running)
             except AttemptFailed as error:
-                logger.warning("request %s, attempt %d: %s", admitted.request, attempt, error)
+                logger.warning("request %s, attempt %d: %s: %s", admitted.request, attempt, error.failure, error)
+                self._metrics.attempts_failed.labels(error.failure).inc()
                 if error.address is not None:
                     self._context.directory.lost(error.address)
                     excluded |= {error.address}
@@ -109,7 +109,7 @@ class Generator:
                     raise
                 plan = await self._other_plan(admitted, generation, excluded, error)
             finally:
-                self._context.directory.ended(addresses)
+                self._context.directory.ended(pipeline.addresses)
         raise AssertionError("the last attempt returns or raises")
 
     async def _other_plan(

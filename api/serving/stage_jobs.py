@@ -11,6 +11,7 @@ from declai.api.credits.admission import Admitted
 from declai.api.serving.catalog import ServedModel
 from declai.api.serving.context import ServingContext
 from declai.chain.messages import Assignment, sign
+from declai.chain.pricing import Tier, request_cost, stage_cost
 from declai.planning.formats import stage_format
 from declai.planning.placement import NodeOffer, Plan
 from declai.protocol.jobs import StageJob
@@ -101,6 +102,22 @@ def replacement_job(context: ServingContext, job: StageJob, offer: NodeOffer, ri
         "ring": ring.view(job.stage),
     }
     return StageJob.model_validate(job.model_dump() | changed)
+
+
+def max_cost(jobs: Sequence[StageJob], fee_bps: int) -> int:
+    """The most that a request may cost when these are its stages, in base units."""
+    costs = [
+        stage_cost(
+            num_prompt_tokens=job.num_prompt_tokens,
+            num_output_tokens=job.max_tokens,
+            prompt_price=job.assignment.prompt_price,
+            output_price=job.assignment.output_price,
+            num_layers=job.num_layers,
+            tier=Tier(job.request.tier),
+        )
+        for job in jobs
+    ]
+    return request_cost(costs, fee_bps)
 
 
 def prompt_formats(context: ServingContext, generation: Generation, plan: Plan) -> list[PromptFormat]:

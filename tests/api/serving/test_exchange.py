@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from declai.api.errors import CapTooLow, NoCapacity
 from declai.api.serving import generator
 from declai.api.serving.attempt import Attempt
 from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node
@@ -53,35 +55,95 @@ class Attempts:
         return self.made[-1]
 
 
+class Stream:
+    """A request in mid-stream, and the attempt that serves it."""
+
+    def __init__(self, client: openai.OpenAI, network: Network, attempts: Attempts) -> None:
+        for node in network.nodes:
+            node.engine.delay_s = 0.02
+        self._network, self._attempts = network, attempts
+        self._stream = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=60, stream=True)
+        self.request = self._stream.response.headers["x-declai-request"]
+        self.text = "".join(next(iter(self._stream)).choices[0].text for _ in range(4))
+        (self.attempt,) = attempts.made
+
+    def exchange(self, stage: int, spare: EchoNode, **changes: int) -> None:
+        """By the spare node's offer, in which something may be changed."""
+        directory, model = self._network.gateway.directory, self.attempt._jobs[0].request.model
+        cid = self._network.manifest_cid
+        (offer,) = wait_until(lambda: [one for one in directory.offers(model, cid) if one.address == spare.address])
+        assert self._attempts.loop is not None
+        done = self.attempt.exchange(stage, replace(offer, **changes))
+        asyncio.run_coroutine_threadsafe(done, self._attempts.loop).result(10)
+
+    def num_running(self, *nodes: EchoNode) -> list[int]:
+        """Jobs that the gateway itself counts on each node."""
+        return [self._network.gateway.directory._num_running[node.address] for node in nodes]
+
+    def finish(self) -> None:
+        self.text += "".join(chunk.choices[0].text for chunk in self._stream)
+        assert self.text.strip() == PROMPT
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
+    made = Attempts()
+    monkeypatch.setattr(generator, "Attempt", made)
+    return made
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_stage_is_exchanged_in_mid_stream(
     client: openai.OpenAI,
     http: httpx.Client,
     idle: Network,
     add_spare: Callable[[int], EchoNode],
-    monkeypatch: pytest.MonkeyPatch,
+    attempts: Attempts,
     stage: int,
 ) -> None:
-    spare, attempts, directory = add_spare(stage), Attempts(), idle.gateway.directory
-    monkeypatch.setattr(generator, "Attempt", attempts)
-    for node in idle.nodes:
-        node.engine.delay_s = 0.02
-    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 60}
-    stream = client.completions.create(**body, stream=True)  # type: ignore[call-overload]
-    request = stream.response.headers["x-declai-request"]
-    text = "".join(next(iter(stream)).choices[0].text for _ in range(4))
-    idle.nodes[stage].engine.silent = True
-    (attempt,) = attempts.made
-    model = attempt._jobs[0].request.model
-    (offer,) = wait_until(
-        lambda: [offer for offer in directory.offers(model, idle.manifest_cid) if offer.address == spare.address]
-    )
-    assert attempts.loop is not None
-    asyncio.run_coroutine_threadsafe(attempt.exchange(stage, offer), attempts.loop).result(10)
-    text += "".join(chunk.choices[0].text for chunk in stream)
-    assert text.strip() == PROMPT
+    spare = add_spare(stage)
+    stream = Stream(client, idle, attempts)
+    old = idle.nodes[stage]
+    assert stream.num_running(old, spare) == [1, 0]
+    old.engine.silent = True
+    stream.exchange(stage, spare)
+    assert stream.num_running(old, spare) == [0, 1]
+    stream.finish()
     wait_until(lambda: not any(node.engine.sequences for node in [*idle.nodes, spare]), "the stages' end")
-    receipts = http.get(f"/v1/receipts/{request}").json()
+    receipts = http.get(f"/v1/receipts/{stream.request}").json()
     nodes = [part["assignment"]["node"] for part in receipts["stages"]]
     assert nodes == [spare.address if k == stage else node.address for k, node in enumerate(idle.nodes)]
     assert [part["assignment"]["attempt"] for part in receipts["stages"]] == [int(k == stage) for k in range(3)]
+    wait_until(lambda: stream.num_running(*idle.nodes, spare) == [0, 0, 0, 0], "the end of the gateway's count")
+
+
+def test_an_exchange_without_a_task_for_the_new_node_changes_nothing(
+    client: openai.OpenAI, http: httpx.Client, idle: Network, add_spare: Callable[[int], EchoNode], attempts: Attempts
+) -> None:
+    async def refuse(tasks: object) -> None:
+        raise NoCapacity("the broker is gone")
+
+    spare = add_spare(1)
+    stream = Stream(client, idle, attempts)
+    stream.attempt._context = replace(stream.attempt._context, dispatch=refuse)
+    with pytest.raises(NoCapacity):
+        stream.exchange(1, spare)
+    check_unchanged(stream, http, idle, spare)
+
+
+def test_no_node_comes_that_makes_a_request_dearer_than_signed(
+    client: openai.OpenAI, http: httpx.Client, idle: Network, add_spare: Callable[[int], EchoNode], attempts: Attempts
+) -> None:
+    spare = add_spare(1)
+    stream = Stream(client, idle, attempts)
+    with pytest.raises(CapTooLow):
+        stream.exchange(1, spare, output_price=10**30)
+    check_unchanged(stream, http, idle, spare)
+
+
+def check_unchanged(stream: Stream, http: httpx.Client, network: Network, spare: EchoNode) -> None:
+    assert stream.num_running(*network.nodes, spare) == [1, 1, 1, 0]
+    stream.finish()
+    receipts = wait_until(lambda: http.get(f"/v1/receipts/{stream.request}").json())
+    assert [part["assignment"]["node"] for part in receipts["stages"]] == [node.address for node in network.nodes]
+    assert not spare.engine.num_steps

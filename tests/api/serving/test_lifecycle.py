@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections import Counter
@@ -58,6 +59,13 @@ def test_receipts_add_up(http: httpx.Client, idle: Network, tier: Tier) -> None:
         check_acceptance(idle, node, response.headers["x-declai-request"])
 
 
+def failed_attempts(network: Network) -> Counter[str]:
+    """How many attempts have failed, by code."""
+    text = httpx.get(f"{network.url}/metrics").text
+    found = re.findall(r'declai_attempts_failed_total{code="(\w+)"} (\d+)', text)
+    return Counter({code: int(number) for code, number in found})
+
+
 def test_receipts_of_no_request(http: httpx.Client) -> None:
     assert http.get("/v1/receipts/0x" + "00" * 32).status_code == 404
     assert http.get("/v1/receipts/abc").status_code == 400
@@ -103,6 +111,7 @@ def test_the_openai_client_cancels_by_closing(client: openai.OpenAI, idle: Netwo
 
 def test_a_stage_that_breaks_in_mid_stream(client: openai.OpenAI, idle: Network) -> None:
     idle.nodes[1].engine.delay_s = 0.02
+    before = failed_attempts(idle)
     stream = client.completions.create(model=MODEL, prompt=LONG, max_tokens=60, stream=True)
     request = stream.response.headers["x-declai-request"]
     seen = [next(iter(stream))]
@@ -113,6 +122,7 @@ def test_a_stage_that_breaks_in_mid_stream(client: openai.OpenAI, idle: Network)
     row = ended(idle, request)
     assert (row.state, row.cost) == ("failed", 0)
     assert reserved(idle) == 0
+    assert failed_attempts(idle) - before == Counter(engine_error=1)
     wait_until(lambda: not any(node.engine.sequences for node in idle.nodes), "the other stages' stop")
 
 
