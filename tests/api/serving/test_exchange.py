@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import httpx
 import openai
 import pytest
 
-from declai.api.errors import CapTooLow, NoCapacity
+from declai.api.errors import CapTooLow, ClientGone, NoCapacity
 from declai.api.serving import generator
 from declai.api.serving.attempt import Attempt
+from declai.protocol.jobs import Envelope
 from tests.support.echo_network import LAYERS, MODEL, EchoNode, Network, register_node
 from tests.support.waiting import wait_until
 
@@ -139,6 +140,25 @@ def test_no_node_comes_that_makes_a_request_dearer_than_signed(
     with pytest.raises(CapTooLow):
         stream.exchange(1, spare, output_price=10**30)
     check_unchanged(stream, http, idle, spare)
+
+
+def test_a_job_that_ends_while_its_node_is_exchanged_leaves_no_count_and_no_work(
+    client: openai.OpenAI, idle: Network, add_spare: Callable[[int], EchoNode], attempts: Attempts
+) -> None:
+    spare = add_spare(1)
+    stream = Stream(client, idle, attempts)
+    dispatch = stream.attempt._context.dispatch
+
+    async def late(tasks: Sequence[tuple[str, Envelope]]) -> None:
+        await asyncio.to_thread(stream.finish)
+        await asyncio.to_thread(wait_until, lambda: stream.attempt._is_over, "the end")
+        await dispatch(tasks)
+
+    stream.attempt._context = replace(stream.attempt._context, dispatch=late)
+    with pytest.raises(ClientGone):
+        stream.exchange(1, spare)
+    wait_until(lambda: stream.num_running(*idle.nodes, spare) == [0, 0, 0, 0], "the end of the gateway's count")
+    wait_until(lambda: not spare.pipeline.status().num_jobs and spare.pipeline.status().ended, "the new node's end")
 
 
 def check_unchanged(stream: Stream, http: httpx.Client, network: Network, spare: EchoNode) -> None:

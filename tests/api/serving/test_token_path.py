@@ -87,6 +87,27 @@ def test_who_floods_the_gateway_with_tokens_spoils_its_own_job_only(
     assert reserved(idle) == 0
 
 
+def test_a_token_may_be_said_again_and_no_other_in_its_place(http: httpx.Client, watch: Any) -> None:
+    """A node that took the last stage's place begins some tokens before the newest."""
+    said: list[Token] = []
+
+    def repeat(take: Take, hub: LinkHub, sender: bytes, frame: Frame, connection: bytes) -> None:
+        take(hub, sender, frame, connection)
+        if isinstance(frame, Token):
+            said.append(frame)
+            for token in said[-5:]:
+                take(hub, sender, token, connection)
+            if len(said) == 6 and is_false:
+                take(hub, sender, replace(said[0], token_id=said[0].token_id + 1), connection)
+
+    watch(repeat)
+    is_false = False
+    assert http.post("/v1/completions", json=BODY).json()["choices"][0]["text"].strip() == TEXT
+    said, is_false = [], True
+    answer = http.post("/v1/completions", json=BODY)
+    assert "sent token 0 in place of 6" in error_of(answer, 502, "stage_failed")["message"]
+
+
 def test_only_the_last_stage_of_a_job_says_its_tokens(http: httpx.Client, idle: Network, watch: Any) -> None:
     beside, dropped = idle.nodes[0].keys.public, []
 
