@@ -113,7 +113,7 @@ def test_neighbours_in_a_running_job_are_measured_and_reported(tmp_path: Path, m
         with TcpProxy(net.nodes[1].party.endpoint, delay_s=0.025) as line:
             net.nodes[1].party.endpoint = line.endpoint
             jobs = net.jobs(max_tokens=20)
-            net.nodes[0].pipeline.beat_to([net.gateway.peer])
+            net.nodes[0].engine_thread.beat_to([net.gateway.peer])
             net.dispatch(jobs)
             net.prompt(jobs[0])
             net.until(lambda: net.finish(jobs[0]))
@@ -143,24 +143,24 @@ def test_a_neighbour_that_does_its_work_but_answers_no_ping_is_reported_as_far(
     soon_lost: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loud, silent = soon_lost.nodes
-    monkeypatch.setattr(silent.pipeline._neighbours._probes, "may_answer", lambda sender, now: False)
+    monkeypatch.setattr(silent.engine_thread._neighbours._probes, "may_answer", lambda sender, now: False)
     jobs = soon_lost.jobs(max_tokens=5000)
     soon_lost.dispatch(jobs)
     soon_lost.prompt(jobs[0])
-    soon_lost.until(lambda: loud.pipeline.status().links)
-    assert loud.pipeline.status().links == (LinkReport(silent.party.address, 0.4, None),)
-    soon_lost.until(lambda: silent.pipeline.status().links)
-    assert silent.pipeline.status().links[0].rtt_s < 0.4
+    soon_lost.until(lambda: loud.engine_thread.status().links)
+    assert loud.engine_thread.status().links == (LinkReport(silent.party.address, 0.4, None),)
+    soon_lost.until(lambda: silent.engine_thread.status().links)
+    assert silent.engine_thread.status().links[0].rtt_s < 0.4
 
 
 def test_no_gateway_makes_a_node_seem_far_by_a_job_that_it_never_gave_it(soon_lost: Network) -> None:
     jobs = soon_lost.jobs(max_tokens=5000)
     soon_lost.dispatch(jobs, order=[0])
-    asked = soon_lost.nodes[0].pipeline._neighbours._probes
-    wait_until(lambda: soon_lost.nodes[0].pipeline.status().num_jobs == 1)
+    asked = soon_lost.nodes[0].engine_thread._neighbours._probes
+    wait_until(lambda: soon_lost.nodes[0].engine_thread.status().num_jobs == 1)
     prompt = soon_lost.prompt_ids
     soon_lost.send(0, wire.Prompt(jobs[0].job_id, len(prompt), struct.pack(f"<{len(prompt)}I", *prompt)))
-    wait_until(lambda: soon_lost.nodes[1].pipeline.status().dropped.get("foreign", 0) > probes.MOST_LOST + 1)
+    wait_until(lambda: soon_lost.nodes[1].engine_thread.status().dropped.get("foreign", 0) > probes.MOST_LOST + 1)
     assert asked.reports() == []
 
 
@@ -169,7 +169,7 @@ def test_a_stranger_gets_no_answer(tmp_path: Path) -> None:
     try:
         stranger = net.stranger_links()
         stranger.send(net.nodes[0].party.peer, Ping(1))
-        net.until(lambda: net.nodes[0].pipeline.status().dropped.get("foreign"))
+        net.until(lambda: net.nodes[0].engine_thread.status().dropped.get("foreign"))
         stranger.close()
     finally:
         net.close()

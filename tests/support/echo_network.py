@@ -112,7 +112,7 @@ class ServingThread:
 
 
 class EchoNode:
-    """A contributor's node: real links, pipeline, task checks and receipts around the echo engine."""
+    """A contributor's node: real links, engine thread, task checks and receipts around the echo engine."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class EchoNode:
         self.store = NodeStore(directory / "node.db")
         served = ServedLayers(model_id(MODEL), cid, *layers, capacity=8)
         options = JobTimeouts(peer_grace_s=1.0)
-        self.pipeline = EngineThread(
+        self.engine_thread = EngineThread(
             self.links,
             served,
             options=options,
@@ -160,7 +160,7 @@ class EchoNode:
             output_price=chain_setup.OUTPUT_PRICE,
             max_positions=CONTEXT_LENGTH,
         )
-        self.service = StageService(terms, self.registry, self.store, self.pipeline, self, self.signer)
+        self.service = StageService(terms, self.registry, self.store, self.engine_thread, self, self.signer)
         self._stopping = threading.Event()
         self._consumer: threading.Thread | None = None
 
@@ -196,9 +196,9 @@ class EchoNode:
         response = httpx.post(f"{url}/v1/nodes/join", json=self.join_body(gateway))
         assert response.status_code == 200, response.text
         answer = JoinAnswer.model_validate_json(response.content)
-        self.pipeline.start()
-        self.pipeline.beat_to([answer.gateway])
-        self.pipeline.beat_every(0.3)
+        self.engine_thread.start()
+        self.engine_thread.beat_to([answer.gateway])
+        self.engine_thread.beat_every(0.3)
         self._consumer = threading.Thread(target=self._consume, args=(answer,), daemon=True)
         self._consumer.start()
 
@@ -229,7 +229,7 @@ class EchoNode:
         self._stopping.set()
         if self._consumer is not None:
             self._consumer.join()
-            self.pipeline.stop()
+            self.engine_thread.stop()
 
 
 @dataclass

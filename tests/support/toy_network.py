@@ -70,7 +70,7 @@ class ToyNode:
         self.engine = ToyEngine(*cut, num_layers, delay_s=delay_s, row_bytes=row_bytes)
         self.store = NodeStore(folder / f"{party.address}.db")
         model = keccak(text=MODEL_NAME)
-        self.pipeline = EngineThread(
+        self.engine_thread = EngineThread(
             links,
             ServedLayers(model, MANIFEST, *cut, capacity=4),
             options=QUICK,
@@ -91,10 +91,10 @@ class ToyNode:
             output_price=OUTPUT_PRICE,
             max_positions=10_000,
         )
-        self.service = StageService(terms, registry, self.store, self.pipeline, self, party.signer)
+        self.service = StageService(terms, registry, self.store, self.engine_thread, self, party.signer)
         self.tasks: list[threading.Thread] = []
-        self.pipeline.beat_every(0.2)
-        self.pipeline.start()
+        self.engine_thread.beat_every(0.2)
+        self.engine_thread.start()
 
     def get(self, first_layer: int, end_layer: int) -> tuple[ToyEngine, StageIdentity]:
         if (first_layer, end_layer) != (self.engine.first, self.engine.end):
@@ -111,10 +111,10 @@ class ToyNode:
 
     @property
     def idle(self) -> bool:
-        return not self.engine.sequences and self.pipeline.status().num_jobs == 0
+        return not self.engine.sequences and self.engine_thread.status().num_jobs == 0
 
     def stop(self) -> None:
-        self.pipeline.stop()
+        self.engine_thread.stop()
         for task in self.tasks:
             task.join(10)
         self.store.close()
@@ -253,6 +253,6 @@ class Network:
 
     def close(self) -> None:
         for node in [*self.nodes, *self.left]:
-            if node.pipeline.is_alive():
+            if node.engine_thread.is_alive():
                 node.stop()
         self.links.close()

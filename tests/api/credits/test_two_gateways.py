@@ -56,7 +56,7 @@ class GatewayProgram:
         """Let the network's nodes beat to this process and to no other one."""
         peer = self.network.gateway.peer.model_copy(update={"endpoint": self.link})
         for node in self.network.nodes:
-            node.pipeline.beat_to([peer])
+            node.engine_thread.beat_to([peer])
         count = len(self.network.nodes)
         wait_until(lambda: httpx.get(f"{self.url}/v1/network").json()["num_nodes_live"] == count, "the nodes' beats")
 
@@ -95,7 +95,7 @@ def programs(idle: Network, database_url: str, tmp_path: Path) -> Iterator[list[
     with ExitStack() as opened:
         address = opened.enter_context(start_redis(tmp_path / "redis"))
         opened.callback(idle.wait_for_nodes)
-        opened.callback(lambda: [node.pipeline.beat_to([idle.gateway.peer]) for node in idle.nodes])
+        opened.callback(lambda: [node.engine_thread.beat_to([idle.gateway.peer]) for node in idle.nodes])
         yield [
             opened.enter_context(running_program(idle, tmp_path / name, database_url, address.url))
             for name in ("first", "second")

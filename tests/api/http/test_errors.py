@@ -223,12 +223,12 @@ def test_full_nodes_are_said_to_be_full(idle: Network, http: httpx.Client) -> No
 
 
 def test_a_lost_node_is_missed(idle: Network, http: httpx.Client) -> None:
-    pipeline = idle.nodes[1].pipeline
-    pipeline.drain()
+    engine_thread = idle.nodes[1].engine_thread
+    engine_thread.drain()
     deadline = time.monotonic() + 10
     while (response := http.post("/v1/completions", json=COMPLETION)).status_code == 200:
         assert time.monotonic() < deadline
-    pipeline.drain(False)
+    engine_thread.drain(False)
     assert error_of(response, 503, "no_capacity")["layers"] == [[2, 4]]
 
 

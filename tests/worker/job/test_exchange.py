@@ -53,7 +53,7 @@ def begin(net: Network, jobs: list[StageJob], stage: int, num_tokens: int) -> No
 
 def die(net: Network, stage: int) -> None:
     """Without a word: neither to its neighbours nor to the gateway."""
-    for entry in net.nodes[stage].pipeline._jobs.values():
+    for entry in net.nodes[stage].engine_thread._jobs.values():
         entry.running._send_frame = lambda *_: None
     net.nodes[stage].stop()
 
@@ -182,7 +182,7 @@ def test_a_replay_waits_out_a_link_that_is_full(net: Network, monkeypatch: pytes
     jobs = net.jobs(max_tokens=MAX_TOKENS)
     begin(net, jobs, 1, 20)
     die(net, 1)
-    links, calls = net.nodes[0].pipeline._links, iter(range(10**9))
+    links, calls = net.nodes[0].engine_thread._links, iter(range(10**9))
     send = links.send
 
     def often_full(peer: Peer, *frames: wire.Frame) -> None:
@@ -220,7 +220,7 @@ def test_rows_that_are_kept_no_more_end_the_job_with_the_reason(net: Network) ->
     def lost(*_: object) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         raise RowsLost("a hole")
 
-    running = next(iter(net.nodes[0].pipeline._jobs.values())).running
+    running = next(iter(net.nodes[0].engine_thread._jobs.values())).running
     running._downstream._kept_rows = lost
     replace(net, jobs, ring_of(net), 1)
     net.until(lambda: net.of(wire.Failed, jobs[0]))
@@ -249,7 +249,7 @@ def test_all_replicas_of_a_stage_compute_and_sign_and_one_is_heard(net: Network)
     assert net.tokens(jobs[0]) == expected_tokens(PROMPT, net.num_layers, MAX_TOKENS)
     frames = {who: frame for who, frame in net.of(wire.Receipt, jobs[0]) if isinstance(frame, wire.Receipt)}
     assert bytes(frames[party.address].payload) == bytes(frames[jobs[1].assignment.node].payload)
-    assert second.pipeline.status().dropped.get("foreign", 0) == 0
+    assert second.engine_thread.status().dropped.get("foreign", 0) == 0
 
 
 Forge = Callable[[Network, StageJob, Replacement], wire.Replaced]
@@ -293,9 +293,9 @@ def test_a_change_that_is_not_the_gateways_word_changes_nothing(net: Network, fo
     change = Replacement(job=jobs[0].job_id, stage=1, replica=replica)
     net.send(0, FORGERIES[forgery](net, jobs[0], change))
     net.send(0, wire.ReceiptAck(bytes(32), bytes(65)))  # counted once all before it was looked at
-    net.until(lambda: net.nodes[0].pipeline.status().dropped.get("unknown_job", 0) > 0)
+    net.until(lambda: net.nodes[0].engine_thread.status().dropped.get("unknown_job", 0) > 0)
     net.nodes[1].engine.pause_at = 2**31
-    net.nodes[1].pipeline._links.wake()
+    net.nodes[1].engine_thread._links.wake()
     finish(net, jobs)
 
 
@@ -307,7 +307,7 @@ def test_the_gateway_alone_tells_of_changes_and_may_do_so_twice(net: Network) ->
     try:
         word = seal_replacement(Replacement(job=jobs[0].job_id, stage=1, replica=strangers), net.gateway.signer)
         stranger.send(net.nodes[0].party.peer, word)
-        net.until(lambda: net.nodes[0].pipeline.status().dropped.get("foreign", 0) > 0)
+        net.until(lambda: net.nodes[0].engine_thread.status().dropped.get("foreign", 0) > 0)
     finally:
         stranger.close()
     die(net, 1)

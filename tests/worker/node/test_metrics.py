@@ -37,15 +37,15 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[EngineThread]:
+def engine_thread(tmp_path: Path) -> Iterator[EngineThread]:
     links = NodeLinks(LinkKeyPair.create(tmp_path / "link.key"), "tcp://127.0.0.1:*", lambda key: True)
     yield EngineThread(links, ServedLayers(bytes(32), "cid", 0, 1, 8))
     links.close()
 
 
-def scrape(engine: Engine, pipeline: EngineThread) -> Samples:
+def scrape(engine: Engine, engine_thread: EngineThread) -> Samples:
     """Values by name and labels but for the layers; of histograms the bucket of all."""
-    metrics = NodeMetrics(lambda: {(0, 1): engine}, pipeline)
+    metrics = NodeMetrics(lambda: {(0, 1): engine}, engine_thread)
     with serve_metrics(metrics, 0) as port, urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     found = {}
@@ -57,14 +57,14 @@ def scrape(engine: Engine, pipeline: EngineThread) -> Samples:
     return found
 
 
-def test_an_engines_work_is_counted(zoo: Zoo, pipeline: EngineThread) -> None:
+def test_an_engines_work_is_counted(zoo: Zoo, engine_thread: EngineThread) -> None:
     chain = Chain(zoo, "llama")
     prompts = [list(range(3, 23)), list(range(5, 10))]
     for number, prompt in enumerate(prompts):
         chain.start(bytes([number]), prompt, spec(prompt, 6))
     chain.run()
     chain.start(b"open", [5, 6, 7], spec([5, 6, 7], 6))
-    found = scrape(chain.engines[0], pipeline)
+    found = scrape(chain.engines[0], engine_thread)
     assert found["vllm:prompt_tokens_total",] == 25
     assert found["vllm:generation_tokens_total",] == 2 * 5  # the last token is fed to no one
     assert found["vllm:num_requests_running",] == 1
@@ -73,13 +73,13 @@ def test_an_engines_work_is_counted(zoo: Zoo, pipeline: EngineThread) -> None:
     assert found["declai_step_sequences_bucket",] == found["declai_step_seconds_count",]
 
 
-def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: EngineThread) -> None:
+def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, engine_thread: EngineThread) -> None:
     chain = Chain(zoo, "llama")
     for number in range(2):
         chain.start(bytes([number]), [5, 6, 7], spec([5, 6, 7], 6))
     chain.run()
     chain.start(b"open", [5, 6, 7], spec([5, 6, 7], 20))
-    first, last = scrape(chain.engines[0], pipeline), scrape(chain.engines[-1], pipeline)
+    first, last = scrape(chain.engines[0], engine_thread), scrape(chain.engines[-1], engine_thread)
     for found in (first, last):
         assert found["vllm:request_queue_time_seconds_count",] == 2
         assert found["vllm:time_to_first_token_seconds_count",] == 2
@@ -101,10 +101,10 @@ def test_waits_cache_and_the_parts_of_steps_are_counted(zoo: Zoo, pipeline: Engi
     assert last["declai_step_part_seconds_total", "sample"] > 0
 
 
-def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline: EngineThread) -> None:
+def test_sequences_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, engine_thread: EngineThread) -> None:
     limits = EngineLimits(max_sequences=2, max_context_tokens=600, max_cache_bytes=60 * 256)
     engine = Chain(zoo, "llama", (0, 1, NUM_LAYERS), limits).engines[0]
-    assert scrape(engine, pipeline)["declai_sequences_refused_total", "cache"] == 0
+    assert scrape(engine, engine_thread)["declai_sequences_refused_total", "cache"] == 0
     engine.add(b"1", SequenceSpec(3, 8))
     with pytest.raises(AtCapacity):
         engine.add(b"2", SequenceSpec(300, 8))
@@ -116,28 +116,28 @@ def test_sessions_that_are_refused_or_fail_are_counted_by_why(zoo: Zoo, pipeline
     for sequence_id, position, token_id in ((b"1", 7, 5), (b"2", 0, 97)):
         with pytest.raises(EngineError):
             engine.feed(sequence_id, position, [token_id])
-    found = scrape(engine, pipeline)
+    found = scrape(engine, engine_thread)
     for why in ("cache", "sequences", "invalid_sequence"):
         assert found["declai_sequences_refused_total", why] == 1
     for why, number in (("position_mismatch", 1), ("invalid_input", 1), ("forward_failed", 0)):
         assert found["declai_sequences_failed_total", why] == number
 
 
-def test_jobs_that_are_refused_are_counted(pipeline: EngineThread, zoo: Zoo) -> None:
+def test_jobs_that_are_refused_are_counted(engine_thread: EngineThread, zoo: Zoo) -> None:
     (job,) = make_jobs(Party(), [Party()])
-    pipeline.start()
-    pipeline.refuse(job, "price_mismatch", "too cheap")
-    pipeline.drain()
-    busy = pipeline.submit(job, Chain(zoo, "llama").engines[0], StageIdentity("fp32", "float32", bytes(32)))
+    engine_thread.start()
+    engine_thread.refuse(job, "price_mismatch", "too cheap")
+    engine_thread.drain()
+    busy = engine_thread.submit(job, Chain(zoo, "llama").engines[0], StageIdentity("fp32", "float32", bytes(32)))
     assert busy.result(10).code == "busy"
-    assert pipeline.status().ended == {"price_mismatch": 1, "busy": 1}
-    pipeline.stop()
+    assert engine_thread.status().ended == {"price_mismatch": 1, "busy": 1}
+    engine_thread.stop()
 
 
-def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, pipeline: EngineThread) -> None:
+def test_the_documents_name_every_metric_and_a_config_that_reads_them(zoo: Zoo, engine_thread: EngineThread) -> None:
     text = (ROOT / "docs" / "contributors.md").read_text().partition("## Watching a node")[2].partition("\n## ")[0]
     engine = Chain(zoo, "llama").engines[0]
-    families = NodeMetrics(lambda: {(0, 1): engine}, pipeline).collect()
+    families = NodeMetrics(lambda: {(0, 1): engine}, engine_thread).collect()
     exposed = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert set(re.findall(r"`((?:vllm:|declai_)[a-z_]+)`", text)) == exposed
     (config,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
@@ -177,10 +177,10 @@ def test_links_are_counted_measured_and_named(tmp_path: Path, monkeypatch: pytes
         net.prompt(jobs[0])
         net.until(lambda: net.finish(jobs[0]))
         first, last = (node.party.address for node in net.nodes)
-        net.until(lambda: net.nodes[0].pipeline.status().links)
+        net.until(lambda: net.nodes[0].engine_thread.status().links)
         found = {
             (sample.name, sample.labels.get("peer"), sample.labels.get("direction")): sample.value
-            for family in NodeMetrics(dict, net.nodes[0].pipeline).collect()
+            for family in NodeMetrics(dict, net.nodes[0].engine_thread).collect()
             for sample in family.samples
         }
         net.receipts(jobs)

@@ -117,14 +117,14 @@ def coarser(jobs: list[StageJob], wanted: wire.PromptFormat) -> list[StageJob]:
 def noted(node: ToyNode) -> list[wire.Hidden]:
     """The hidden states that a node sends from now on."""
     sent: list[wire.Hidden] = []
-    send = node.pipeline._links.send
+    send = node.engine_thread._links.send
 
     def note(peer: Peer, frame: wire.Frame) -> None:
         if isinstance(frame, wire.Hidden):
             sent.append(frame)
         send(peer, frame)
 
-    node.pipeline._links.send = note  # type: ignore[method-assign]
+    node.engine_thread._links.send = note  # type: ignore[method-assign]
     return sent
 
 
@@ -161,7 +161,7 @@ def test_a_format_that_the_job_does_not_name_ends_it(
     net.until(lambda: net.of(wire.Ready, jobs[0]))
     neighbour = net.nodes[0]
     frame = wire.Hidden(jobs[0].job_id, position, 1, dtype, bytes(size))
-    neighbour.pipeline._call(lambda: neighbour.pipeline._links.send(net.nodes[1].party.peer, frame))
+    neighbour.engine_thread._call(lambda: neighbour.engine_thread._links.send(net.nodes[1].party.peer, frame))
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     assert {f.code for _, f in net.of(wire.Failed, jobs[0])} == {"wrong_dtype"}  # type: ignore[union-attr]
     net.wait_idle()
@@ -203,7 +203,7 @@ def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, l
     net.dispatch(jobs)
     net.prompt(jobs[0])
     net.until(lambda: len(net.tokens(jobs[0])) > 5)
-    for entry in net.nodes[lost].pipeline._jobs.values():
+    for entry in net.nodes[lost].engine_thread._jobs.values():
         entry.running._send_frame = lambda *_: None  # it dies without a word
     net.nodes[lost].stop()
     survivors = [node for stage, node in enumerate(net.nodes) if stage != lost]
@@ -308,7 +308,7 @@ def test_strangers_and_noise_change_nothing(slow_net: Network) -> None:
     assert net.tokens(jobs[0]) == expected
     net.check(jobs, expected)
     for node in net.nodes:
-        dropped = node.pipeline.status().dropped
+        dropped = node.engine_thread.status().dropped
         assert dropped["foreign"] > 0
         assert dropped["malformed"] > 0
 
@@ -340,7 +340,7 @@ def test_a_neighbour_that_breaks_the_protocol_ends_the_job_and_nothing_else(
         net.links.send(victim, frame(jobs[0].job_id))
     else:
         neighbour = net.nodes[stage - 1]
-        neighbour.pipeline._call(lambda: neighbour.pipeline._links.send(victim, frame(jobs[0].job_id)))
+        neighbour.engine_thread._call(lambda: neighbour.engine_thread._links.send(victim, frame(jobs[0].job_id)))
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     told = [(who, f) for who, f in net.of(wire.Failed, jobs[0]) if isinstance(f, wire.Failed)]
     assert code in {failed.code for _, failed in told}
@@ -386,7 +386,7 @@ def test_receipts_are_sent_again_until_acknowledged_also_after_a_restart(net: Ne
     node = net.nodes[1]
     net.until(lambda: len([1 for who, _ in net.of(wire.Receipt, jobs[0]) if who == node.party.address]) >= 2)
     assert len(node.store.unacknowledged()) == 1
-    node.pipeline.beat_to([net.gateway.peer])
+    node.engine_thread.beat_to([net.gateway.peer])
     net.frames.clear()
     node.service.send_waiting_receipts()
     net.check(jobs, expected_tokens(PROMPT, net.num_layers, 3))
@@ -414,7 +414,7 @@ def test_only_the_gateways_own_word_ends_the_sending_and_it_outlives_a_restart(n
     ack = net.ack(jobs[1], receipt, net.gateway)
     net.send(1, ack)
     wait_until(lambda: not node.store.unacknowledged())
-    wait_until(lambda: not node.pipeline.status().num_receipts_waiting)
+    wait_until(lambda: not node.engine_thread.status().num_receipts_waiting)
     node.stop()
     again = NodeStore(tmp_path / f"{node.party.address}.db")
     stored = again.get(jobs[1].job_id)
@@ -437,9 +437,9 @@ def test_a_new_signer_of_the_gateway_may_accept_what_the_old_one_assigned(net: N
 
 def test_a_node_beats_as_often_as_its_gateway_asked(net: Network) -> None:
     often, seldom, _ = net.nodes
-    seldom.pipeline.beat_every(3600)
+    seldom.engine_thread.beat_every(3600)
     for node in (often, seldom):
-        node.pipeline.beat_to([net.gateway.peer])
+        node.engine_thread.beat_to([net.gateway.peer])
 
     def num_beats(node: ToyNode) -> int:
         return sum(who == node.party.address for who, frame in net.frames if isinstance(frame, wire.Heartbeat))
@@ -447,13 +447,13 @@ def test_a_node_beats_as_often_as_its_gateway_asked(net: Network) -> None:
     net.until(lambda: num_beats(often) >= 4)
     net.until(lambda: num_beats(seldom))
     assert num_beats(seldom) == 1
-    seldom.pipeline.beat_every(0.05)
+    seldom.engine_thread.beat_every(0.05)
     net.until(lambda: num_beats(seldom) >= 4)
 
 
 def test_heartbeats_tell_what_is_served_and_how_fast(net: Network) -> None:
     node = net.nodes[1]
-    node.pipeline.beat_to([net.gateway.peer])
+    node.engine_thread.beat_to([net.gateway.peer])
     jobs = net.jobs(max_tokens=30)
     net.dispatch(jobs)
     net.prompt(jobs[0])
@@ -467,7 +467,7 @@ def test_heartbeats_tell_what_is_served_and_how_fast(net: Network) -> None:
     beat = latest()
     assert beat is not None
     assert (beat.first_layer, beat.end_layer, beat.capacity, beat.draining) == (2, 4, 4, False)
-    node.pipeline.drain()
+    node.engine_thread.drain()
     net.until(lambda: (beat := latest()) is not None and beat.draining)
     late = net.jobs(max_tokens=3)
     net.dispatch(late)
@@ -502,8 +502,8 @@ def test_an_engine_whose_next_step_is_far_off_holds_no_heartbeat_up(
     try:
         [node] = net.nodes
         net.dispatch(net.jobs())
-        wait_until(lambda: node.pipeline.status().num_jobs == 1)
-        node.pipeline.beat_to([net.gateway.peer])
+        wait_until(lambda: node.engine_thread.status().num_jobs == 1)
+        node.engine_thread.beat_to([net.gateway.peer])
         net.until(lambda: sum(isinstance(frame, wire.Heartbeat) for _, frame in net.frames) >= 3, timeout_s=8)
     finally:
         net.close()
