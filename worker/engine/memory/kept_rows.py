@@ -4,16 +4,15 @@ Two readers: a job with the same input takes rows over instead of computing them
 that takes another's place in a ring is sent what that one had. What is read is what was written, or nothing is: a hole
 means refusal, never other rows.
 
-Rows lie in pages of `PAGE_ROWS` positions of one job. Beyond `max_bytes` the oldest full pages go to a file per job;
-beyond `max_disk_bytes` the file written to first goes. Used by one thread.
+Rows lie in pages of `PAGE_ROWS` positions of one job. Beyond `max_bytes` the oldest pages go to a file of all jobs;
+beyond `max_disk_bytes` the job goes whose pages came there first. Pages of jobs that ended go before those of jobs that
+run, and a page that still grows is the last resort. Used by one thread.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from declai.worker.engine.memory.page_file import PageFile
 from declai.worker.errors import WorkerError
 
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 32
 SUFFIX = ".rows"
-MIB = 2**20
 Rows = NDArray[np.uint8]
 
 
@@ -37,8 +36,10 @@ class RowsLost(WorkerError):
 
 @dataclass(eq=False)
 class _Page:
-    """Rows of one job: in memory, or where they lie in its file, with their digest."""
+    """Rows of one job: in memory, or where they lie in the file, with their digest."""
 
+    job: JobRows
+    index: int
     rows: Rows | None
     num_rows: int = 0
     offset: int = 0
@@ -48,13 +49,15 @@ class _Page:
 class JobRows:
     """The rows of one job, uint8 [positions, row_bytes], from position 0 on. Made by `KeptRows.open`.
 
-    `pages`: those that are kept, by their number in the job; changed by `KeptRows`, too.
+    Attributes:
+        has_ended: no rows come any more; these are kept while nobody needs their room.
+        pages: those that are kept, by their number in the job; changed by `KeptRows`, too.
     """
 
-    def __init__(self, store: KeptRows, name: str, row_bytes: int) -> None:
-        self.name = name
+    def __init__(self, store: KeptRows, row_bytes: int) -> None:
         self.row_bytes = row_bytes
         self.num_rows = 0
+        self.has_ended = False
         self.pages: dict[int, _Page] = {}
         self._store = store
 
@@ -70,6 +73,8 @@ class JobRows:
             if page is not None and page.rows is not None:
                 page.rows[at : at + count] = rows[begin : begin + count]
                 page.num_rows += count
+                if page.num_rows == PAGE_ROWS:
+                    self._store.filled(page)
             self.num_rows += count
             begin += count
 
@@ -90,6 +95,11 @@ class JobRows:
             found[low - first : high - first] = self._page_rows(index)[low - begin : high - begin]
         return found
 
+    def end(self) -> None:
+        """No rows come any more, but somebody may read these."""
+        self.has_ended = True
+        self._store.ended(self)
+
     def close(self) -> None:
         """Nobody will read these rows again."""
         self._store.forget(self)
@@ -98,140 +108,181 @@ class JobRows:
         page = self.pages[index]
         if page.rows is not None:
             return page.rows
-        data = self._store.read_page(self, page)
+        data = self._store.read_page(page)
         if data is None:
             del self.pages[index]
             raise RowsLost(f"the rows from position {index * PAGE_ROWS} on are not on disk as they were written")
-        return np.frombuffer(data, np.uint8).reshape(PAGE_ROWS, self.row_bytes)
+        return np.frombuffer(data, np.uint8).reshape(page.num_rows, self.row_bytes)
 
 
 class KeptRows:
-    """The rows of all jobs of a node, within two bounds.
+    """The rows of all jobs of a node, all of one width, within two bounds.
 
     Attributes:
         num_bytes: of pages in memory.
-        num_disk_bytes: of pages in files.
+        num_disk_bytes: of pages in the file.
     """
 
     def __init__(self, max_bytes: int, folder: Path | None = None, max_disk_bytes: int = 0) -> None:
-        """`folder`: where the oldest go, this process's alone; what a crash left there is removed. None: nowhere."""
+        """`folder`: where the oldest go, this process's alone; what a crash left there is removed. None: nowhere.
+
+        Raises OSError.
+        """
         self.max_bytes = max_bytes
-        self.max_disk_bytes = max_disk_bytes if folder is not None else 0
+        self.max_disk_bytes = max_disk_bytes
         self.num_bytes = 0
         self.num_disk_bytes = 0
-        self._folder = folder
-        self._names = (f"{number}{SUFFIX}" for number in itertools.count())
-        # In the order in which they were begun: of each page its job and its number there.
-        self._in_memory: OrderedDict[_Page, tuple[JobRows, int]] = OrderedDict()
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for path in folder.glob(f"*{SUFFIX}"):
-                path.unlink()
+        self._row_bytes = 0
+        self._in_memory = _Order()
+        # In the order in which their first page came there: jobs that ended, and jobs that run, with their pages.
+        self._ended_on_disk: OrderedDict[JobRows, list[_Page]] = OrderedDict()
+        self._running_on_disk: OrderedDict[JobRows, list[_Page]] = OrderedDict()
+        self._file = None if folder is None else _open_file(folder)
 
     def open(self, row_bytes: int) -> JobRows:
         """A place for the rows of one job, until its `close`."""
-        return JobRows(self, next(self._names), row_bytes)
+        self._row_bytes = self._row_bytes or row_bytes
+        assert row_bytes == self._row_bytes, "the rows of a node have one width"
+        return JobRows(self, row_bytes)
 
     def close(self) -> None:
-        """Remove the files."""
-        for name in list(self._files):
-            self._remove(name)
+        """Remove the file."""
+        for job in [*self._ended_on_disk, *self._running_on_disk]:
+            self._remove_from_disk(job)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def new_page(self, job: JobRows, index: int) -> _Page | None:
         """The next page of a job; None where there is no room for it."""
-        num_bytes = PAGE_ROWS * job.row_bytes
-        if num_bytes > self.max_bytes:
+        if self._page_bytes > self.max_bytes:
             return None
-        while self.num_bytes + num_bytes > self.max_bytes:
+        while self.num_bytes + self._page_bytes > self.max_bytes:
             self._give_up_oldest()
         try:
-            page = job.pages[index] = _Page(np.empty((PAGE_ROWS, job.row_bytes), np.uint8))
+            page = job.pages[index] = _Page(job, index, np.empty((PAGE_ROWS, job.row_bytes), np.uint8))
         except MemoryError:  # a job goes on without: its rows are needed only when something goes wrong
             return None
-        self._in_memory[page] = job, index
-        self.num_bytes += num_bytes
+        self._in_memory.put(page)
+        self.num_bytes += self._page_bytes
         return page
 
-    def read_page(self, job: JobRows, page: _Page) -> bytes | None:
-        """A page's bytes from its job's file; None unless they are what was written."""
+    def filled(self, page: _Page) -> None:
+        """The page grows no more."""
+        self._in_memory.put(page)
+
+    def ended(self, job: JobRows) -> None:
+        """None of the job's pages grows any more, and they go before those of others."""
+        for page in job.pages.values():
+            if page.rows is not None:
+                self._in_memory.put(page)
+        if job in self._running_on_disk:
+            self._ended_on_disk[job] = self._running_on_disk.pop(job)
+
+    def read_page(self, page: _Page) -> bytes | None:
+        """A page's bytes from the file; None unless they are what was written."""
+        assert self._file is not None
         try:
-            data = self._files[job.name].read(page.offset, PAGE_ROWS * job.row_bytes)
+            data = self._file.read(page.offset, page.num_rows * self._row_bytes)
         except OSError as error:
             log.warning("kept rows cannot be read: %s", error)
             return None
         return data if _digest(data) == page.digest else None
 
     def forget(self, job: JobRows) -> None:
-        """Drop all of a job's pages, and its file."""
+        """Drop all of a job's pages."""
         for page in job.pages.values():
-            if self._in_memory.pop(page, None) is not None:
-                self.num_bytes -= PAGE_ROWS * job.row_bytes
+            if self._in_memory.discard(page):
+                self.num_bytes -= self._page_bytes
+        self._remove_from_disk(job)
         job.pages.clear()
-        if job.name in self._files:
-            self._remove(job.name)
+
+    @property
+    def _page_bytes(self) -> int:
+        return PAGE_ROWS * self._row_bytes
 
     def _give_up_oldest(self) -> None:
-        """Take the page that was begun first out of memory: onto the disk, or for good. A page that still grows is the
-        last resort."""
-        full = (page for page in self._in_memory if page.num_rows == PAGE_ROWS)
-        page = next(full, None) or next(iter(self._in_memory))
-        job, index = self._in_memory.pop(page)
-        self.num_bytes -= PAGE_ROWS * job.row_bytes
-        if page.num_rows < PAGE_ROWS or not self._write(job, page):
-            del job.pages[index]
+        """Take a page out of memory: onto the disk, or for good. A page that still grows is not written."""
+        page = self._in_memory.pop()
+        self.num_bytes -= self._page_bytes
+        if _rank(page) == GROWING or not self._write(page):
+            del page.job.pages[page.index]
 
-    def _write(self, job: JobRows, page: _Page) -> bool:
-        """Move a page to its job's file. False where there is no room for it."""
+    def _write(self, page: _Page) -> bool:
+        """Move a page to the file. False where there is no room for it."""
         assert page.rows is not None
-        num_bytes = page.rows.nbytes
-        if self._folder is None or num_bytes > self.max_disk_bytes:
+        if self._file is None or not self._make_room_on_disk(page.job):
             return False
-        while self.num_disk_bytes + num_bytes > self.max_disk_bytes:
-            self._remove(next(iter(self._files)))
+        data = page.rows[: page.num_rows].data.cast("B")  # the rest was never written: it is anybody's memory
         try:
-            file = self._files.get(job.name)
-            if file is None:
-                file = self._files[job.name] = _File(self._folder / job.name, job)
-            page.offset = file.append(page.rows.data.cast("B"))
+            page.offset = self._file.write(data, self._page_bytes)
         except OSError as error:
             log.warning("kept rows cannot be written: %s", error)
             return False
-        page.digest, page.rows = _digest(page.rows.data.cast("B")), None
-        self.num_disk_bytes += num_bytes
+        page.digest, page.rows = _digest(data), None
+        on_disk = self._ended_on_disk if page.job.has_ended else self._running_on_disk
+        on_disk.setdefault(page.job, []).append(page)
+        self.num_disk_bytes += self._page_bytes
         return True
 
-    def _remove(self, name: str) -> None:
-        file = self._files.pop(name)
-        self.num_disk_bytes -= file.num_bytes
-        for index in [index for index, page in file.job.pages.items() if page.rows is None]:
-            del file.job.pages[index]
-        file.remove()
+    def _make_room_on_disk(self, job: JobRows) -> bool:
+        """Whether there is room for a page of this job. A job that ended takes none from one that runs."""
+        if self._page_bytes > self.max_disk_bytes:
+            return False
+        while self.num_disk_bytes + self._page_bytes > self.max_disk_bytes:
+            if not self._ended_on_disk and job.has_ended:
+                return False
+            self._remove_from_disk(next(iter(self._ended_on_disk or self._running_on_disk)))
+        return True
+
+    def _remove_from_disk(self, job: JobRows) -> None:
+        for page in self._ended_on_disk.pop(job, []) + self._running_on_disk.pop(job, []):
+            assert self._file is not None
+            self._file.free(page.offset)
+            self.num_disk_bytes -= self._page_bytes
+            job.pages.pop(page.index, None)  # one that could not be read is not there any more
 
 
-class _File:
-    """One job's pages on disk, end to end."""
+ENDED, FULL, GROWING = range(3)
 
-    def __init__(self, path: Path, job: JobRows) -> None:
-        self.job = job
-        self.num_bytes = 0
-        self._path = path
-        self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
-    def append(self, data: memoryview) -> int:
-        """Where the data lies from now on. Raises OSError."""
-        offset = self.num_bytes
-        if os.pwrite(self._descriptor, data, offset) != data.nbytes:
-            raise OSError("the disk took a part only")
-        self.num_bytes += data.nbytes
-        return offset
+def _rank(page: _Page) -> int:
+    if page.job.has_ended:
+        return ENDED
+    return FULL if page.num_rows == PAGE_ROWS else GROWING
 
-    def read(self, offset: int, num_bytes: int) -> bytes:
-        return os.pread(self._descriptor, num_bytes, offset)
 
-    def remove(self) -> None:
-        os.close(self._descriptor)
-        self._path.unlink(missing_ok=True)
+class _Order:
+    """Pages in the order in which they are given up: by rank, then those first that came first to it."""
+
+    def __init__(self) -> None:
+        # Not a plain dict: finding the first of one is slow after many were taken from its front.
+        self._ranks: tuple[OrderedDict[_Page, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+
+    def put(self, page: _Page) -> None:
+        """Take a page in, or note that its rank changed."""
+        self.discard(page)
+        self._ranks[_rank(page)][page] = None
+
+    def discard(self, page: _Page) -> bool:
+        """Whether the page was there."""
+        for pages in self._ranks:
+            if page in pages:
+                del pages[page]
+                return True
+        return False
+
+    def pop(self) -> _Page:
+        """The first one. Raises StopIteration when there is none."""
+        pages = next(pages for pages in self._ranks if pages)
+        return pages.popitem(last=False)[0]
+
+
+def _open_file(folder: Path) -> PageFile:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in folder.glob(f"*{SUFFIX}"):
+        path.unlink()
+    return PageFile(folder / f"pages{SUFFIX}")
 
 
 def _digest(data: bytes | memoryview) -> bytes:

@@ -143,6 +143,8 @@ class PrefixCache:
         findable = keep and holding.num_findable > 0
         if findable:
             self._ended.append(holding)
+            if holding.rows is not None:
+                holding.rows.end()
         else:
             self._forget(holding)
         return findable
