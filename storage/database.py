@@ -17,6 +17,7 @@ from declai.storage.files import LOCK_TIMEOUT_S, keep_private, write_ahead
 from declai.storage.migrations import Migrations, migrate
 
 BACKENDS = ("sqlite", "postgresql")
+READ_ONLY = "declai_read_only"  # an execution option of a connection
 
 
 def open_database(url: str | URL, migrations: Migrations) -> Engine:
@@ -66,7 +67,8 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A transaction that reads and then writes must hold the write lock from its start, or SQLite may refuse it.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        writes = not connection.get_execution_options().get(READ_ONLY)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -79,8 +81,9 @@ def insert_missing(db: Connection, table: Table, **values: Any) -> bool:
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection whose reads all see the database at one moment."""
+    """A connection whose reads all see the database at one moment. It must not write: no lock keeps writers away."""
     with engine.connect() as db:
+        db.execution_options(**{READ_ONLY: True})
         if db.dialect.name == "postgresql":
             db.execution_options(isolation_level="REPEATABLE READ")
         yield db

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.engine import Row
 
+from declai.storage import database
 from declai.worker.errors import StoreError
-from declai.worker.job.store import NodeStore
+from declai.worker.job.store import NodeStore, StoredReceipt
+from declai.worker.job.store import store as module
+from declai.worker.job.store.records import to_receipt
 from tests.support.papers import Papers
 
 
@@ -74,6 +81,39 @@ def test_a_node_writes_while_a_claim_reads(path: Path, store: NodeStore) -> None
     beside.note_batch(b"r" * 32, [kept.job.job_id], [])
     papers.keep(store, papers.request(2))
     assert [one.job.request.nonce for one in store.unpaid()] == [2]
+    beside.close()
+
+
+def test_reading_receipts_keeps_no_writer_waiting(
+    path: Path, store: NodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim may read ten thousand of them, while the node takes jobs."""
+    papers = Papers()
+    kept = papers.keep(store, papers.request())
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)  # who had to wait fails
+    beside = NodeStore(path)
+
+    def read_slowly(row: Row[Any]) -> StoredReceipt:
+        assert beside.take(b"j" * 32, 2**31)
+        assert store.take(b"k" * 32, 2**31)
+        return to_receipt(row)
+
+    monkeypatch.setattr(module, "to_receipt", read_slowly)
+    assert store.unpaid() == [kept]
+    beside.close()
+
+
+def test_readers_do_not_wait_for_who_writes(path: Path, store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    papers = Papers()
+    kept = papers.keep(store, papers.request())
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
+    beside = NodeStore(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert beside.unpaid() == beside.unacknowledged() == [kept]
+        assert beside.get(kept.job.job_id) == kept
+        assert beside.earnings().num_receipts == 1
+        assert beside.batches() == set()
     beside.close()
 
 

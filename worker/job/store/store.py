@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from declai.protocol.jobs import StageJob
 from declai.protocol.receipts import SignedReceipt
-from declai.storage.database import insert_missing, open_database
+from declai.storage.database import insert_missing, open_database, snapshot
 from declai.storage.errors import StorageError
 from declai.worker.errors import StoreError
 from declai.worker.job.store.records import StoredReceipt, receipt_values, to_receipt
@@ -90,7 +90,7 @@ class NodeStore:
 
     def batches(self) -> set[bytes]:
         """Roots of the settled batches whose outcomes are noted here."""
-        with self._transaction() as db:
+        with self._reads() as db:
             return set(db.execute(select(batches.c.root)).scalars())
 
     def note_batch(self, root: bytes, paid: Iterable[bytes], left_out: Iterable[bytes]) -> None:
@@ -107,7 +107,7 @@ class NodeStore:
             db.execute(delete(batches).where(batches.c.root == root))
 
     def earnings(self) -> Earnings:
-        with self._transaction() as db:
+        with self._reads() as db:
             costs = list(db.execute(select(receipts.c.cost)).scalars())
             waiting = db.execute(select(func.count()).select_from(receipts).where(~receipts.c.delivered)).scalar_one()
         return Earnings(len(costs), waiting, sum(map(int, costs)))
@@ -117,17 +117,30 @@ class NodeStore:
         columns: tuple[Any, ...] = (receipts, acceptances.c.signature.label("acceptance"), left_out.label("left_out"))
         joined = receipts.outerjoin(acceptances, acceptances.c.job == receipts.c.job)
         query = select(*columns).select_from(joined).where(*wanted)
-        with self._transaction() as db:
+        with self._reads() as db:
             rows = db.execute(query.order_by(receipts.c.stored_at, receipts.c.job)).all()
+        # After the transaction: ten thousand take seconds to read, and the process's one connection is free meanwhile.
+        with self._named_errors():
             return [to_receipt(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        """Holds the file's write lock."""
+        with self._named_errors(), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def _reads(self) -> Iterator[Connection]:
+        """Waits for no writer, and lets none wait."""
+        with self._named_errors(), snapshot(self._engine) as db:
+            yield db
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
         if self._is_closed:
             raise StoreError(f"{self._path} is closed")
         try:
-            with self._engine.begin() as db:
-                yield db
+            yield
         except (SQLAlchemyError, StorageError) as error:
             reason = error.orig if isinstance(error, DBAPIError) else error
             raise StoreError(f"{self._path}: {reason}") from error
