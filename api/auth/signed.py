@@ -43,7 +43,7 @@ def check_acknowledgement(store: Store, signed: SignedRequest, max_unacknowledge
         Overloaded: too many finished requests are not acknowledged yet.
     """
     message = signed.message
-    # Nobody has agreed to costs at or above the nonce that he signs: those above stay free to be used.
+    # Nobody has agreed to costs at or above the nonce that is signed: those above stay free to be used.
     acked_below = min(message.acked_below, message.nonce)
     spent, num_running, num_unacknowledged = store.spent_below(signed.session, acked_below, message.spent)
     details = {"acked_below": acked_below, "spent": str(spent), "running_below": num_running}

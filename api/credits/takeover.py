@@ -50,7 +50,7 @@ class Takeover:
         if silent_s is None:
             logger.warning("this process was silent for so long that another one took it for dead")
         elif silent_s < DEAD_AFTER_S / 2:
-            # Whoever was late himself judges nobody: the database was away, or its clock was put forward.
+            # A process that was late itself judges no other: the database was away, or its clock was put forward.
             self._bury()
         self._end_abandoned()
 

@@ -92,24 +92,24 @@ class Generator:
     async def _attempts(self, admitted: Admitted, generation: Generation, plan: Plan, running: Running) -> End:
         """Try again on other nodes while no token was shown: a token is never taken back."""
         excluded: frozenset[str] = frozenset()
-        for attempt in range(MAX_ATTEMPTS):
-            pipeline = Attempt(self._context, admitted, generation, plan, attempt)
-            self._context.directory.started(pipeline.addresses)
+        for number in range(MAX_ATTEMPTS):
+            attempt = Attempt(self._context, admitted, generation, plan, number)
+            self._context.directory.started(attempt.addresses)
             try:
-                return await self._attempt(admitted, generation, pipeline, running)
+                return await self._attempt(admitted, generation, attempt, running)
             except AttemptFailed as error:
-                logger.warning("request %s, attempt %d: %s: %s", admitted.request, attempt, error.failure, error)
+                logger.warning("request %s, attempt %d: %s: %s", admitted.request, number, error.failure, error)
                 self._metrics.attempts_failed.labels(error.failure).inc()
                 if error.address is not None:
                     self._context.directory.lost(error.address)
                     excluded |= {error.address}
                 # Without a node to leave out the next attempt would be the same one again.
-                hopeless = error.address is None or attempt + 1 == MAX_ATTEMPTS
-                if hopeless or pipeline.tokens or running.cancelled:
+                hopeless = error.address is None or number + 1 == MAX_ATTEMPTS
+                if hopeless or attempt.tokens or running.cancelled:
                     raise
                 plan = await self._other_plan(admitted, generation, excluded, error)
             finally:
-                self._context.directory.ended(pipeline.addresses)
+                self._context.directory.ended(attempt.addresses)
         raise AssertionError("the last attempt returns or raises")
 
     async def _other_plan(
@@ -127,15 +127,15 @@ class Generator:
             raise problem
         return found.plan
 
-    async def _attempt(self, admitted: Admitted, generation: Generation, pipeline: Attempt, running: Running) -> End:
-        running.on_cancel(pipeline.cancel)
-        output = Output(generation, pipeline, running, self._metrics)
-        await pipeline.run(output.take)
+    async def _attempt(self, admitted: Admitted, generation: Generation, attempt: Attempt, running: Running) -> End:
+        running.on_cancel(attempt.cancel)
+        output = Output(generation, attempt, running, self._metrics)
+        await attempt.run(output.take)
         output.flush()
-        stages = await asyncio.to_thread(pipeline.checked_stages)
-        assert pipeline.finish is not None, "run() ends with it, or raises"
-        num_prompt_tokens, num_output_tokens = len(generation.prompt_token_ids), pipeline.finish.num_output_tokens
-        reason = "stop" if output.ended else pipeline.finish.finish_reason
+        stages = await asyncio.to_thread(attempt.checked_stages)
+        assert attempt.finish is not None, "run() ends with it, or raises"
+        num_prompt_tokens, num_output_tokens = len(generation.prompt_token_ids), attempt.finish.num_output_tokens
+        reason = "stop" if output.ended else attempt.finish.finish_reason
         cost = await asyncio.shield(
             asyncio.to_thread(
                 self._admission.finish,
@@ -147,5 +147,5 @@ class Generator:
                 stages_done=stages,
             )
         )
-        pipeline.acknowledge()
+        attempt.acknowledge()
         return End(reason, num_prompt_tokens, num_output_tokens, cost)
