@@ -10,7 +10,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from types import TracebackType
@@ -18,6 +18,8 @@ from types import TracebackType
 PIECE_BYTES = 16 * 1024
 # What may be on its way in one direction of one connection; then the sender is read no further.
 MAX_PIECES = 256
+Line = asyncio.Queue[tuple[float, bytes]]
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class TcpProxy:
@@ -32,6 +34,7 @@ class TcpProxy:
         self._delay_s = delay_s
         self._bytes_per_s = bytes_per_s
         self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
         self._flows.set()
@@ -81,50 +84,66 @@ class TcpProxy:
     def _abort(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
+        for connection in self._connections:
+            connection.cancel()
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=PIECE_BYTES)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
         try:
             far_reader, far_writer = await asyncio.open_connection(self._host, self._port, limit=PIECE_BYTES)
-        except OSError:
+        except BaseException as error:
             writer.transport.abort()
+            if not isinstance(error, OSError):
+                raise
             return
-        self._writers |= {writer, far_writer}
-        pumps = [asyncio.create_task(self._pump(*ends)) for ends in ((reader, far_writer), (far_reader, writer))]
-        with suppress(OSError):
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        for end in (writer, far_writer):
-            end.transport.abort()
-            self._writers.discard(end)
+        await self._forward((reader, writer), (far_reader, far_writer))
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction: pieces wait in a line until the time at which they come out at the other end."""
-        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_PIECES)
-        putting_out = asyncio.create_task(self._put_out(line, writer))
-        free_at = 0.0
+    async def _forward(self, here: Ends, there: Ends) -> None:
+        """Each direction ends by itself, after what was sent; a connection that breaks breaks the other one."""
+        writers = {here[1], there[1]}
+        self._writers |= writers
         try:
-            while data := await reader.read(PIECE_BYTES):
-                free_at = max(free_at, self._loop.time())
-                if self._bytes_per_s is not None:
-                    free_at += len(data) / self._bytes_per_s
-                await line.put((free_at + self._delay_s, data))
+            async with asyncio.TaskGroup() as pumps:
+                for reader, writer in ((here[0], there[1]), (there[0], here[1])):
+                    line: Line = asyncio.Queue(MAX_PIECES)
+                    pumps.create_task(self._take_in(reader, line))
+                    pumps.create_task(self._put_out(line, writer))
+            for writer in writers:
+                writer.close()
+                await writer.wait_closed()
+        except* OSError:
+            pass
         finally:
-            putting_out.cancel()
-            await asyncio.gather(putting_out, return_exceptions=True)
+            for writer in writers:
+                writer.transport.abort()
+            self._writers -= writers
 
-    async def _put_out(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while True:
-                due_at, data = await line.get()
-                await asyncio.sleep(max(0.0, due_at - self._loop.time()))
-                await self._flows.wait()
+    async def _take_in(self, reader: asyncio.StreamReader, line: Line) -> None:
+        """Pieces wait in a line until the time at which they come out at the other end; nothing is the end."""
+        free_at, data = 0.0, b"-"
+        while data:
+            data = await reader.read(PIECE_BYTES)
+            free_at = max(free_at, self._loop.time())
+            if self._bytes_per_s is not None:
+                free_at += len(data) / self._bytes_per_s
+            await line.put((free_at + self._delay_s, data))
+
+    async def _put_out(self, line: Line, writer: asyncio.StreamWriter) -> None:
+        data = b"-"
+        while data:
+            due_at, data = await line.get()
+            await asyncio.sleep(max(0.0, due_at - self._loop.time()))
+            await self._flows.wait()
+            if data:
                 writer.write(data)
                 await writer.drain()
+        writer.write_eof()
 
 
 @contextmanager
