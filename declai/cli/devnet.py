@@ -58,17 +58,17 @@ def _running_pid(layout: DevnetLayout) -> int | None:
 @click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=DEFAULT_MODEL,
-    help="Hugging Face folder. [default: the demo's model]",
+    help="Hugging Face folder. [default: the demo's model, of a checkout]",
 )
 @click.option("--chain", type=click.Choice(get_args(ChainKind)), default="anvil", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each node. [default: the machine's cores]")
 @click.option("--settle-every", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
 @dir_option
 def up(
-    num_nodes: int, model: Path, chain: ChainKind, threads: int | None, settle_every: float, folder: Path | None
+    num_nodes: int, model: Path | None, chain: ChainKind, threads: int | None, settle_every: float, folder: Path | None
 ) -> None:
     """Start a network and stay in the foreground. DIR/devnet.json appears when all is ready."""
+    model = model or _demo_model()
     layout = DevnetLayout(_folder(folder))
     if (pid := _running_pid(layout)) is not None:
         raise DeclaiError(f"a devnet runs in {layout.folder} already (process {pid}): end it with `declai devnet down`")
@@ -96,6 +96,12 @@ def up(
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
         devnet.down()
         layout.pid_file.unlink(missing_ok=True)
+
+
+def _demo_model() -> Path:
+    if not DEFAULT_MODEL.is_dir():
+        raise DeclaiError("the demo's model is part of a checkout, not of the package: name one with --model FOLDER")
+    return DEFAULT_MODEL
 
 
 def _empty(layout: DevnetLayout) -> None:

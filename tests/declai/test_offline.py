@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from declai.cli import GROUPS
+from declai.cli import GROUPS, devnet
+from declai.errors import DeclaiError
 from tests.support.devnet import Cli
 
 
@@ -82,3 +84,11 @@ def test_a_folder_that_is_no_devnets_is_never_emptied(cli: Cli, tmp_path: Path) 
     (folder / "thesis.txt").write_text("years of work")
     assert "not a devnet" in cli.fails("devnet", "up", "--dir", str(folder))
     assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_devnet_without_the_demos_model_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devnet, "DEFAULT_MODEL", tmp_path / "models" / "declai-demo")
+    ended = CliRunner().invoke(devnet.command, ["up", "--dir", str(tmp_path / "devnet")])
+    assert isinstance(ended.exception, DeclaiError)
+    assert "--model" in str(ended.exception)
+    assert not (tmp_path / "devnet").exists()
