@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
@@ -31,7 +31,8 @@ MAX_RENDER_S = 2.0
 class Clock:
     """The time as templates need it: `monotonic` bounds them, `now` is what they may ask for (`strftime_now`).
 
-    In seconds from any moment, and as a local time.
+    In seconds from any moment, and as a date and time of any zone: templates are told it in UTC, because gateway and
+    payer must read a prompt alike wherever they are.
     """
 
     monotonic: Callable[[], float]
@@ -46,12 +47,14 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._clock = clock
         try:
-            self._template = _environment(clock).from_string(source)
+            self._template = _environment().from_string(source)
         except (TemplateSyntaxError, RecursionError) as error:
             raise InvalidManifest(f"the model's chat template does not compile: {error}") from None
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], at: datetime | None = None) -> str:
         """The conversation, ready for the assistant's turn. Blocking: at most about MAX_RENDER_S.
+
+        `at`: as it was then; the default is now.
 
         Raises:
             TemplateRefused: the template refuses the conversation, fails, or does not come to an end.
@@ -61,6 +64,7 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
             "add_generation_prompt": True,
+            "strftime_now": (at or self._clock.now()).astimezone(UTC).strftime,
             **self._special_tokens,
         }
         parts: list[str] = []
@@ -114,11 +118,10 @@ class _TemplateNamespace(Namespace):
         super().__setitem__(name, value)
 
 
-def _environment(clock: Clock) -> _Sandbox:
+def _environment() -> _Sandbox:
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: clock.now().astimezone().strftime(form)
     environment.globals["dict"] = lambda *args, **values: dict(*args, **values)
     environment.globals["namespace"] = _TemplateNamespace
     return environment

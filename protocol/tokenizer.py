@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ class ModelTokenizer:
         size: int = self.tokens.get_vocab_size(with_added_tokens=True)
         return size
 
-    def encode_prompt(self, prompt: PromptSource) -> list[int]:
-        """Token ids of whatever prompt a body holds. Raises TemplateRefused."""
+    def encode_prompt(self, prompt: PromptSource, at: datetime | None = None) -> list[int]:
+        """Token ids of whatever prompt a body holds, read at a moment (default: now). Raises TemplateRefused."""
         match prompt:
             case Conversation():
-                return self.encode_chat(prompt.messages)
+                return self.encode_chat(prompt.messages, at)
             case PlainText():
                 return self.encode(prompt.text)
             case PlainTokens():
@@ -62,20 +63,20 @@ class ModelTokenizer:
         ids: list[int] = self.tokens.encode(text, add_special_tokens=True).ids
         return ids
 
-    def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn.
+    def encode_chat(self, messages: Sequence[dict[str, Any]], at: datetime | None = None) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn; `at` is what a template is told of the time.
 
         Raises:
             TemplateRefused: the model's template refuses the conversation.
         """
-        text = self.render_chat(messages)
+        text = self.render_chat(messages, at)
         # A template writes its special tokens itself.
         ids: list[int] = self.tokens.encode(text, add_special_tokens=not self.has_chat_template).ids
         return ids
 
-    def render_chat(self, messages: Sequence[dict[str, Any]]) -> str:
+    def render_chat(self, messages: Sequence[dict[str, Any]], at: datetime | None = None) -> str:
         """The conversation as the model's template writes it. Raises TemplateRefused."""
-        return self._template.render(messages)
+        return self._template.render(messages, at)
 
     def token_text(self, token_id: int) -> str:
         """A token alone, as text; bytes that are no whole character come as replacement characters."""

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from declai.api.errors import ModelNotFound, NoCapacity
@@ -25,7 +26,7 @@ from declai.protocol.grammar import GrammarCompiler
 from declai.protocol.tokenizer import ModelTokenizer
 
 logger = logging.getLogger(__name__)
-CLOCK = Clock(time.monotonic, datetime.now)
+CLOCK = Clock(time.monotonic, partial(datetime.now, UTC))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,8 +19,12 @@ from declai.protocol.job_checks import Charge, JobPapers, verify_job
 from declai.protocol.options import stop_strings
 from declai.protocol.plan_checks import ChainFacts, StageOrder
 from declai.protocol.prompts import prompt_source
+from declai.protocol.receipt_checks import MAX_CLOCK_SKEW_S
 from declai.protocol.receipts import Records, SignedReceipt
 from declai.protocol.tokenizer import ModelTokenizer
+
+# From a gateway's reading of a prompt until it begins the answer, at most: it quotes and admits the request between.
+MAX_READING_S = 10
 
 
 class StageBundle(BaseModel):
@@ -123,12 +129,27 @@ def check_tokens(evidence: Evidence, body: dict[str, Any], tokenizer: ModelToken
     if evidence.prompt_token_ids is None or not evidence.complete:
         return
     try:
-        expected = tokenizer.encode_prompt(prompt_source(body))
+        prompt = prompt_source(body)
+        possible = (tokenizer.encode_prompt(prompt, at) for at in _reading_times(evidence))
+        if all(expected != evidence.prompt_token_ids for expected in possible):
+            num_expected = len(tokenizer.encode_prompt(prompt))
+            raise ReceiptError(
+                f"{len(evidence.prompt_token_ids)} prompt tokens are charged, the prompt is {num_expected}"
+            )
     except (InvalidPrompt, TemplateRefused) as error:
         raise ReceiptError(f"tokens are charged for a prompt that cannot be read: {error}") from None
-    if expected != evidence.prompt_token_ids:
-        raise ReceiptError(f"{len(evidence.prompt_token_ids)} prompt tokens are charged, the prompt is {len(expected)}")
     output = tokenizer.output_text(stop_strings(body.get("stop")), ignore_eos=bool(body.get("ignore_eos")))
     text = "".join(output.push(token_id) for token_id in evidence.token_ids) + output.flush()
     if text != evidence.text:
         raise ReceiptError("the tokens that are charged are not the text that came")
+
+
+def _reading_times(evidence: Evidence) -> Iterator[datetime]:
+    """When the gateway may have read the prompt: shortly before it began the answer, for templates that tell the time.
+
+    Its own word for that counts when it can be true.
+    """
+    began = evidence.created
+    if began is None or not evidence.asked_at - MAX_CLOCK_SKEW_S <= began <= time.time() + MAX_CLOCK_SKEW_S:
+        began = int(evidence.asked_at)
+    return (datetime.fromtimestamp(began - age_s, UTC) for age_s in range(MAX_READING_S + 1))

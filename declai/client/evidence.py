@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,10 @@ from declai.client.types import TokenLogprob, Usage
 
 @dataclass
 class Evidence:
-    """Collected from one answer, whole or chunk by chunk. `complete` once the answer's end was seen."""
+    """Collected from one answer, whole or chunk by chunk. `complete` once the answer's end was seen.
+
+    `asked_at` is before the request was sent, by this machine's clock; `created` is the gateway's word. Unix seconds.
+    """
 
     request: str | None = None
     model: str | None = None
@@ -20,6 +24,8 @@ class Evidence:
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    created: int | None = None
+    asked_at: float = field(default_factory=time.time)
 
     @property
     def complete(self) -> bool:
@@ -29,6 +35,8 @@ class Evidence:
         """Take in one chunk or one whole answer (chat or plain completion); returns the text that it adds."""
         added = ""
         self.model = payload.get("model") or self.model
+        created = payload.get("created")
+        self.created = created if type(created) is int else self.created
         if payload.get("prompt_token_ids") is not None:
             self.prompt_token_ids = list(payload["prompt_token_ids"])
         for choice in payload.get("choices", ()):

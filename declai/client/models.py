@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 
 from declai.chain.client import Chain
 from declai.chain.contracts.models import model_id
@@ -16,7 +17,7 @@ from declai.ipfs.store import BlockStore
 from declai.protocol.chat_template import Clock
 from declai.protocol.tokenizer import ModelTokenizer
 
-CLOCK = Clock(time.monotonic, datetime.now)
+CLOCK = Clock(time.monotonic, partial(datetime.now, UTC))
 
 
 class TokenizerCache:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +107,58 @@ def test_a_prompt_may_be_token_ids(tokenizer: ModelTokenizer, prompt: list[Any])
 def test_what_is_charged_for_no_prompt_is_disputed(tokenizer: ModelTokenizer, body: dict[str, Any]) -> None:
     with pytest.raises(ReceiptError, match="cannot be read"):
         check_tokens(evidence(tokenizer, "fox", "fox"), body, tokenizer)
+
+
+@pytest.fixture
+def dated(tokenizer: ModelTokenizer, tmp_path: Path) -> Path:
+    """The tokenizer's folder with a template that tells the time."""
+    tokenizer.tokens.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %H:%M:%S') }} {{ messages[0].content }}")
+    return tmp_path
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine is in another time zone than the gateway."""
+    monkeypatch.setenv("TZ", "XYZ-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+MIDNIGHT = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp())
+
+
+def dated_answer(folder: Path, read_at: float, created: int, asked_at: float) -> Evidence:
+    """An answer of a gateway that read the prompt at `read_at`."""
+    gateway = ModelTokenizer(folder, Clock(time.monotonic, lambda: datetime.fromtimestamp(read_at, UTC)))
+    seen = Evidence(prompt_token_ids=gateway.encode_chat(DATED["messages"]), finish_reason="stop", asked_at=asked_at)
+    seen.see({"created": created})
+    return seen
+
+
+DATED = {"messages": [{"role": "user", "content": "the fox"}]}
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(("read_at", "created"), [(MIDNIGHT + 5.5, MIDNIGHT + 5), (MIDNIGHT - 0.5, MIDNIGHT + 1)])
+def test_a_prompt_with_the_time_is_read_in_utc_as_of_when_it_was_asked(
+    dated: Path, read_at: float, created: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payer = ModelTokenizer(dated, CLOCK)
+    monkeypatch.setattr(time, "time", lambda: MIDNIGHT + 90.0)
+    check_tokens(dated_answer(dated, read_at, created, MIDNIGHT - 1.0), DATED, payer)
+
+
+def test_a_gateway_cannot_choose_the_time_that_a_prompt_tells(dated: Path) -> None:
+    now = time.time()
+    with pytest.raises(ReceiptError, match="prompt tokens"):
+        check_tokens(dated_answer(dated, MIDNIGHT, MIDNIGHT, now), DATED, ModelTokenizer(dated, CLOCK))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_template_is_told_the_time_in_utc(dated: Path) -> None:
+    for zone in (UTC, timezone(timedelta(hours=-5))):
+        clock = Clock(time.monotonic, partial(datetime.fromtimestamp, MIDNIGHT, zone))
+        assert ModelTokenizer(dated, clock).render_chat(DATED["messages"]) == "01 Jan 00:00:00 the fox"
