@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ OTHER_VARIABLES = frozenset({"config", "home", "network", "wallet", "api_key", "
 FORMER_SETTINGS = {"max_sessions": "it is max_jobs now", "heartbeat_s": "a gateway tells its nodes how often to report"}
 
 
+# What Kubernetes adds to the name of a Service, where it tells of one: the first is always there.
+SERVICE_HOST = "_service_host"
+SERVICE_VARIABLE = r"_service_(host|port(_\w+)?)|_port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?"
+
+
 def explain(error: ValidationError) -> str:
     """What is wrong with settings, in one line. Values stay out of it: some are secret."""
     found = [": ".join([*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")]) for one in error.errors()]
@@ -97,6 +103,13 @@ def _refusal(name: str, prefix: str, known: Collection[str]) -> str:
     return f"{written(name)} is no setting" + (f": is {written(near[0])} meant?" if near else "")
 
 
+def _of_services(variables: Collection[str]) -> set[str]:
+    """Those that Kubernetes sets for Services whose names begin with `declai-`: no settings, and nobody's mistake."""
+    services = [name.removesuffix(SERVICE_HOST) for name in variables if name.endswith(SERVICE_HOST)]
+    patterns = [re.compile(re.escape(service) + f"({SERVICE_VARIABLE})") for service in services]
+    return {name for name in variables if any(pattern.fullmatch(name) for pattern in patterns)}
+
+
 class ChainSettings(BaseSettings):
     """Where the chain is. `deployment` is the JSON file that `chain.deploy` wrote."""
 
@@ -111,9 +124,10 @@ class ChainSettings(BaseSettings):
         variables = {
             name.lower().removeprefix(PREFIX.lower()) for name in os.environ if name.upper().startswith(PREFIX)
         }
+        unknown = variables - SETTINGS - OTHER_VARIABLES - _of_services(variables)
         refused = [
             *(_refusal(name, "", cls.model_fields) for name in sorted(values.keys() - SETTINGS - variables)),
-            *(_refusal(name, PREFIX, cls.model_fields) for name in sorted(variables - SETTINGS - OTHER_VARIABLES)),
+            *(_refusal(name, PREFIX, cls.model_fields) for name in sorted(unknown)),
         ]
         if refused:
             raise ValueError("; ".join(refused))

@@ -145,7 +145,7 @@ class Failed:
 
     With the code `replaced`, which is the gateway's alone, it is over for the receiver, who tells nobody.
     `blamed`: who spoiled the job, where the sender knows that it was another: the neighbour that it lost, that takes
-    nothing more, or that said so itself.
+    nothing more, or that said so itself. Never whom a neighbour blames.
     """
 
     kind: ClassVar[str] = "failed"

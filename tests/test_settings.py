@@ -59,6 +59,29 @@ def test_a_variable_that_nobody_knows_is_refused(
     assert refusal(kind) == text
 
 
+SERVICE = {
+    "SERVICE_HOST": "10.0.0.7",
+    "SERVICE_PORT": "8080",
+    "SERVICE_PORT_HTTP": "8080",
+    "PORT": "tcp://10.0.0.7:8080",
+    "PORT_8080_TCP": "tcp://10.0.0.7:8080",
+    "PORT_8080_TCP_PROTO": "tcp",
+    "PORT_8080_TCP_PORT": "8080",
+    "PORT_8080_TCP_ADDR": "10.0.0.7",
+}
+
+
+@pytest.mark.parametrize("kind", [NodeSettings, GatewaySettings])
+def test_variables_that_kubernetes_sets_for_a_service_are_passed_over(
+    kind: type[ChainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SERVICE.items():
+        monkeypatch.setenv(f"DECLAI_MY_GATEWAY_{name}", value)
+    kind()
+    monkeypatch.setenv("DECLAI_METRIC_PORT", "9100")  # of no Service that there is
+    assert refusal(kind) == "DECLAI_METRIC_PORT is no setting: is DECLAI_METRICS_PORT meant?"
+
+
 def test_so_is_a_line_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "node.toml"
     monkeypatch.setenv("DECLAI_CONFIG", str(file))

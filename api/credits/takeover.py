@@ -65,8 +65,9 @@ class Takeover:
     def _end_abandoned(self) -> None:
         abandoned = self._store.abandoned()
         for session, request in abandoned:
-            self._store.fail_request(request, ABANDONED)
-            self._reservations.release(session, request, 0)
+            # Whoever ended it in the meantime releases what it reserved, and knows what it cost.
+            if self._store.fail_request(request, ABANDONED):
+                self._reservations.release(session, request, 0)
         if abandoned:
             logger.warning("%d requests had no process any more: they cost nothing", len(abandoned))
 

@@ -101,12 +101,14 @@ class RequestTables:
             )
         return cost
 
-    def fail_request(self, request: str, error: str) -> None:
-        """Record that a request ended without cost. A request that ended before stays as it is."""
+    def fail_request(self, request: str, error: str) -> bool:
+        """Record that a request ended without cost. A request that ended before stays as it is; returns False then."""
         with self.engine.begin() as db:
             row = _lock_request(db, request)
-            if row.state == RequestState.RUNNING:
-                _end_request(db, row, state=RequestState.FAILED, cost=0, fee="0", error=error[:500])
+            if row.state != RequestState.RUNNING:
+                return False
+            _end_request(db, row, state=RequestState.FAILED, cost=0, fee="0", error=error[:500])
+            return True
 
     def request(self, request: str) -> StoredRequest | None:
         with self.engine.connect() as db:

@@ -256,7 +256,8 @@ class RunningJob:
         self._finish(frame.finish_reason, frame.num_output_tokens, None)
 
     def _take_failed(self, sender: bytes, frame: wire.Failed) -> None:
-        """A neighbour that says so is blamed, unless it blames another; a gateway has reasons of its own.
+        """A neighbour that says so is blamed, whomever it blames: what it says of others is its word, not this node's,
+        and the gateway has it from itself. A gateway has reasons of its own.
 
         A node that is replaced tells nobody. Its neighbours' job goes on, and they may not have heard of the change.
         """
@@ -266,7 +267,7 @@ class RunningJob:
             self.end = JobEnd(code=code, message=frame.message)
             return
         neighbour = next((peer.address for peer in self.stages_beside if peer.link_key == sender), None)
-        self.fail(code, frame.message, told_by=sender, blamed=frame.blamed or neighbour)
+        self.fail(code, frame.message, told_by=sender, blamed=neighbour)
 
     def _take_cancel(self) -> None:
         if not self.job.is_last:

@@ -146,6 +146,18 @@ def test_a_process_that_was_taken_for_dead_owes_nothing_and_serves_on(
     judge.takeover.close()
 
 
+def test_what_another_ended_in_the_meantime_is_his_to_release(
+    open_process: Callable[[], GatewayProcess], session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, judge = open_process(), open_process()
+    request = owner.serve(session, 0)
+    finish(owner.store, request, 5)
+    monkeypatch.setattr(judge.store, "abandoned", lambda: [(session, request)])  # it ran when the judge looked
+    judge.takeover.look()
+    assert judge.state(request) == "finished"
+    assert request in judge.held(session)
+
+
 def test_who_begins_a_request_is_alive(open_process: Callable[[], GatewayProcess], session: str) -> None:
     busy, judge = open_process(), open_process()
     first = busy.serve(session, 0)

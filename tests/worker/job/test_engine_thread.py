@@ -196,6 +196,21 @@ def test_cancel_before_the_first_token_costs_nothing(slow_net: Network) -> None:
     assert all(node.store.earnings().num_receipts == 0 for node in net.nodes)
 
 
+def test_whom_a_neighbour_blames_is_not_passed_on(slow_net: Network) -> None:
+    net = slow_net
+    jobs = net.jobs(max_tokens=3000)
+    net.dispatch(jobs)
+    net.prompt(jobs[0])
+    net.until(lambda: len(net.tokens(jobs[0])) > 2)
+    liar, victim, third = net.nodes[1], net.nodes[2].party, net.nodes[0].party
+    word = wire.Failed(jobs[0].job_id, "peer_lost", "told so", third.address)
+    liar.engine_thread._call(lambda: liar.engine_thread._links.send(victim.peer, word))
+    net.until(lambda: victim.address in {who for who, _ in net.of(wire.Failed, jobs[0])})
+    told = [f for who, f in net.of(wire.Failed, jobs[0]) if who == victim.address and isinstance(f, wire.Failed)]
+    assert {failed.blamed for failed in told} == {liar.party.address}
+    net.wait_idle()
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, lost: int) -> None:
     net = slow_net
@@ -210,7 +225,11 @@ def test_a_lost_node_fails_the_job_everywhere_and_frees_all(slow_net: Network, l
     net.until(lambda: {who for who, _ in net.of(wire.Failed, jobs[0])} >= {n.party.address for n in survivors})
     wait_until(lambda: all(node.idle for node in survivors))
     address = net.nodes[lost].party.address
-    assert {(f.code, f.blamed) for _, f in net.of(wire.Failed, jobs[0])} == {("peer_lost", address)}  # type: ignore[union-attr]
+    told = [(who, f) for who, f in net.of(wire.Failed, jobs[0]) if isinstance(f, wire.Failed)]
+    assert {failed.code for _, failed in told} == {"peer_lost"}
+    # Who lost it blames it; who was told so before seeing it blames who told him.
+    assert address in {failed.blamed for _, failed in told}
+    assert all(failed.blamed not in (None, who) for who, failed in told)
     assert all(node.store.earnings().num_receipts == 0 for node in survivors)
 
 
@@ -344,9 +363,10 @@ def test_a_neighbour_that_breaks_the_protocol_ends_the_job_and_nothing_else(
     net.until(lambda: net.of(wire.Failed, jobs[0]))
     told = [(who, f) for who, f in net.of(wire.Failed, jobs[0]) if isinstance(f, wire.Failed)]
     assert code in {failed.code for _, failed in told}
-    # Who was told by a neighbour blames it, whoever it is told by; the gateway hears the same name from all.
-    blamed = victim.address if code not in ("engine_error", "unknown") else net.nodes[stage - 1].party.address
-    assert {failed.blamed or who for who, failed in told} == {blamed}
+    # Who was told by a neighbour blames it; nobody else's word is passed on.
+    blamed = None if code not in ("engine_error", "unknown") else net.nodes[stage - 1].party.address
+    assert {failed.blamed for who, failed in told if who == victim.address} == {blamed}
+    assert all(failed.blamed not in (None, who) for who, failed in told if who != victim.address)
     net.until(lambda: net.finish(other[0]))
     net.check(other, expected_tokens(PROMPT, net.num_layers, 30))
     net.wait_idle()
