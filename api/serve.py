@@ -20,6 +20,8 @@ def main() -> None:
         settings = GatewaySettings()
     except ValidationError as error:
         sys.exit(f"Error: wrong settings: {explain(error)}")
+    except ValueError as error:
+        sys.exit(f"Error: wrong settings: {error}")
     # Requests carry keys in headers and prompts in bodies: the access log, which is about neither, stays off.
     uvicorn.run(
         create_app(settings),

@@ -144,4 +144,14 @@ class ChainSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = os.environ.get("DECLAI_CONFIG")
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
+        return (*sources, _file_source(settings_cls, Path(file))) if file else sources
+
+
+def _file_source(settings: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
+    """Raises ValueError, with a sentence."""
+    if not file.is_file():
+        raise ValueError(f"DECLAI_CONFIG names {file}, which is no file")
+    try:
+        return TomlConfigSettingsSource(settings, file)
+    except ValueError as error:
+        raise ValueError(f"{file} is no TOML: {error}") from error

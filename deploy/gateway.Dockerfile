@@ -1,10 +1,13 @@
 # A gateway: its HTTP server, its settlement worker and the clock of that.
 #
 #   docker build -f deploy/gateway.Dockerfile -t declai-gateway .
-#   docker run -v ./gateway:/etc/declai:ro -v gateway-data:/var/lib/declai -p 8080:8080 -p 8081:8081 declai-gateway
+#   docker run --stop-timeout 60 -v ./gateway:/etc/declai:ro -v gateway-data:/var/lib/declai -p 8080:8080 -p 8081:8081 declai-gateway
 #
 # /etc/declai holds gateway.toml, the deployment, the keys and their password, readable by user 10001 alone. The image
 # holds none of them. In gateway.toml: host = "0.0.0.0" with behind_tls = true, link_bind = "tcp://0.0.0.0:8081".
+# Paths there (deployment, signer_keystore, session_keystore, password_file, link_key) are absolute: relative ones begin
+# at /var/lib/declai. Redis is not in the image: redis_url and node_redis_url name one. A stop lets running requests end:
+# --stop-timeout gives them more than Docker's 10 seconds.
 
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src

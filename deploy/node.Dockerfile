@@ -1,10 +1,12 @@
 # A node: it serves the layers that its operator offers.
 #
 #   docker build -f deploy/node.Dockerfile -t declai-node .
-#   docker run --gpus all -v ./node:/etc/declai:ro -v node-data:/var/lib/declai -p 8082:8082 declai-node
+#   docker run --stop-timeout 120 --gpus all -v ./node:/etc/declai:ro -v node-data:/var/lib/declai -p 8082:8082 declai-node
 #
 # /etc/declai holds node.toml, the deployment, the keys and their password, readable by user 10001 alone. The image
-# holds none of them. In node.toml: link_bind = "tcp://0.0.0.0:8082".
+# holds none of them. In node.toml: link_bind = "tcp://0.0.0.0:8082", and absolute paths (deployment, signer_keystore,
+# password_file, link_key): relative ones begin at /var/lib/declai. A stop lets running jobs finish: --stop-timeout gives
+# them more than Docker's 10 seconds.
 
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,18 +15,18 @@ from sqlalchemy.exc import DBAPIError
 
 from declai.storage.errors import DatabaseUnusable
 from declai.storage.files import LOCK_TIMEOUT_S, keep_private, write_ahead
-from declai.storage.migrations import Migrations, migrate
+from declai.storage.migrations import READ_ONLY, Migrations, checked_version, migrate
 
 BACKENDS = ("sqlite", "postgresql")
-READ_ONLY = "declai_read_only"  # an execution option of a connection
 
 
-def open_database(url: str | URL, migrations: Migrations) -> Engine:
+def open_database(url: str | URL, migrations: Migrations, *, may_migrate: bool = True) -> Engine:
     """Connect, and bring the database to the version that this program writes; an empty one gets its tables.
 
     Raises:
-        DatabaseUnusable: neither SQLite nor PostgreSQL, no database at all, or nobody answers.
+        DatabaseUnusable: neither SQLite nor PostgreSQL, no database at all or another kind's, or nobody answers.
         DatabaseTooNew: a later release wrote it.
+        DatabaseTooOld: an earlier one did, and `may_migrate` is False.
     """
     parsed = make_url(url)
     backend = parsed.get_backend_name()
@@ -33,7 +34,7 @@ def open_database(url: str | URL, migrations: Migrations) -> Engine:
         raise DatabaseUnusable(f"{migrations.database} is SQLite or PostgreSQL, not {backend}: change its URL")
     engine = _sqlite(parsed) if backend == "sqlite" else create_engine(parsed, pool_pre_ping=True)
     try:
-        migrate(engine, migrations)
+        migrate(engine, migrations, may_migrate=may_migrate)
     except BaseException as error:
         engine.dispose()
         if isinstance(error, DBAPIError):
@@ -45,7 +46,13 @@ def open_database(url: str | URL, migrations: Migrations) -> Engine:
 
 def _sqlite(url: URL) -> Engine:
     if url.database:
-        keep_private(Path(url.database))
+        try:
+            keep_private(Path(url.database))
+        except OSError as error:
+            raise DatabaseUnusable(
+                f"cannot open {url.database}: {error.strerror}: give this user the right to write the file and its "
+                "folder, or name another folder"
+            ) from error
     # Each transaction holds the database's only write lock: a second connection of this process could only wait for it.
     engine = create_engine(
         url,
@@ -87,3 +94,17 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         if db.dialect.name == "postgresql":
             db.execution_options(isolation_level="REPEATABLE READ")
         yield db
+
+
+def version_of_file(path: Path, migrations: Migrations) -> int:
+    """The version of a SQLite file, which stays as it is. Raises DatabaseTooNew, DatabaseUnusable."""
+    # Without a log beside it nobody has the file open, and nothing need be made there to read it.
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    engine = create_engine(f"sqlite:///file:{quote(str(path))}?{mode}&uri=true")
+    try:
+        with engine.connect() as db:
+            return checked_version(db, migrations)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"cannot open {path}: {error.orig}") from error
+    finally:
+        engine.dispose()

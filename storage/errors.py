@@ -2,6 +2,7 @@
 
 * StorageError
   * DatabaseTooNew
+  * DatabaseTooOld
   * DatabaseUnusable
   * UnknownFormat
 """
@@ -19,6 +20,10 @@ class DatabaseUnusable(StorageError):
 
 class DatabaseTooNew(StorageError):
     """A later release wrote it."""
+
+
+class DatabaseTooOld(StorageError):
+    """An earlier release wrote it, and whoever opens it may not migrate it now."""
 
 
 class UnknownFormat(StorageError):

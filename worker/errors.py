@@ -18,6 +18,8 @@
   * RowsLost
   * StageLoadError
   * StoreError
+    * StoreTooNew
+    * StoreTooOld
   * UnsupportedArchitecture
 """
 
@@ -30,6 +32,14 @@ class WorkerError(Exception):
 
 class StoreError(WorkerError):
     """The node's own durable store refused."""
+
+
+class StoreTooNew(StoreError):
+    """A later release wrote the node's store."""
+
+
+class StoreTooOld(StoreError):
+    """An earlier release wrote the node's store, and whoever opens it may not migrate it now."""
 
 
 class BrokerError(WorkerError):

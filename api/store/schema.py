@@ -23,7 +23,7 @@ from sqlalchemy import (
 from declai.storage.migrations import Migrations
 
 metadata = MetaData()
-MIGRATIONS = Migrations("the gateway's store", "declai.api.store:migrations", version=2)
+MIGRATIONS = Migrations("gateway", "declai.api.store:migrations", version=2)
 # The widest integer that SQL keeps exactly: nonces above it are refused before they get here.
 MAX_INTEGER = 2**63 - 1
 

@@ -19,7 +19,7 @@ from declai.storage.forms import FORMAT, RequestForm
 from declai.storage.migrations import Migrations
 from tests.support.papers import Papers
 
-NOTHING = Migrations("a test's database", "declai.api.store:migrations", version=0)
+NOTHING = Migrations("test", "declai.api.store:migrations", version=0)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
 
 def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    broken = Migrations("a test's database", f"{tmp_path / 'steps'}", version=2)
+    broken = Migrations("test", f"{tmp_path / 'steps'}", version=2)
     (tmp_path / "steps").mkdir()
     for number, (before, body) in enumerate([(None, "CREATE TABLE t (x)"), ("0001", "NO SQL")], 1):
         lines = ["from alembic import op", f"revision, down_revision = '{number:04}', {before!r}"]
@@ -113,7 +113,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
 
 def test_who_finds_a_database_up_to_date_writes_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    store = Migrations("a test's database", "declai.api.store:migrations", version=2)
+    store = Migrations("test", "declai.api.store:migrations", version=2)
     open_database(url, store).dispose()
     before = (tmp_path / "a.db").read_bytes()
     open_database(url, store).dispose()

@@ -76,6 +76,11 @@ def narrowed(rows: Rows, to: Rows) -> Rows:
     }
 
 
+def without_versions(changes: list[Any]) -> list[Any]:
+    """Changes that Alembic finds, but for its own table: that one has a name of ours."""
+    return [change for change in changes if change[0] != "remove_table" or not change[1].name.endswith("_version")]
+
+
 def killed_openings(open_store: Callable[[str], object], fresh_copy: Callable[[], str]) -> Iterator[str]:
     """URLs of copies that a process opened and was killed (SIGKILL) in: at each statement, at the commit, after it."""
     step = 0

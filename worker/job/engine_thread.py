@@ -62,7 +62,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class EngineThreadStatus:
-    """A look at the thread from outside; counts since the start."""
+    """A look at the thread from outside; counts since the start. `last_turn_at`: Unix seconds; it turns even idle."""
 
     num_jobs: int
     capacity: int
@@ -74,6 +74,7 @@ class EngineThreadStatus:
     links: tuple[wire.LinkReport, ...]
     traffic: tuple[LinkTraffic, ...]
     num_link_full: int
+    last_turn_at: float
 
 
 class EngineThread(threading.Thread):
@@ -112,6 +113,7 @@ class EngineThread(threading.Thread):
         self._held: set[bytes] = set()
         self._gateways: dict[str, Peer] = {}
         self._next_tick = self._next_beat = 0.0
+        self._last_turn = time.monotonic()
         self._beat_every_s = HEARTBEAT_S
         self._draining = self._stopping = False
         self._ended: Counter[str] = Counter()
@@ -194,6 +196,7 @@ class EngineThread(threading.Thread):
             links=self._neighbours.reports,
             traffic=self._links.traffic.snapshot(),
             num_link_full=self._sender.num_full,
+            last_turn_at=round(time.time() - (time.monotonic() - self._last_turn), 1),
         )
 
     def run(self) -> None:
@@ -210,6 +213,7 @@ class EngineThread(threading.Thread):
         self._links.close()
 
     def _turn(self) -> None:
+        self._last_turn = time.monotonic()
         waits_s = [step_in_s for engine in self._engines() if (step_in_s := engine.step_in_s) is not None]
         if self._behind():
             waits_s.append(0.0)

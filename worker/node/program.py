@@ -9,6 +9,7 @@ import argparse
 import gc
 import logging
 import sys
+import time
 
 from pydantic import ValidationError
 
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 stopped in order, 1 failed, 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="python -m declai.worker.node", description=__doc__)
     parser.add_argument("--once", action="store_true", help="serve in this process, without a supervisor")
+    parser.add_argument("--supervised-since", type=float, default=time.time(), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     set_up_logging()
     try:
@@ -38,20 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         log.error("wrong settings: %s", explain(error))
         return EXIT_USAGE
+    except ValueError as error:
+        log.error("wrong settings: %s", error)
+        return EXIT_USAGE
     use_passive_waiting()  # before torch loads, in the child or here: stages that share cores must not spin
     if not options.once:
-        return supervise([sys.executable, "-m", "declai.worker.node", "--once"])
-    return _serve(settings)
+        since = f"--supervised-since={options.supervised_since:.0f}"
+        return supervise([sys.executable, "-m", "declai.worker.node", "--once", since])
+    return _serve(settings, options.supervised_since)
 
 
-def _serve(settings: NodeSettings) -> int:
+def _serve(settings: NodeSettings, supervised_since: float) -> int:
     gc.disable()  # a quarter of the time to import torch is spent looking for garbage that is not there
     from declai.worker.node.runtime import run_node  # here, for the supervisor must not load torch
 
     gc.freeze()
     gc.enable()
     try:
-        run_node(settings)
+        run_node(settings, supervised_since)
     except NodeStartError as error:
         log.error("%s", explained(error))
         return EXIT_USAGE

@@ -18,14 +18,16 @@ SPARE_TASK_THREADS = 4
 RECEIPTS_LEAVE_S = 5.0
 
 
-def run_node(settings: NodeSettings) -> None:
+def run_node(settings: NodeSettings, supervised_since: float) -> None:
     """Serve until SIGTERM; running jobs are finished first. To be called from the main thread.
+
+    `supervised_since`: Unix seconds since when starts are tried again.
 
     Raises:
         NodeStartError: the node cannot start with these settings; the text says what to do.
         ChainError, LinkError, WorkerError: something that another start may mend, as an address that is taken.
     """
-    with started(NodeParts(settings), STEPS) as node:
+    with started(NodeParts(settings, supervised_since), STEPS) as node:
 
         def ready() -> None:
             log.info("serving %s layers [%d, %d)", settings.model, *node.layers)

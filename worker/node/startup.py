@@ -23,7 +23,7 @@ from declai.protocol.peers import RELAY
 from declai.protocol.wire import Replaced
 from declai.worker.engine import EngineLimits
 from declai.worker.engine.memory.kept_rows import KeptRows
-from declai.worker.errors import BrokerError, NodeStartError, WorkerError
+from declai.worker.errors import BrokerError, NodeStartError, StoreTooNew, WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.store import NodeStore
@@ -68,8 +68,10 @@ class NodeParts:
     joined: JoinAnswer
     tasks: Celery
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, supervised_since: float) -> None:
+        """`supervised_since`: Unix seconds."""
         self.settings = settings
+        self.supervised_since = supervised_since
 
     @property
     def layers(self) -> tuple[int, int]:
@@ -102,7 +104,19 @@ def _identity(node: NodeParts) -> Iterator[None]:
 
 @contextmanager
 def _status_file(node: NodeParts) -> Iterator[None]:
-    with StatusFile(node.settings.status_file, _description(node.settings, node.identity)) as node.status:
+    description = _description(node.settings, node.identity)
+    with StatusFile(node.settings.status_file, description, node.supervised_since) as node.status:
+        yield
+
+
+@contextmanager
+def _store(node: NodeParts) -> Iterator[None]:
+    """Receipts until their gateway has them. Before the layers: a store that cannot be used is found out in no time."""
+    try:
+        store = NodeStore(node.settings.data_dir / "node.db")
+    except StoreTooNew as error:
+        raise NodeStartError(str(error)) from error
+    with closing(store) as node.store, ThreadPoolExecutor(1, "words") as node.words:
         yield
 
 
@@ -111,19 +125,15 @@ def _layers(node: NodeParts) -> Iterator[None]:
     """The model's layers on the device, pulled where they are missing, and their speed."""
     settings = node.settings
     folder = settings.data_dir / "kept-rows"
-    with closing(KeptRows(settings.kept_rows_bytes, folder, settings.kept_rows_disk_bytes)) as kept_rows:
+    try:
+        rows = KeptRows(settings.kept_rows_bytes, folder, settings.kept_rows_disk_bytes)
+    except OSError as error:
+        raise NodeStartError(
+            f"cannot use {folder}: {error.strerror}: give this user the right to, or set another data_dir"
+        ) from error
+    with closing(rows) as kept_rows:
         node.stages = _load_stages(settings, node.identity, node.device, kept_rows)
         node.s_per_token_layer = node.stages.measure_s_per_token_layer(*node.layers)
-        yield
-
-
-@contextmanager
-def _store(node: NodeParts) -> Iterator[None]:
-    """Receipts until their gateway has them."""
-    with (
-        closing(NodeStore(node.settings.data_dir / "node.db")) as node.store,
-        ThreadPoolExecutor(1, "words") as node.words,
-    ):
         yield
 
 
@@ -188,8 +198,8 @@ STEPS: tuple[Callable[[NodeParts], AbstractContextManager[None]], ...] = (
     _device,
     _identity,
     _status_file,
-    _layers,
     _store,
+    _layers,
     _engine_thread,
     _metrics,
     _membership,

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from declai.worker.errors import WorkerError
+from declai.worker.errors import NodeStartError, WorkerError
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.store import NodeStore
 
@@ -22,8 +22,12 @@ EVERY_S = 1.0
 class StatusFile:
     """JSON, replaced once a second while the block runs: state `starting`, `serving`, `draining` or `stopped`."""
 
-    def __init__(self, path: Path, description: dict[str, object]) -> None:
+    def __init__(self, path: Path, description: dict[str, object], supervised_since: float) -> None:
+        """`supervised_since`: Unix seconds since when starts are tried again; `starting_since` is in the file until
+        one of them serves."""
         self._path = path
+        self._supervised_since = supervised_since
+        self._starting_since: int | None = None
         self._description = {"pid": os.getpid(), **description}
         self._sources: tuple[EngineThread, NodeStore] | None = None
         self._ended = threading.Event()
@@ -33,6 +37,7 @@ class StatusFile:
     def follow(self, engine_thread: EngineThread, store: NodeStore) -> None:
         """The node serves from now on: tell what these say."""
         self._sources = (engine_thread, store)
+        self._starting_since = None
         self._try_to_write()
 
     def follow_nothing(self) -> None:
@@ -40,8 +45,15 @@ class StatusFile:
         self._sources = None
 
     def __enter__(self) -> StatusFile:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._write("starting")
+        """Raises NodeStartError when the file cannot be written."""
+        self._starting_since = int(self._first_start())
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._write("starting")
+        except OSError as error:
+            raise NodeStartError(
+                f"cannot write {self._path}: {error.strerror}: give this user the right to, or set another data_dir"
+            ) from error
         self._thread.start()
         return self
 
@@ -49,6 +61,13 @@ class StatusFile:
         self._ended.set()
         self._thread.join()
         self._write("stopped")
+
+    def _first_start(self) -> float:
+        """When the first of the starts began that failed up to now, under one supervisor."""
+        try:
+            return max(float(json.loads(self._path.read_text())["starting_since"]), self._supervised_since)
+        except (OSError, ValueError, KeyError, TypeError):
+            return time.time()
 
     def _run(self) -> None:
         while not self._ended.wait(EVERY_S):
@@ -63,6 +82,8 @@ class StatusFile:
 
     def _write(self, state: str) -> None:
         fields: dict[str, object] = {**self._description, "state": state, "written_at": int(time.time())}
+        if self._starting_since is not None:
+            fields["starting_since"] = self._starting_since
         sources = self._sources
         if sources is not None:
             engine_thread, store = sources

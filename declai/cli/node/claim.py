@@ -25,6 +25,7 @@ from declai.cli.options import config_option, network_option, operator_options
 from declai.cli.output import json_option
 from declai.contributor.batches import note_batches, receipts_here
 from declai.contributor.claims import Collector, Owed, Status, Survey, close_what_is_over
+from declai.contributor.living import living_node
 from declai.errors import DeclaiError
 from declai.home import home
 from declai.ipfs.exchange import Exchange
@@ -32,6 +33,7 @@ from declai.ipfs.store import BlockStore
 from declai.network import default_path
 from declai.protocol.batch_checks import read_batch
 from declai.wallets import unlock
+from declai.worker.errors import StoreTooOld
 from declai.worker.job.store import NodeStore, StoredReceipt
 from declai.worker.node.settings import NodeSettings
 
@@ -134,11 +136,22 @@ def _settings(operating: Operating, network_path: Path | None) -> NodeSettings:
 
 @contextmanager
 def _open_store(settings: NodeSettings, *, alone: bool) -> Iterator[NodeStore]:
-    """The node's receipts. `alone`: no other call that takes steps may be at work, lest both take the same ones."""
+    """The node's receipts. `alone`: no other call that takes steps may be at work, lest both take the same ones.
+
+    Who only looks migrates nothing, and nobody does so under a node: one of an older release could not write any more.
+    """
     path = settings.data_dir / "node.db"
     if not path.exists():
         raise DeclaiError(f"no receipts at {path.resolve()}: is --config the file that the node runs with?")
-    store = NodeStore(path)
+    running = living_node(settings.status_file)
+    try:
+        store = NodeStore(path, may_migrate=alone and running is None)
+    except StoreTooOld as error:
+        if running is None:
+            raise DeclaiError(f"{error}: call without --dry-run, or start the node, and it is migrated") from error
+        raise DeclaiError(
+            f"{error}: the node of the older release still runs: stop it, copy {path.name}, then start the new one"
+        ) from error
     try:
         with path.with_name("claim.lock").open("w") as file:
             if alone:

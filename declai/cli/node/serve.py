@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 
 import click
 
 from declai.cli.node.settings import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option
+from declai.contributor.living import illness
 from declai.errors import DeclaiError
 
 
@@ -24,13 +24,16 @@ def start() -> None:
 
 
 @click.command()
-@click.option("--max-age", type=click.FloatRange(1), help="Fail when the node is silent for so many seconds.")
+@click.option(
+    "--max-age", type=click.FloatRange(1), help="Fail when the node is not well, or silent for so many seconds."
+)
 @config_option
 @json_option
 def status(max_age: float | None, as_json: bool) -> None:
     """Show how the node on this machine is.
 
-    The node writes it once a second. With --max-age it fits a health check: exit 1 when the node is gone or hangs.
+    The node writes it once a second. With --max-age it fits a health check: exit 1 when the node is gone, hangs,
+    or has been starting for ten minutes.
 
     \b
     declai node status --config node.toml
@@ -43,6 +46,6 @@ def status(max_age: float | None, as_json: bool) -> None:
         raise DeclaiError(f"no node runs with these settings: {path} is not there") from None
     except ValueError:
         raise DeclaiError(f"{path} is damaged: is the node still running?") from None
-    if max_age is not None and (age := time.time() - data["written_at"]) > max_age:
-        raise DeclaiError(f"the node is {data['state']}, and has been silent for {age:.0f} s")
+    if max_age is not None and (what := illness(data, max_age)):
+        raise DeclaiError(f"{what} ({path})")
     emit(data, as_json, lambda: fields(list(data.items())))

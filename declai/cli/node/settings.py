@@ -20,5 +20,5 @@ def node_settings() -> NodeSettings:
     except ValidationError as error:
         what = explain(error)
     except ValueError as error:
-        what = f"no TOML: {error}"
+        what = str(error)
     raise DeclaiError(f"these are no settings of a node ({what}): name its file with --config")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from declai.chain.errors import host_of
 from declai.chain.keystore import address_of
 from declai.contributor.doctor.facts import Facts, fact
 from declai.contributor.doctor.finding import Finding, Unknown
+from declai.contributor.living import living_node
 from declai.ipfs.errors import IpfsError
 from declai.ipfs.exchange import Exchange
 from declai.ipfs.manifest import Manifest
@@ -31,7 +29,6 @@ from declai.worker.node.identity import pick_offer
 from declai.worker.node.settings import NodeSettings
 
 TIMEOUT_S = 5.0
-STATUS_AGE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -152,15 +149,7 @@ class Case(Facts):
     @property
     def running(self) -> dict[str, Any] | None:
         """The status that a node wrote here in the last seconds; None when none runs with these settings."""
-        try:
-            status = json.loads(self.settings.status_file.read_text())
-            os.kill(int(status["pid"]), 0)
-        except PermissionError:  # somebody else's process, but alive
-            pass
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        is_fresh = time.time() - status["written_at"] < STATUS_AGE_S
-        return status if is_fresh and status["state"] != "stopped" else None
+        return living_node(self.settings.status_file)
 
     def _address_at(self, url: str) -> str:
         try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from declai.contributor.doctor.case import Case, Check
 from declai.contributor.doctor.cgroup import memory_limit
 from declai.contributor.doctor.finding import Finding, Unknown, ok, problem, warning
+from declai.storage.database import version_of_file
+from declai.storage.errors import StorageError
+from declai.worker.job.store.schema import MIGRATIONS
 
 GIB = 2**30
 PROGRAM_BYTES = 2**29  # Python, torch and what they load; measured 0.4 GiB
@@ -108,4 +112,23 @@ def files(case: Case) -> Finding:
     return ok(value)
 
 
-CHECKS: dict[str, Check] = {"memory": memory, "disk": disk, "files": files}
+def store(case: Case) -> Finding:
+    """The receipts' file: read as it is, for opening it would migrate it."""
+    path = case.settings.data_dir.absolute() / "node.db"
+    if not path.exists():
+        return ok(f"{path} is made at the first start")
+    try:
+        version = version_of_file(path, MIGRATIONS)
+    except StorageError as error:
+        return problem(str(error), "use the release that wrote it, or mend the file; it holds what you earned")
+    shut = [place for place in (path, path.parent) if not os.access(place, os.R_OK | os.W_OK)]
+    if shut:
+        return problem(f"{shut[0]} cannot be read and written", "give this user the right to do both")
+    value = f"{path} has version {version}"
+    if version < MIGRATIONS.version:
+        value += f", this program writes version {MIGRATIONS.version}"
+        return warning(value, "keep a copy: the next start of a node migrates it, once the old one is stopped")
+    return ok(value)
+
+
+CHECKS: dict[str, Check] = {"memory": memory, "disk": disk, "files": files, "store": store}

@@ -16,7 +16,16 @@ from declai.api.store import migrations, schema
 from declai.api.store.store import Store
 from declai.chain.fields import to_hex
 from declai.chain.messages import Domain, digest, recover
-from tests.support.old_databases import clone, copy_of, is_sound, killed_openings, load_dump, narrowed, rows_of
+from tests.support.old_databases import (
+    clone,
+    copy_of,
+    is_sound,
+    killed_openings,
+    load_dump,
+    narrowed,
+    rows_of,
+    without_versions,
+)
 
 DOMAIN = Domain(chain_id=31337, ledger="0x" + "11" * 20)
 
@@ -97,7 +106,8 @@ def test_the_steps_lead_to_the_tables_that_the_program_uses(store_url: str, fres
     for url in (store_url, fresh_copy()):
         store = Store(url)
         with store.engine.connect() as db:
-            found = compare_metadata(MigrationContext.configure(db, opts={"compare_type": True}), schema.metadata)
+            context = MigrationContext.configure(db, opts={"compare_type": True})
+            found = without_versions(compare_metadata(context, schema.metadata))
             keys = inspect(db).get_foreign_keys("requests")
         store.close()
         # SQLAlchemy does not see ON DELETE where SQLite has it beside a column.
@@ -115,7 +125,7 @@ def test_the_newest_step_is_the_version_that_the_program_writes() -> None:
 def test_a_store_of_a_later_release_is_refused_and_left_alone(store_url: str) -> None:
     store = Store(store_url)
     with store.engine.begin() as db:
-        db.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+        db.execute(text("UPDATE declai_gateway_version SET version_num = '0007'"))
     store.close()
     before = rows_of(store_url)
     with pytest.raises(StoreUnusable, match="has version 7, this program writes version 2: use the DeCLAI release"):

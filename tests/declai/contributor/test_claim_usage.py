@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -13,6 +16,7 @@ from declai.devnet.programs import write_settings
 from declai.worker.job.store import NodeStore
 from tests.support.desks import Desk
 from tests.support.devnet import ROOT
+from tests.support.old_databases import copy_of
 from tests.support.papers import Papers
 
 
@@ -95,6 +99,24 @@ def test_a_store_that_is_damaged_is_named(worker: Desk) -> None:
         file.unlink()
     path.write_bytes(b"no database" * 1000)
     assert f"cannot open {path}: file is not a database" in worker.fails(*claim)
+
+
+def test_a_store_is_not_migrated_under_a_node_or_by_who_only_looks(worker: Desk) -> None:
+    claim = settings(worker)
+    path = worker.home / "node" / "node.db"
+    for file in path.parent.glob("node.db*"):
+        file.unlink()
+    copy_of("v1/node.db", path.parent)
+    before = path.read_bytes()
+    assert "call without --dry-run" in worker.fails(*claim, "--dry-run")
+    status = {"pid": os.getpid(), "state": "serving", "written_at": time.time() + 60}
+    (path.parent / "status.json").write_text(json.dumps(status))
+    for options in ([], ["--dry-run"]):
+        assert "the node of the older release still runs: stop it" in worker.fails(*claim, *options)
+    assert path.read_bytes() == before
+    (path.parent / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    assert worker.json(*claim)["owed"] == []
+    assert worker.json(*claim, "--dry-run")["owed"] == []
 
 
 def test_receipts_of_another_operator_are_not_looked_at(worker: Desk) -> None:

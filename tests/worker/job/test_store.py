@@ -122,3 +122,9 @@ def test_what_is_no_store_is_named(path: Path) -> None:
     with pytest.raises(StoreError, match=f"cannot open {path}: file is not a database"):
         NodeStore(path)
     assert path.read_bytes().startswith(b"receipts")
+
+
+def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot open .*/file/node.db: .*give this user the right"):
+        NodeStore(tmp_path / "file" / "node.db")

@@ -540,7 +540,7 @@ def test_whichever_step_of_the_start_fails_nothing_stays_open(
     def fail_at(number: int) -> str:
         monkeypatch.setattr(runtime, "STEPS", (*STEPS[:number], broken))
         with pytest.raises(WorkerError, match="broken") as caught:
-            runtime.run_node(settings)
+            runtime.run_node(settings, time.time())
         return explained(caught.value)
 
     settings = settings_of(world, 0, data_dir=tmp_path, link_bind="tcp://127.0.0.1:0", metrics_port=free_port())

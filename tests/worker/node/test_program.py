@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from declai.links.errors import LinkError
 from declai.links.keys import LinkKeyPair
 from declai.links.node_links import NodeLinks
 from declai.worker.errors import NodeStartError, WorkerError
+from declai.worker.job.store import NodeStore
 from declai.worker.node import program, runtime
 from declai.worker.node.settings import NodeSettings
+from declai.worker.node.startup import STEPS, NodeParts
+from declai.worker.node.status import StatusFile
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def test_an_address_that_is_taken_ends_a_node_with_a_sentence(
 ) -> None:
     keys = LinkKeyPair.create(tmp_path / "link.key")
 
-    def listen(settings: NodeSettings) -> None:
+    def listen(settings: NodeSettings, supervised_since: float) -> None:
         NodeLinks(keys, settings.link_bind, lambda key: False).close()
 
     monkeypatch.setattr(runtime, "run_node", listen)
@@ -54,9 +59,41 @@ def test_an_address_that_is_taken_ends_a_node_with_a_sentence(
 def test_trouble_has_its_exit_code(
     error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(settings: NodeSettings) -> None:
+    def fail(settings: NodeSettings, supervised_since: float) -> None:
         raise error
 
     monkeypatch.setattr(runtime, "run_node", fail)
     assert program.main(["--once"]) == code
     assert str(error) in caplog.text
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("no toml [", "is no TOML"), (None, "which is no file")])
+def test_a_file_of_settings_that_is_none_ends_a_node_with_a_sentence(
+    text: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "node.toml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv("DECLAI_CONFIG", str(file))
+    assert program.main([]) == program.EXIT_USAGE
+    assert f"{file}" in caplog.text
+    assert sentence in caplog.text
+
+
+def test_a_store_of_a_later_release_ends_a_node_before_anything_is_loaded(tmp_path: Path) -> None:
+    NodeStore(tmp_path / "node.db").close()
+    with closing(sqlite3.connect(tmp_path / "node.db")) as db:
+        db.execute("UPDATE declai_node_version SET version_num = '0009'")
+        db.commit()
+    names = [step.__name__ for step in STEPS]
+    assert names.index("_store") < names.index("_layers")
+    settings = NodeSettings(model="m", gateway_url="http://127.0.0.1:1", data_dir=tmp_path)
+    step = STEPS[names.index("_store")]
+    with pytest.raises(NodeStartError, match="version 9"), step(NodeParts(settings, 0)):
+        pass
+
+
+def test_a_status_file_that_cannot_be_written_ends_a_node_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NodeStartError, match=r"cannot write .* set another data_dir"):
+        StatusFile(tmp_path / "file" / "status.json", {}, 0).__enter__()

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from declai.storage.migrations import Migrations
 
 metadata = MetaData()
-MIGRATIONS = Migrations("the node's store", "declai.worker.job.store:migrations", version=2)
+MIGRATIONS = Migrations("node", "declai.worker.job.store:migrations", version=2)
 
 # Against replay: jobs whose task was taken, until their deadline (Unix seconds) is well past.
 taken = Table(

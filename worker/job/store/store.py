@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from declai.protocol.jobs import StageJob
 from declai.protocol.receipts import SignedReceipt
 from declai.storage.database import insert_missing, open_database, snapshot
-from declai.storage.errors import StorageError
-from declai.worker.errors import StoreError
+from declai.storage.errors import DatabaseTooNew, DatabaseTooOld, StorageError
+from declai.worker.errors import StoreError, StoreTooNew, StoreTooOld
 from declai.worker.job.store.records import StoredReceipt, receipt_values, to_receipt
 from declai.worker.job.store.schema import MIGRATIONS, acceptances, batches, closed, outcomes, receipts, taken
 
@@ -39,12 +39,22 @@ class Earnings:
 class NodeStore:
     """One file, any number of threads. Raises StoreError when the file cannot be used."""
 
-    def __init__(self, path: Path) -> None:
-        """Open, and bring to this program's version."""
+    def __init__(self, path: Path, *, may_migrate: bool = True) -> None:
+        """Open, and bring to this program's version.
+
+        Raises:
+            StoreTooNew: a later release wrote it.
+            StoreTooOld: an earlier one did, and `may_migrate` is False.
+        """
         self._path = path
         self._is_closed = False
         try:
-            self._engine = open_database(URL.create("sqlite", database=str(path)), MIGRATIONS)
+            url = URL.create("sqlite", database=str(path))
+            self._engine = open_database(url, MIGRATIONS, may_migrate=may_migrate)
+        except DatabaseTooNew as error:
+            raise StoreTooNew(f"{path}: {error}") from error
+        except DatabaseTooOld as error:
+            raise StoreTooOld(f"{path}: {error}") from error
         except StorageError as error:
             raise StoreError(str(error)) from error
 

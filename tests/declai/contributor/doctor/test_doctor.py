@@ -21,7 +21,7 @@ NAMES = {
     "machine": ["settings", "python", "torch", "processor", "instructions", "accelerators", "threads"],
     "keys": ["keystore", "password", "link_key"],
     "chain": ["rpc", "contracts", "registration", "stake", "jail", "registered_link_key", "model", "offer"],
-    "resources": ["memory", "disk", "files"],
+    "resources": ["memory", "disk", "files", "store"],
     "links": ["port", "endpoint", "gateway_link"],
     "gateway": ["health", "clock", "standing", "ipfs", "join"],
 }

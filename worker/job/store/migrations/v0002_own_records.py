@@ -15,6 +15,8 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+BATCH = 500
+
 
 def upgrade() -> None:
     db = op.get_bind()
@@ -46,12 +48,21 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("receipts_undelivered", "receipts", ["stored_at"], sqlite_where=sa.text("NOT delivered"))
-    # One at a time: a node may have years of them.
-    jobs = db.execute(sa.text("SELECT job FROM receipts_1")).scalars().all()
-    for job in jobs:
-        row = db.execute(sa.text("SELECT * FROM receipts_1 WHERE job = :job"), {"job": job}).one()
-        db.execute(sa.insert(receipts).values(**new_row(row)))
+    # Not all at once: a node may have years of them.
+    some = sa.text("SELECT * FROM receipts_1 WHERE job > :last ORDER BY job LIMIT :count")
+    last = b""
+    while rows := db.execute(some, {"last": last, "count": BATCH}).all():
+        db.execute(sa.insert(receipts), [readable_row(row) for row in rows])
+        last = rows[-1].job
     op.drop_table("receipts_1")
+
+
+def readable_row(row: sa.Row[Any]) -> dict[str, Any]:
+    """Column values of a row of version 1. Raises ValueError, naming the row."""
+    try:
+        return new_row(row)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"table receipts, job 0x{row.job.hex()}: {type(error).__name__}: {error}") from error
 
 
 def new_row(row: sa.Row[Any]) -> dict[str, Any]:
