@@ -22,6 +22,7 @@ from declai.protocol.wire import MAX_TOKENS, Replaced
 
 MAX_REPLICAS = 8
 MAX_STAGES = 255
+MAX_EXCHANGES = 8  # of one place of a job: so many attempts after the one that names the job
 
 
 class Replica(ProtocolMessage):
@@ -121,10 +122,13 @@ class Ring:
     def with_node(self, stage: int, number: int, peer: Peer, from_position: int) -> Ring:
         """The ring with another node in a place.
 
-        Raises ValueError where nobody would be left who has been in the job from the beginning: that is a new job.
+        Raises ValueError where nobody would be left who has been in the job from the beginning, and where the place
+        has had `MAX_EXCHANGES`: that is a new job.
         """
         before = self.stages[stage]
         attempt = before[number].attempt + 1
+        if attempt > self.attempt + MAX_EXCHANGES:
+            raise ValueError(f"the place was another's {MAX_EXCHANGES} times: begin a new attempt")
         new = _with(before, Replica(peer=peer, number=number, attempt=attempt, from_position=from_position))
         changed = (*self.stages[:stage], new, *self.stages[stage + 1 :])
         ring = replace(self, stages=changed)

@@ -144,7 +144,7 @@ class EchoNode:
             options=options,
             seconds_per_token_layer=seconds_per_token_layer,
             on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
-            on_replaced=lambda job, frame: self.service.take_replacement(job, frame),
+            on_replaced=lambda job, change, frame: self.service.take_replacement(job, change, frame),
         )
         terms = Terms(
             node=self.address,

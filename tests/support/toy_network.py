@@ -75,7 +75,7 @@ class ToyNode:
             ServedLayers(model, MANIFEST, *cut, capacity=4),
             options=QUICK,
             on_acknowledged=lambda job, acceptance: self.service.keep_acceptance(job, acceptance),
-            on_replaced=lambda job, frame: self.service.take_replacement(job, frame),
+            on_replaced=lambda job, change, frame: self.service.take_replacement(job, change, frame),
         )
         terms = Terms(
             node=party.address,

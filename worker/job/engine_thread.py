@@ -88,13 +88,14 @@ class EngineThread(threading.Thread):
         options: JobTimeouts | None = None,
         seconds_per_token_layer: float = 0.0,
         on_acknowledged: Callable[[bytes, bytes], None] = lambda job_id, acceptance: None,
-        on_replaced: Callable[[StageJob, wire.Replaced], None] = lambda job, frame: None,
+        on_replaced: Callable[[StageJob, Replacement, wire.Replaced], None] = lambda job, change, frame: None,
     ) -> None:
         """
         Args:
             on_acknowledged: called with a job's id and its acceptance, in this thread; must not wait. `delivered`
                 answers it.
-            on_replaced: the same with a job and a change beside it that its gateway tells of; `replace` answers it.
+            on_replaced: the same with a job and a change beside it that its gateway tells of and that could follow;
+                `replace` answers it.
         """
         super().__init__(name="engine", daemon=True)
         self._links = links
@@ -314,7 +315,9 @@ class EngineThread(threading.Thread):
             else:
                 self._dropped["unknown_job"] += 1
         elif isinstance(frame, wire.Replaced) and sender == entry.running.job.gateway.link_key:
-            self._on_replaced(entry.running.job, frame)
+            with self._guard(entry):
+                if (change := entry.running.read_change(frame)) is not None:
+                    self._on_replaced(entry.running.job, change, frame)
         else:
             with self._guard(entry):
                 entry.running.receive(sender, frame)

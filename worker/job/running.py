@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from pydantic import ValidationError
+
 from declai.links.errors import LinkError
 from declai.protocol import wire
 from declai.protocol.commitments import Commitment, Later, StageCommitment, output_record
@@ -19,7 +21,7 @@ from declai.protocol.failures import FailureCode
 from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import StageJob
 from declai.protocol.peers import Peer
-from declai.protocol.ring import Replacement, Replica
+from declai.protocol.ring import MAX_EXCHANGES, Replacement, Replica, RingView
 from declai.protocol.rows import decode_rows, formats_of
 from declai.worker.engine import EngineError, HiddenRows, SampledToken, SequenceFailed, StageOutput
 from declai.worker.engine.memory.kept_rows import RowsLost
@@ -112,18 +114,31 @@ class RunningJob:
             for replica in self._ring.upstream:
                 self._send(replica.peer, wire.Ready(self.job.job_id))
 
+    def read_change(self, frame: wire.Replaced) -> Replacement | None:
+        """The change that a gateway tells of, where it could follow; None when it was heard before.
+
+        Who signed it, and who the new node is, is not looked at: that takes longer. Raises ForeignFrame.
+        """
+        try:
+            change = Replacement.model_validate_json(frame.replacement)
+        except ValidationError as error:
+            raise ForeignFrame(f"the replacement has {error.error_count()} errors") from None
+        if change.job != self.job.job_id:
+            raise ForeignFrame("the replacement is for another job")
+        if change.replica in self._ring_replicas:
+            return None
+        self._ring_after(change)
+        return change
+
     def replace(self, change: Replacement) -> set[Peer]:
         """Another node stands in a place beside this one. Returns those who have left the job.
 
         Heard twice, it changes nothing. Raises ForeignFrame where it does not follow on what stands there.
         """
         before = self._ring
-        if change.replica in (*before.upstream, *before.downstream):
+        if change.replica in self._ring_replicas:
             return set()
-        try:
-            self._ring = before.with_replacement(change, self.job.stage, self.job.num_stages)
-        except ValueError as error:
-            raise ForeignFrame(str(error)) from error
+        self._ring = self._ring_after(change)
         if self._ring.upstream[:1] != before.upstream[:1]:
             self._upstream.is_replaced(self._positions.received)
         if self._ring.downstream != before.downstream:
@@ -185,6 +200,19 @@ class RunningJob:
         except Exception as error:  # whoever waits for the end must get one
             log.exception("a commitment could not be sealed")
             return JobEnd(code=FailureCode.NODE_ERROR, message=type(error).__name__)
+
+    @property
+    def _ring_replicas(self) -> tuple[Replica, ...]:
+        return (*self._ring.upstream, *self._ring.downstream)
+
+    def _ring_after(self, change: Replacement) -> RingView:
+        """Raises ForeignFrame where the change does not follow, or is one too many: each opens a link."""
+        if change.replica.attempt > self.job.attempt + MAX_EXCHANGES:
+            raise ForeignFrame(f"more than {MAX_EXCHANGES} exchanges in one place")
+        try:
+            return self._ring.with_replacement(change, self.job.stage, self.job.num_stages)
+        except ValueError as error:
+            raise ForeignFrame(str(error)) from error
 
     def _may_say(self, sender: bytes, frame: wire.JobFrame) -> bool:
         job, ring = self.job, self._ring

@@ -20,6 +20,7 @@ from declai.links.node_links import NodeLinks
 from declai.protocol.jobs import StageJob
 from declai.protocol.joining import JoinAnswer
 from declai.protocol.peers import RELAY
+from declai.protocol.ring import Replacement
 from declai.protocol.wire import Replaced
 from declai.worker.engine import EngineLimits
 from declai.worker.engine.memory.kept_rows import KeptRows
@@ -35,6 +36,7 @@ from declai.worker.node.settings import NodeSettings
 from declai.worker.node.stages import ModelStages
 from declai.worker.node.status import StatusFile
 from declai.worker.tasks.app import build_app
+from declai.worker.tasks.changes import PendingChanges
 from declai.worker.tasks.envelopes import Terms
 from declai.worker.tasks.registry import ChainPeerRegistry
 from declai.worker.tasks.service import StageService
@@ -50,7 +52,8 @@ class NodeParts:
 
     Attributes:
         s_per_token_layer: seconds of a decode forward, measured while the engine is idle.
-        words: takes what gateways say of running jobs, for the engine thread must not wait for a disk or the chain.
+        words: takes the acceptances of receipts, for the engine thread must not wait for a disk or the chain.
+        changes: takes what gateways say of running jobs, for acceptances must not wait for that.
         joined: the gateway's answer, with the account at its broker.
         tasks: consumes the node's queue.
     """
@@ -62,6 +65,7 @@ class NodeParts:
     s_per_token_layer: float
     store: NodeStore
     words: ThreadPoolExecutor
+    changes: PendingChanges
     registry: ChainPeerRegistry
     engine_thread: EngineThread
     service: StageService
@@ -82,9 +86,9 @@ class NodeParts:
         """A gateway has this job's receipt. Nothing is sent, and so nothing acknowledged, before `service` is there."""
         self.words.submit(self.service.keep_acceptance, job_id, acceptance)
 
-    def replaced(self, job: StageJob, frame: Replaced) -> None:
+    def check_change(self, job: StageJob, change: Replacement, frame: Replaced) -> None:
         """A gateway says that another node stands beside this one in a job."""
-        self.words.submit(self.service.take_replacement, job, frame)
+        self.service.take_replacement(job, change, frame)
 
 
 @contextmanager
@@ -111,12 +115,19 @@ def _status_file(node: NodeParts) -> Iterator[None]:
 
 @contextmanager
 def _store(node: NodeParts) -> Iterator[None]:
-    """Receipts until their gateway has them. Before the layers: a store that cannot be used is found out in no time."""
+    """Receipts until their gateway has them, and who takes what gateways say.
+
+    Before the layers: a store that cannot be used is found out in no time.
+    """
     try:
         store = NodeStore(node.settings.data_dir / "node.db")
     except StoreTooNew as error:
         raise NodeStartError(str(error)) from error
-    with closing(store) as node.store, ThreadPoolExecutor(1, "words") as node.words:
+    with (
+        closing(store) as node.store,
+        ThreadPoolExecutor(1, "words") as node.words,
+        closing(PendingChanges(node.check_change)) as node.changes,
+    ):
         yield
 
 
@@ -149,7 +160,7 @@ def _engine_thread(node: NodeParts) -> Iterator[None]:
         options=JobTimeouts(settings.idle_timeout_s, settings.peer_grace_s),
         seconds_per_token_layer=node.s_per_token_layer,
         on_acknowledged=node.acknowledged,
-        on_replaced=node.replaced,
+        on_replaced=node.changes.put,
     )
     node.engine_thread.start()  # from here on the links are the thread's, which closes them
     try:

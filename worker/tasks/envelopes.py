@@ -96,16 +96,14 @@ def open_envelope(
     return job
 
 
-def open_replacement(frame: Replaced, job: StageJob, terms: Terms, registry: PeerRegistry) -> Replacement:
-    """A change beside a stage of a running job, believed as far as it can be without knowing who stands there now.
+def check_replacement(
+    change: Replacement, frame: Replaced, job: StageJob, terms: Terms, registry: PeerRegistry
+) -> None:
+    """Whether a change beside a running job, read from this frame, is its gateway's word and of a node that serves.
 
     Raises TaskRefused: not from the job's gateway, for another job, or with a node that the job could not have begun
     with.
     """
-    try:
-        change = Replacement.model_validate_json(frame.replacement)
-    except ValidationError as error:
-        raise MalformedTask(f"the replacement has {error.error_count()} errors") from None
     _check_signer(frame.replacement, frame.signature, job, registry)
     if not change.job == frame.job == job.job_id:
         raise InconsistentTask("the replacement is for another job")
@@ -114,7 +112,6 @@ def open_replacement(frame: Replaced, job: StageJob, terms: Terms, registry: Pee
     if not job.may_be_reached(change.replica.peer):
         raise InconsistentTask("the job's gateway relays, and nobody else")
     _check_peer(change.replica.peer, terms, registry)
-    return change
 
 
 def _check_gateway(envelope: Envelope, job: StageJob, terms: Terms, registry: PeerRegistry) -> None:

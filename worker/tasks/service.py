@@ -17,6 +17,7 @@ from declai.protocol.grammar import Constraint
 from declai.protocol.jobs import Envelope, StageJob
 from declai.protocol.options import Grammar
 from declai.protocol.receipts import acceptance_of, build_receipt
+from declai.protocol.ring import Replacement
 from declai.protocol.wire import Replaced
 from declai.worker.engine import InvalidSequence
 from declai.worker.errors import WorkerError
@@ -24,7 +25,7 @@ from declai.worker.job.ends import JobEnd
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.stage_engine import StageEngine, StageIdentity
 from declai.worker.job.store import NodeStore, StoredReceipt
-from declai.worker.tasks.envelopes import Refused, Terms, open_envelope, open_replacement
+from declai.worker.tasks.envelopes import Refused, Terms, check_replacement, open_envelope
 from declai.worker.tasks.registry import PeerRegistry
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,13 @@ class StageService:
         self._store.accept(job_id, acceptance)
         self._engine_thread.delivered(job_id)
 
-    def take_replacement(self, job: StageJob, frame: Replaced) -> None:
-        """Let a job speak with the node that took a place beside it, if that is its gateway's word."""
+    def take_replacement(self, job: StageJob, change: Replacement, frame: Replaced) -> None:
+        """Let a job speak with the node that took a place beside it, if that is its gateway's word.
+
+        `change` is what the frame says.
+        """
         try:
-            change = open_replacement(frame, job, self._terms, self._registry)
+            check_replacement(change, frame, job, self._terms, self._registry)
         except TaskRefused as reason:
             log.warning("refused a change of job %s: %s", job.job_id.hex(), reason)
             return

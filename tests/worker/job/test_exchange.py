@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,10 @@ from declai.protocol import wire
 from declai.protocol.failures import FailureCode
 from declai.protocol.jobs import StageJob, seal
 from declai.protocol.peers import Peer
-from declai.protocol.ring import Replacement, Replica, Ring, new_ring, seal_replacement
+from declai.protocol.ring import MAX_EXCHANGES, Replacement, Replica, Ring, new_ring, seal_replacement
 from declai.worker.engine.memory.kept_rows import RowsLost
 from declai.worker.job import downstream
+from declai.worker.tasks.changes import PendingChanges
 from tests.support.parties import DOMAIN, Party
 from tests.support.toy_engine import expected_tokens
 from tests.support.toy_network import PROMPT, Network
@@ -297,6 +301,77 @@ def test_a_change_that_is_not_the_gateways_word_changes_nothing(net: Network, fo
     net.nodes[1].engine.pause_at = 2**31
     net.nodes[1].engine_thread._links.wake()
     finish(net, jobs)
+
+
+CHEAPLY_SEEN = ["no replacement", "an attempt too many", "no such place", "not beside"]
+
+
+@pytest.mark.parametrize("forgery", CHEAPLY_SEEN)
+def test_a_change_that_cannot_follow_takes_no_signature_and_no_look_at_the_chain(net: Network, forgery: str) -> None:
+    jobs, ring = net.jobs(max_tokens=MAX_TOKENS), ring_of(net)
+    begin(net, jobs, 1, 2)
+    checked: list[object] = []
+    net.nodes[0].engine_thread._on_replaced = lambda *what: checked.append(what)
+    change = Replacement(job=jobs[0].job_id, stage=1, replica=ring.with_node(1, 0, net.stranger.peer, 3).stages[1][0])
+    net.send(0, FORGERIES[forgery](net, jobs[0], change))
+    net.until(lambda: net.nodes[0].engine_thread.status().dropped.get("foreign", 0) > 0)
+    assert not checked
+    net.nodes[1].engine.pause_at = 2**31
+    net.nodes[1].engine_thread._links.wake()
+    finish(net, jobs)
+
+
+def test_a_gateway_exchanges_a_node_so_often_and_no_more(net: Network) -> None:
+    ring = ring_of(net)
+    for _ in range(MAX_EXCHANGES):
+        ring = ring.with_node(1, 0, net.stranger.peer, 3)
+    with pytest.raises(ValueError, match="begin a new attempt"):
+        ring.with_node(1, 0, net.stranger.peer, 3)
+    ring.with_node(0, 0, net.stranger.peer, 3)
+
+
+def test_a_place_changes_hands_so_often_and_no_more(net: Network) -> None:
+    jobs = net.jobs(max_tokens=MAX_TOKENS)
+    begin(net, jobs, 1, 2)
+    running = net.nodes[0].engine_thread._jobs[jobs[0].job_id].running
+
+    def has(replica: Replica) -> bool:
+        return replica in running._ring.downstream
+
+    for attempt in range(jobs[0].attempt + 1, jobs[0].attempt + MAX_EXCHANGES + 2):
+        party = Party()
+        net.registry.add(party)
+        replica = Replica(peer=party.peer, attempt=attempt, from_position=3)
+        net.send(0, seal_replacement(Replacement(job=jobs[0].job_id, stage=1, replica=replica), net.gateway.signer))
+        if attempt <= jobs[0].attempt + MAX_EXCHANGES:
+            net.until(partial(has, replica))
+    net.until(lambda: net.nodes[0].engine_thread.status().dropped.get("foreign", 0) > 0)
+    assert running._ring.downstream[0].attempt == jobs[0].attempt + MAX_EXCHANGES
+    net.until(lambda: net.of(wire.Failed, jobs[0]))
+    net.nodes[1].engine.pause_at = 2**31
+    net.nodes[1].engine_thread._links.wake()
+    net.wait_idle()
+
+
+def test_of_the_changes_of_one_place_the_newest_alone_waits(net: Network) -> None:
+    jobs, ring = net.jobs(max_tokens=MAX_TOKENS), ring_of(net)
+    busy, checked = threading.Event(), list[tuple[int, int]]()
+
+    def check(job: StageJob, change: Replacement, frame: wire.Replaced) -> None:
+        checked.append((change.stage, change.replica.from_position))
+        busy.wait(20)
+
+    with closing(PendingChanges(check)) as changes:
+        for position in range(1000):
+            for stage in (1, 2):
+                replica = ring.with_node(stage, 0, net.stranger.peer, position).stages[stage][0]
+                change = Replacement(job=jobs[0].job_id, stage=stage, replica=replica)
+                changes.put(jobs[0], change, wire.Replaced(jobs[0].job_id, "", bytes(65)))
+                wait_until(lambda: checked)
+        busy.set()
+        wait_until(lambda: len(checked) == 3)
+    assert checked[0] == (1, 0)
+    assert sorted(checked[1:]) == [(1, 999), (2, 999)]
 
 
 def test_the_gateway_alone_tells_of_changes_and_may_do_so_twice(net: Network) -> None:
