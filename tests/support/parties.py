@@ -132,10 +132,12 @@ class FakeRegistry:
 
     def __init__(self, gateways: Sequence[Party], nodes: Sequence[Party]) -> None:
         self.gateways = {g.signer.address: g.address for g in gateways}
+        self.parties = {party.link[0]: party for party in [*gateways, *nodes]}
         self.holders = {party.link[0]: party.address for party in [*gateways, *nodes]}
         self.session: str | None = SESSION.address
 
     def add(self, node: Party) -> None:
+        self.parties[node.link[0]] = node
         self.holders[node.link[0]] = node.address
 
     def gateway_of(self, signer: str) -> str | None:
@@ -143,6 +145,10 @@ class FakeRegistry:
 
     def holder_of(self, link_key: bytes) -> str | None:
         return self.holders.get(link_key)
+
+    def holder_at(self, link_key: bytes, endpoint: str) -> str | None:
+        party = self.parties.get(link_key)
+        return self.holder_of(link_key) if party is not None and party.endpoint == endpoint else None
 
     def session_key(self, session: bytes, gateway: str) -> str | None:
         return self.session

@@ -171,8 +171,11 @@ def _check_peers(job: StageJob, terms: Terms, registry: PeerRegistry) -> None:
 
 
 def _check_peer(peer: Peer, terms: Terms, registry: PeerRegistry) -> None:
-    if registry.holder_of(peer.link_key) != peer.address:
-        raise InconsistentTask(f"link key {peer.link_key.hex()} does not belong to {peer.address}")
+    # A relay is the job's gateway, which is checked itself. No gateway may send this node to an endpoint of its choice.
+    key = peer.link_key
+    holder = registry.holder_at(key, peer.endpoint) if peer.relay is None else registry.holder_of(key)
+    if holder != peer.address:
+        raise InconsistentTask(f"link key {key.hex()} at {peer.endpoint} does not belong to {peer.address}")
     if hmac.compare_digest(peer.link_key, terms.link_key):
         raise InconsistentTask("a peer of this node is this node")
 

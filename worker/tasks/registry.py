@@ -27,6 +27,9 @@ class PeerRegistry(Protocol):
     def holder_of(self, link_key: bytes) -> str | None:
         """Operator of the active node or gateway whose current link key this is."""
 
+    def holder_at(self, link_key: bytes, endpoint: str) -> str | None:
+        """The same, where this is also the endpoint that it registered."""
+
     def session_key(self, session: bytes, gateway: str) -> str | None:
         """Key of an open session with this gateway."""
 
@@ -45,6 +48,10 @@ class ChainPeerRegistry:
     def holder_of(self, link_key: bytes) -> str | None:
         return self._remembered(("link", link_key), lambda: self._holder_of(link_key))
 
+    def holder_at(self, link_key: bytes, endpoint: str) -> str | None:
+        # A question of its own for each endpoint: who moved is asked about anew.
+        return self._remembered(("at", link_key, endpoint), lambda: self._holder_of(link_key, endpoint))
+
     def session_key(self, session: bytes, gateway: str) -> str | None:
         return self._remembered(("session", session, gateway), lambda: self._session_key(session, gateway))
 
@@ -54,10 +61,13 @@ class ChainPeerRegistry:
             return None
         return operator
 
-    def _holder_of(self, link_key: bytes) -> str | None:
+    def _holder_of(self, link_key: bytes, endpoint: str | None = None) -> str | None:
         nodes = self._chain.nodes
         operator = nodes.operator_of_link_key(link_key)
-        if not int(operator, 16) or nodes.node(operator).link_key != link_key:
+        if not int(operator, 16):
+            return None
+        node = nodes.node(operator)
+        if node.link_key != link_key or endpoint not in (None, node.endpoint):
             return None
         return operator if any(nodes.is_active(operator, role) for role in Role) else None
 

@@ -268,6 +268,16 @@ FORGERIES: dict[str, Forge] = {
         change.model_copy(update={"replica": change.replica.model_copy(update={"peer": Party().peer})}),
         net.gateway.signer,
     ),
+    "an endpoint of the gateway's choice": lambda net, job, change: seal_replacement(
+        change.model_copy(
+            update={
+                "replica": change.replica.model_copy(
+                    update={"peer": change.replica.peer.model_copy(update={"endpoint": "tcp://127.0.0.1:9"})}
+                )
+            }
+        ),
+        net.gateway.signer,
+    ),
     "this node itself": lambda net, job, change: seal_replacement(
         change.model_copy(update={"replica": change.replica.model_copy(update={"peer": net.nodes[0].party.peer})}),
         net.gateway.signer,

@@ -562,6 +562,8 @@ def test_the_registry_knows_who_is_who(world: World) -> None:
         assert registry.holder_of(node.link_key) == node.operator.address
         assert registry.holder_of(gateway.link_key) == gateway.operator.address
         assert registry.holder_of(bytes(31) + b"\1") is None
+        assert registry.holder_at(node.link_key, node.endpoint) == node.operator.address
+        assert registry.holder_at(node.link_key, "tcp://127.0.0.1:9") is None
         assert registry.session_key(world.session, gateway.operator.address) == world.session_key.address
         assert registry.session_key(world.session, node.operator.address) is None
         assert registry.session_key(bytes(32), gateway.operator.address) is None
