@@ -24,12 +24,13 @@ from declai.protocol.ring import Replacement
 from declai.protocol.wire import Replaced
 from declai.worker.engine import EngineLimits
 from declai.worker.engine.memory.kept_rows import KeptRows
-from declai.worker.errors import BrokerError, NodeStartError, StoreTooNew, WorkerError
+from declai.worker.errors import BrokerError, NodeStartError, StoreTooNew, StoreTooOld, WorkerError
 from declai.worker.job.engine_thread import EngineThread, JobTimeouts
 from declai.worker.job.served_layers import ServedLayers
 from declai.worker.job.store import NodeStore
 from declai.worker.model.devices import open_device
 from declai.worker.node.identity import Identity, open_identity
+from declai.worker.node.living import OLDER_NODE_RUNS
 from declai.worker.node.membership import Membership
 from declai.worker.node.metrics import NodeMetrics, serve_metrics
 from declai.worker.node.settings import NodeSettings
@@ -120,9 +121,11 @@ def _store(node: NodeParts) -> Iterator[None]:
     Before the layers: a store that cannot be used is found out in no time.
     """
     try:
-        store = NodeStore(node.settings.data_dir / "node.db")
+        store = NodeStore(node.settings.data_dir / "node.db", may_migrate=node.status.another is None)
     except StoreTooNew as error:
         raise NodeStartError(str(error)) from error
+    except StoreTooOld as error:
+        raise NodeStartError(f"{error}: {OLDER_NODE_RUNS}") from error
     with (
         closing(store) as node.store,
         ThreadPoolExecutor(1, "words") as node.words,

@@ -13,6 +13,7 @@ from pathlib import Path
 from declai.worker.errors import NodeStartError, WorkerError
 from declai.worker.job.engine_thread import EngineThread
 from declai.worker.job.store import NodeStore
+from declai.worker.node.living import living_node
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,14 @@ class StatusFile:
 
     def __init__(self, path: Path, description: dict[str, object], supervised_since: float) -> None:
         """`supervised_since`: Unix seconds since when starts are tried again; `starting_since` is in the file until
-        one of them serves."""
+        one of them serves.
+
+        `another`: the status of another node that lived here when this one began.
+        """
         self._path = path
         self._supervised_since = supervised_since
         self._starting_since: int | None = None
+        self.another = living_node(path)
         self._description = {"pid": os.getpid(), **description}
         self._sources: tuple[EngineThread, NodeStore] | None = None
         self._ended = threading.Event()

@@ -25,7 +25,6 @@ from declai.cli.options import config_option, network_option, operator_options
 from declai.cli.output import json_option
 from declai.contributor.batches import note_batches, receipts_here
 from declai.contributor.claims import Collector, Owed, Status, Survey, close_what_is_over
-from declai.contributor.living import living_node
 from declai.errors import DeclaiError
 from declai.home import home
 from declai.ipfs.exchange import Exchange
@@ -35,6 +34,7 @@ from declai.protocol.batch_checks import read_batch
 from declai.wallets import unlock
 from declai.worker.errors import StoreTooOld
 from declai.worker.job.store import NodeStore, StoredReceipt
+from declai.worker.node.living import OLDER_NODE_RUNS, living_node
 from declai.worker.node.settings import NodeSettings
 
 PEER_TIMEOUT_S = 10.0  # gateways that are gone are what this command is for
@@ -149,9 +149,7 @@ def _open_store(settings: NodeSettings, *, alone: bool) -> Iterator[NodeStore]:
     except StoreTooOld as error:
         if running is None:
             raise DeclaiError(f"{error}: call without --dry-run, or start the node, and it is migrated") from error
-        raise DeclaiError(
-            f"{error}: the node of the older release still runs: stop it, copy {path.name}, then start the new one"
-        ) from error
+        raise DeclaiError(f"{error}: {OLDER_NODE_RUNS}") from error
     try:
         with path.with_name("claim.lock").open("w") as file:
             if alone:

@@ -11,8 +11,8 @@ import click
 from declai.cli.node.settings import node_settings
 from declai.cli.options import config_option
 from declai.cli.output import emit, fields, json_option
-from declai.contributor.living import illness
 from declai.errors import DeclaiError
+from declai.worker.node.living import illness
 
 
 @click.command()

@@ -19,13 +19,13 @@ from declai.chain.errors import host_of
 from declai.chain.keystore import address_of
 from declai.contributor.doctor.facts import Facts, fact
 from declai.contributor.doctor.finding import Finding, Unknown
-from declai.contributor.living import living_node
 from declai.ipfs.errors import IpfsError
 from declai.ipfs.exchange import Exchange
 from declai.ipfs.manifest import Manifest
 from declai.ipfs.store import BlockStore
 from declai.links.keys import LinkKeyPair
 from declai.worker.node.identity import pick_offer
+from declai.worker.node.living import living_node
 from declai.worker.node.settings import NodeSettings
 
 TIMEOUT_S = 5.0

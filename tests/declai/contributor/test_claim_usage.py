@@ -109,7 +109,7 @@ def test_a_store_is_not_migrated_under_a_node_or_by_who_only_looks(worker: Desk)
     copy_of("v1/node.db", path.parent)
     before = path.read_bytes()
     assert "call without --dry-run" in worker.fails(*claim, "--dry-run")
-    status = {"pid": os.getpid(), "state": "serving", "written_at": time.time() + 60}
+    status = {"pid": os.getppid(), "state": "serving", "written_at": time.time() + 60}
     (path.parent / "status.json").write_text(json.dumps(status))
     for options in ([], ["--dry-run"]):
         assert "the node of the older release still runs: stop it" in worker.fails(*claim, *options)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import socket
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from declai.worker.node import program, runtime
 from declai.worker.node.settings import NodeSettings
 from declai.worker.node.startup import STEPS, NodeParts
 from declai.worker.node.status import StatusFile
+from tests.support.old_databases import copy_of
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +93,28 @@ def test_a_store_of_a_later_release_ends_a_node_before_anything_is_loaded(tmp_pa
     assert names.index("_store") < names.index("_layers")
     settings = NodeSettings(model="m", gateway_url="http://127.0.0.1:1", data_dir=tmp_path)
     step = STEPS[names.index("_store")]
-    with pytest.raises(NodeStartError, match="version 9"), step(NodeParts(settings, 0)):
+    node = NodeParts(settings, 0)
+    node.status = StatusFile(settings.status_file, {}, 0)
+    with pytest.raises(NodeStartError, match="version 9"), step(node):
         pass
+
+
+def test_a_node_does_not_migrate_the_store_under_one_of_an_older_release(tmp_path: Path) -> None:
+    path = copy_of("v1/node.db", tmp_path)
+    before = path.read_bytes()
+    settings = NodeSettings(model="m", gateway_url="http://127.0.0.1:1", data_dir=tmp_path)
+    status = {"pid": os.getppid(), "state": "serving", "written_at": int(time.time())}
+    settings.status_file.write_text(json.dumps(status))
+    step = next(step for step in STEPS if step.__name__ == "_store")
+    node = NodeParts(settings, 0)
+    node.status = StatusFile(settings.status_file, {}, 0)
+    with pytest.raises(NodeStartError, match="the node of the older release still runs: stop it"), step(node):
+        pass
+    assert path.read_bytes() == before
+    settings.status_file.write_text(json.dumps(status | {"state": "stopped"}))
+    node.status = StatusFile(settings.status_file, {}, 0)
+    with step(node):
+        assert node.store.unpaid()
 
 
 def test_a_status_file_that_cannot_be_written_ends_a_node_with_a_sentence(tmp_path: Path) -> None:

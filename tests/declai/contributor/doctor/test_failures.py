@@ -182,7 +182,7 @@ def test_a_gateway_that_lets_nobody_in(patient: Patient) -> None:
 def test_a_node_that_runs_but_is_not_heard_is_not_joined_over(patient: Patient) -> None:
     data_dir = Path(patient.settings["data_dir"])
     data_dir.mkdir()
-    status = {"pid": os.getpid(), "state": "serving", "written_at": int(time.time()), "layers": [0, 3]}
+    status = {"pid": os.getppid(), "state": "serving", "written_at": int(time.time()), "layers": [0, 3]}
     (data_dir / "status.json").write_text(json.dumps(status))
     found = patient.find("join")
     assert (found.level, found.value) == (Level.WARNING, "a node runs here (serving), and the gateway does not hear it")

@@ -10,11 +10,12 @@ from typing import Any
 
 STATUS_AGE_S = 10.0
 MAX_START_S = 600.0
+OLDER_NODE_RUNS = "the node of the older release still runs: stop it, copy node.db, then start the new one"
 CLOCK_STEP_S = 2.0  # the file has whole seconds
 
 
 def living_node(status_file: Path) -> dict[str, Any] | None:
-    """The status that a node wrote in the last seconds; None when none runs."""
+    """The status that another process's node wrote in the last seconds; None when none runs."""
     try:
         status: dict[str, Any] = json.loads(status_file.read_text())
         is_fresh = time.time() - status["written_at"] < STATUS_AGE_S and status["state"] != "stopped"
@@ -23,7 +24,7 @@ def living_node(status_file: Path) -> dict[str, Any] | None:
         pass
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return status if is_fresh else None
+    return status if is_fresh and status["pid"] != os.getpid() else None
 
 
 def illness(status: Any, max_age_s: float) -> str:
