@@ -158,7 +158,9 @@ def test_a_job_that_ends_while_its_node_is_exchanged_leaves_no_count_and_no_work
     with pytest.raises(ClientGone):
         stream.exchange(1, spare)
     wait_until(lambda: stream.num_running(*idle.nodes, spare) == [0, 0, 0, 0], "the end of the gateway's count")
-    wait_until(lambda: not spare.pipeline.status().num_jobs and spare.pipeline.status().ended, "the new node's end")
+    wait_until(
+        lambda: not spare.engine_thread.status().num_jobs and spare.engine_thread.status().ended, "the new node's end"
+    )
 
 
 def check_unchanged(stream: Stream, http: httpx.Client, network: Network, spare: EchoNode) -> None:

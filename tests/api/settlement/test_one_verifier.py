@@ -26,7 +26,7 @@ from declai.errors import ReceiptError
 from declai.protocol.batches import BatchFile, Header, ReceiptEntry
 from declai.protocol.errors import NotSettled
 from declai.protocol.jobs import StageJob
-from declai.protocol.options import Sampling
+from declai.protocol.options import GenerationOptions, Sampling
 from declai.protocol.plan_checks import ChainFacts
 from declai.protocol.receipt_checks import Transcript
 from declai.protocol.receipts import SignedReceipt
@@ -101,7 +101,7 @@ def papers(market: Market, tmp_path_factory: pytest.TempPathFactory, redis_serve
         Party(market.gateway.operator, market.gateway.signer),
         [Party(node.operator, node.signer) for node in market.nodes],
         num_prompt_tokens=len(PROMPT),
-        sampling=SAMPLING,
+        options=GenerationOptions(sampling=SAMPLING),
         session=market.session_account,
         domain=market.chain.domain,
         request=admitted.message,

@@ -155,10 +155,10 @@ def test_a_sequence_in_many_pieces_of_the_pool_is_as_one_in_one(zoo: Zoo) -> Non
     pipeline = Pipeline(zoo, "mistral", limits=EngineLimits(100, 640, 1 << 17))
     prompt = prompt_of(60)
     for engine in pipeline.engines:
-        sampling = GREEDY if engine is pipeline.engines[-1] else None
+        options = GenerationOptions(sampling=GREEDY) if engine is pipeline.engines[-1] else None
         with contextlib.suppress(AtCapacity):
             for number in range(100):
-                engine.add(bytes([number]), SequenceSpec(1, 10, GenerationOptions(sampling=sampling)))
+                engine.add(bytes([number]), SequenceSpec(1, 10, options))
         for number in range(0, 100, 2):
             engine.remove(bytes([number]))
     pipeline.start(b"long", prompt, spec(prompt, 30))
