@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from _network import Timing
-from _stage import StagePlan, run_stage
+from _stage import StagePlan, ToldRegistry, run_stage
 
 from declai.chain.messages import sign
 from declai.links.keys import LinkKeyPair
@@ -194,7 +194,8 @@ def ring(
     bounds = [stage * num_layers // num_stages for stage in range(num_stages + 1)]
     cuts = list(itertools.pairwise(bounds))
     gateway, nodes = Party(), [Party() for _ in cuts]
-    registry = FakeRegistry([gateway], nodes)
+    known = FakeRegistry([gateway], nodes)
+    registry = ToldRegistry(known.gateways, known.holders, known.session)
     with ExitStack() as opened:
         links = NodeLinks(LinkKeyPair(*gateway.link), "tcp://127.0.0.1:0", lambda key: key in registry.holders)
         opened.callback(links.close)

@@ -16,7 +16,31 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from declai.protocol.jobs import Envelope
-from tests.support.parties import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, FakeRegistry, Party
+from tests.support.parties import DOMAIN, MANIFEST, MODEL_NAME, OUTPUT_PRICE, PROMPT_PRICE, Party
+
+
+@dataclass(frozen=True)
+class ToldRegistry:
+    """What the parent tells of the ring's parties, in plain values that travel to another process.
+
+    It believes every endpoint of a known key: a stage starts before the others listen anywhere.
+    """
+
+    gateways: dict[str, str]
+    holders: dict[bytes, str]
+    session: str | None
+
+    def gateway_of(self, signer: str) -> str | None:
+        return self.gateways.get(signer)
+
+    def holder_of(self, link_key: bytes) -> str | None:
+        return self.holders.get(link_key)
+
+    def holder_at(self, link_key: bytes, endpoint: str) -> str | None:
+        return self.holder_of(link_key)
+
+    def session_key(self, session: bytes, gateway: str) -> str | None:
+        return self.session
 
 
 @dataclass(frozen=True)
@@ -34,7 +58,7 @@ class StagePlan:
     operator_key: bytes
     signer_key: bytes
     link: tuple[bytes, bytes]
-    registry: FakeRegistry
+    registry: ToldRegistry
 
     @property
     def party(self) -> Party:
