@@ -53,12 +53,10 @@ def _sqlite(url: URL) -> Engine:
                 f"cannot open {url.database}: {error.strerror}: give this user the right to write the file and its "
                 "folder, or name another folder"
             ) from error
-    # Each transaction holds the database's only write lock: a second connection of this process could only wait for it.
+    # Several connections: a pool of one is unfair, and who asks again and again would keep the others out for good.
     engine = create_engine(
         url,
         connect_args={"timeout": LOCK_TIMEOUT_S, "check_same_thread": False},
-        pool_size=1,
-        max_overflow=0,
         pool_timeout=LOCK_TIMEOUT_S,
     )
 
