@@ -129,7 +129,7 @@ class NodeStore:
         query = select(*columns).select_from(joined).where(*wanted)
         with self._reads() as db:
             rows = db.execute(query.order_by(receipts.c.stored_at, receipts.c.job)).all()
-        # After the transaction: ten thousand take seconds to read, and the process's one connection is free meanwhile.
+        # After the transaction: ten thousand take seconds to read, and no connection is held meanwhile.
         with self._named_errors():
             return [to_receipt(row) for row in rows]
 
